@@ -30,8 +30,8 @@ def routes_are_analysed_once() -> Iterator[None]:
         )
         kept = original_route.__dict__.get(_KEPT)
         if kept is None or kept[0] != key:
-            made = analyse(original_route=original_route, include_context=include_context)
-            kept = original_route.__dict__[_KEPT] = (key, made)
+            analysed = analyse(original_route=original_route, include_context=include_context)
+            kept = original_route.__dict__[_KEPT] = (key, analysed)
         context: _EffectiveRouteContext = kept[1]
         return context
 

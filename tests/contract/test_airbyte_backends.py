@@ -209,12 +209,12 @@ async def _actors(ask: Asked) -> tuple[str, str]:
     }
     place: Json = {"workspaceId": ask.backend.instance.workspace_id}
     for word, order in (("source", records), ("destination", ask.destination)):
-        made = await ask(f"{word}s/create", name="one", **place, **order)
-        by_id: Json = {f"{word}Id": made[f"{word}Id"]}
-        ids.append(made[f"{word}Id"])
-        config = made["connectionConfiguration"]
-        assert await ask(f"{word}s/get", **by_id) == made
-        assert (await ask(f"{word}s/list", **place))[f"{word}s"] == [made]
+        created = await ask(f"{word}s/create", name="one", **place, **order)
+        by_id: Json = {f"{word}Id": created[f"{word}Id"]}
+        ids.append(created[f"{word}Id"])
+        config = created["connectionConfiguration"]
+        assert await ask(f"{word}s/get", **by_id) == created
+        assert (await ask(f"{word}s/list", **place))[f"{word}s"] == [created]
         new: Json = {**by_id, "name": "two", "connectionConfiguration": config}
         assert (await ask(f"{word}s/update", **new))["name"] == "two"
         assert (await ask(f"{word}s/partial_update", **by_id, name="three"))["name"] == "three"
@@ -281,14 +281,14 @@ async def _connection(ask: Asked, source_id: str, destination_id: str) -> None:
         "syncCatalog": found["catalog"],
         "sourceCatalogId": found["catalogId"],
     }
-    made = await ask("connections/create", **order)
-    assert (made["operationIds"], made["name"]) == ([], "three <> three")
-    by_id: Json = {"connectionId": made["connectionId"]}
-    assert await ask("connections/get", **by_id) == made
-    assert (await ask("connections/list", **workspace))["connections"] == [made]
+    connection = await ask("connections/create", **order)
+    assert (connection["operationIds"], connection["name"]) == ([], "three <> three")
+    by_id: Json = {"connectionId": connection["connectionId"]}
+    assert await ask("connections/get", **by_id) == connection
+    assert (await ask("connections/list", **workspace))["connections"] == [connection]
     (item,) = (await ask("web_backend/connections/list", **workspace))["connections"]
     assert item["source"]["sourceId"] == source_id
-    await ask("connections/status", connectionIds=[made["connectionId"]])
+    await ask("connections/status", connectionIds=[connection["connectionId"]])
     assert (await ask("state/get", **by_id))["stateType"] == "not_set"
 
     hourly: Json = {"basicSchedule": {"timeUnit": "hours", "units": 720}}
@@ -299,7 +299,7 @@ async def _connection(ask: Asked, source_id: str, destination_id: str) -> None:
     held = await ask("connections/update", **by_id, scheduleType="manual")
     assert "schedule" not in held
 
-    (pair,) = made["syncCatalog"]["streams"]
+    (pair,) = connection["syncCatalog"]["streams"]
     pair["config"] |= {
         "fieldSelectionEnabled": True,
         "selectedFields": [{"fieldPath": [name]} for name in ("At", "Id")],
@@ -315,7 +315,7 @@ async def _connection(ask: Asked, source_id: str, destination_id: str) -> None:
     await ask("connections/update", **by_id, status="no such", answers=422)
     await ask("connections/update", connectionId=UNKNOWN, answers=404)
 
-    await _jobs(ask, source_id, made["connectionId"])
+    await _jobs(ask, source_id, connection["connectionId"])
 
 
 async def _jobs(ask: Asked, source_id: str, connection_id: str) -> None:

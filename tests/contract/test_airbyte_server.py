@@ -69,21 +69,21 @@ async def test_connections_that_airbyte_changes(server: AirbyteServer, ask: Ask)
     """A connection that Airbyte disabled, that a user cleared, and that was deleted."""
     source, destination = server.add_source("crm"), _warehouse(server)
     found = await ask("sources/discover_schema", sourceId=source["sourceId"], disable_cache=True)
-    made = await ask(
+    connection = await ask(
         "connections/create",
         sourceId=source["sourceId"],
         destinationId=destination["destinationId"],
         status="active",
         syncCatalog=found["catalog"],
     )
-    by_id = {"connectionId": made["connectionId"]}
-    cleared = server.start_job(made["connectionId"], "clear")
-    await ask("jobs/list", configTypes=["clear"], configId=made["connectionId"])
+    by_id = {"connectionId": connection["connectionId"]}
+    cleared = server.start_job(connection["connectionId"], "clear")
+    await ask("jobs/list", configTypes=["clear"], configId=connection["connectionId"])
     server.finish_job(cleared["id"])
-    await ask("connections/status", connectionIds=[made["connectionId"]])
-    server.disable(made["connectionId"])
+    await ask("connections/status", connectionIds=[connection["connectionId"]])
+    server.disable(connection["connectionId"])
     assert (await ask("connections/get", **by_id))["breakingChange"] is True
-    await ask("connections/status", connectionIds=[made["connectionId"]])
+    await ask("connections/status", connectionIds=[connection["connectionId"]])
     await ask("connections/update", **by_id, breakingChange=False, status="active")
     await ask(
         "web_backend/connections/list", workspaceId=WORKSPACE_ID, sourceId=[source["sourceId"]]

@@ -172,9 +172,9 @@ async def test_every_example_runs(mesh: Mesh) -> None:
     documents = {name: app_of(getattr(mesh, name)).openapi() for name in SERVICES}
     document = documents["orchestrator"]
     order = example_of(document, document["paths"]["/connections/onboard"]["post"])
-    made = await mesh.orchestrator.post("/connections/onboard", json=order)
-    assert made.status_code == 201, made.text
-    id_ = made.json()["id"]
+    onboarding = await mesh.orchestrator.post("/connections/onboard", json=order)
+    assert onboarding.status_code == 201, onboarding.text
+    id_ = onboarding.json()["id"]
     later = order | {"connection_name": "Another"}
     begun = await mesh.orchestrator.post("/connections/onboard", json=later, params={"wait": 0})
     assert begun.status_code == 202, begun.text
@@ -190,7 +190,7 @@ async def test_every_example_runs(mesh: Mesh) -> None:
     observe = f"/connections/{id_}/observe"
     assert (await mesh.schema_observer.post(observe)).json()["outcome"] == "changed"
     # A look at a connection that is being healed leaves what it found to a later one.
-    await repairs_until(mesh, made.json(), ["applied"])
+    await repairs_until(mesh, onboarding.json(), ["applied"])
     mesh.airbyte.drop_field("Account", "AnnualRevenue")
     await mesh.schema_observer.post(observe)
     reject = f"/repairs/{await proposed(mesh, id_)}/reject"

@@ -84,8 +84,8 @@ def _types(schema: Any, around: tuple[str, ...], facets: Json) -> list[Any]:
     branches = [*(schema.get("oneOf") or ()), *(schema.get("anyOf") or ())]
     if branches:
         return [type_ for branch in branches for type_ in _types(branch, around, facets)]
-    made = tuple(sorted((key, str(value)) for key, value in facets.items()))
-    return [(basic, () if basic == "null" else made) for basic in around] or [(None, made)]
+    types = tuple(sorted((key, str(value)) for key, value in facets.items()))
+    return [(basic, () if basic == "null" else types) for basic in around] or [(None, types)]
 
 
 def _holds(types: frozenset[Any]) -> set[str]:

@@ -98,8 +98,8 @@ async def stage(redis_url: str, postgres_url: str, registry_of_faults: str) -> A
         async def client(app: Any) -> httpx.AsyncClient:
             await stack.enter_async_context(app.router.lifespan_context(app))
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-            made = access.client(transport=transport, timeout=30)
-            return await stack.enter_async_context(made)
+            created = access.client(transport=transport, timeout=30)
+            return await stack.enter_async_context(created)
 
         sql = await asyncpg.connect(postgres_url)
         redis = Redis.from_url(redis_url, decode_responses=True, protocol=3)
@@ -175,10 +175,10 @@ class Run:
                 "/connections/onboard", json={**ORDER, "connection_name": f"c{number}"}
             )
             assert answer.status_code == 201, answer.text
-            made = answer.json()
-            self._connections.append(made)
-            path = f"/connections/{made['id']}/catalog-versions/1"
-            self._catalogs[made["id"]] = (await stage.orchestrators[0].get(path)).content
+            body = answer.json()
+            self._connections.append(body)
+            path = f"/connections/{body['id']}/catalog-versions/1"
+            self._catalogs[body["id"]] = (await stage.orchestrators[0].get(path)).content
 
     async def play(self) -> None:
         """All callers at once, each with its share of the calls."""

@@ -22,9 +22,9 @@ _NOTHING_CHANGED = ("rotation_unchecked", "auth_broker_unavailable")
 async def test_rotation_is_sent_once_despite_a_crash(world: World, failpoint: str) -> None:
     """One update arrives and one event reports it; a token renewed later is not overwritten."""
     orchestrator = await world.replace("orchestrator")
-    made = await orchestrator.client.post("/connections/onboard", json=ORDER)
-    assert made.status_code == 201, made.text
-    source_id = made.json()["airbyte_source_id"]
+    onboarding = await orchestrator.client.post("/connections/onboard", json=ORDER)
+    assert onboarding.status_code == 201, onboarding.text
+    source_id = onboarding.json()["airbyte_source_id"]
     world.credentials[TOKEN] = "new token"
     armed = await world.replace("orchestrator", failpoints=f"rotate.{failpoint}=kill")
 

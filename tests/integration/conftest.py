@@ -283,9 +283,9 @@ def as_service(settings: Settings, service: str) -> Settings:
 @pytest.fixture(autouse=True)
 async def brokers_are_closed() -> AsyncIterator[None]:
     """Close the registry connections of the brokers that a test created."""
-    with brokers.made_here() as made:
+    with brokers.made_here() as created:
         yield
-        for broker in made:
+        for broker in created:
             await brokers.close(broker)
 
 

@@ -96,8 +96,8 @@ class OpenBao:
 
     def wrapped_secret_id(self) -> str:
         """Return a wrapping token for a one-use secret id; it can be unwrapped once."""
-        made = self.root.auth.approle.generate_secret_id(ROLE, wrap_ttl="60s")
-        token: str = made["wrap_info"]["token"]
+        generated = self.root.auth.approle.generate_secret_id(ROLE, wrap_ttl="60s")
+        token: str = generated["wrap_info"]["token"]
         leaks.know("a wrapped secret id", token.removeprefix("s."))
         return token
 

@@ -466,8 +466,10 @@ async def test_deleted_page_anchor_is_not_a_missing_object(
     """Where the connection that a page ended with is deleted meanwhile, the whole list is read."""
     source = UUID(airbyte.add_source("crm")["sourceId"])
     destination = UUID(airbyte.add_destination()["destinationId"])
-    made = await client.create_connection(NewConnection("first", source, destination, CATALOG))
-    held = airbyte.connections[str(made.connection_id)]
+    connection = await client.create_connection(
+        NewConnection("first", source, destination, CATALOG)
+    )
+    held = airbyte.connections[str(connection.connection_id)]
     for number in range(118):
         copy = {**held, "connectionId": str(uuid4()), "name": f"connection {number}"}
         airbyte.connections[copy["connectionId"]] = copy

@@ -37,19 +37,19 @@ def synced(mesh: Mesh, connection: Json) -> set[str]:
 async def imported(mesh: Mesh, *, dry_run: bool = False) -> tuple[Json, Json]:
     """A connection that syncs such fields, made by hand and imported; what the import reported."""
     onboarded = await mesh.onboard()
-    made = deepcopy(mesh.airbyte.connections[onboarded["airbyte_connection_id"]])
-    made |= {"connectionId": str(uuid4()), "name": "by hand"}
-    (account,) = [p for p in made["syncCatalog"]["streams"] if p["stream"]["name"] == "Account"]
+    copied = deepcopy(mesh.airbyte.connections[onboarded["airbyte_connection_id"]])
+    copied |= {"connectionId": str(uuid4()), "name": "by hand"}
+    (account,) = [p for p in copied["syncCatalog"]["streams"] if p["stream"]["name"] == "Account"]
     account["stream"]["jsonSchema"]["properties"]["SSN__c"] = {"type": ["string", "null"]}
     account["config"] |= {"fieldSelectionEnabled": False, "selectedFields": []}
-    mesh.airbyte.connections[made["connectionId"]] = made
-    order = {"airbyte_connection_id": made["connectionId"], "dry_run": dry_run}
+    mesh.airbyte.connections[copied["connectionId"]] = copied
+    order = {"airbyte_connection_id": copied["connectionId"], "dry_run": dry_run}
     answer = await mesh.orchestrator.post("/connections/import", json=order)
     assert answer.status_code == 200, answer.text
     (report,) = answer.json()["items"]
     connection = {
         "id": report.get("connection_id"),
-        "airbyte_connection_id": made["connectionId"],
+        "airbyte_connection_id": copied["connectionId"],
     }
     return connection, report
 

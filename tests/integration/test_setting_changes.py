@@ -169,16 +169,16 @@ async def test_decision_is_recorded_for_its_caller(mesh: Mesh) -> None:
     approved = (await agent.post(f"{path}/approve", json={})).json()
     (decision,) = approved["decisions"]
     assert (decision["by"], decision["requested_by"]) == (access.NAME, access.NAME)
-    made = approved["changes"][0]["decision"]
-    assert (made["by"], made["requested_by"]) == (access.NAME, access.NAME)
+    created = approved["changes"][0]["decision"]
+    assert (created["by"], created["requested_by"]) == (access.NAME, access.NAME)
 
     path = await proposed(offering({"Id": "string"}), ["applied", "proposed"])
     rejected = (await agent.post(f"{path}/reject", json={"by": "Ada"})).json()
     assert [(one["by"], one["requested_by"]) for one in rejected["decisions"]] == [
         ("Ada", access.NAME)
     ]
-    made = rejected["changes"][0]["decision"]
-    assert (made["by"], made["requested_by"]) == ("Ada", access.NAME)
+    created = rejected["changes"][0]["decision"]
+    assert (created["by"], created["requested_by"]) == ("Ada", access.NAME)
 
     mesh.airbyte.offers(offering(ACCOUNT))
     discovered = await mesh.orchestrator.post(f"/connections/{connection['id']}/discover")

@@ -26,8 +26,10 @@ async def test_connection_is_repaired_by_policy_and_by_decision(tmp_path: Path) 
     environment = given_environment() | LOOKED_AT_WHEN_ASKED
     async with throw_away(environment=environment, keep_logs=tmp_path / "logs") as stack:
         mesh = Mesh(stack)
-        made = await mesh.ask("orchestrator", "POST", "/connections/onboard", ORDER, expect=201)
-        one = Wired(mesh, made["id"])
+        connection = await mesh.ask(
+            "orchestrator", "POST", "/connections/onboard", ORDER, expect=201
+        )
+        one = Wired(mesh, connection["id"])
         await one.synced()
         await personal_fields_are_never_taken_in(one)
         await a_hand_picked_list_does_not_grow(one)

@@ -143,15 +143,15 @@ async def insert_key(
     is_revoked: bool = False,
 ) -> NewKey:
     """Insert a key into the registry."""
-    made = new_key("test")
+    key = new_key("test")
     await sql.execute(
         "INSERT INTO api_keys (id, digest, scopes, owner, created_by, expires_at, revoked_at)"
         " VALUES ($1, $2, $3, 'ada', 'tests', now() + make_interval(secs => $4),"
         " CASE WHEN $5 THEN now() END)",
-        made.id,
-        made.digest,
+        key.id,
+        key.digest,
         list(scopes),
         expires_in_s,
         is_revoked,
     )
-    return made
+    return key

@@ -54,21 +54,21 @@ async def test_key_is_shown_once(orchestrator: FastAPI, sql: Sql) -> None:
 
     assert answer.status == 201
     assert answer.headers["cache-control"] == "no-store"
-    made = answer.json()
-    form = FORM.fullmatch(made["key"])
+    created = answer.json()
+    form = FORM.fullmatch(created["key"])
     assert form is not None
-    assert form[1] == made["id"]
-    row = await sql.fetchrow("SELECT * FROM api_keys WHERE id = $1", made["id"])
+    assert form[1] == created["id"]
+    row = await sql.fetchrow("SELECT * FROM api_keys WHERE id = $1", created["id"])
     assert row is not None
     assert (row["owner"], row["created_by"]) == ("Ada", access.NAME)
-    secret = made["key"].rpartition(f"_{made['id']}_")[2]
+    secret = created["key"].rpartition(f"_{created['id']}_")[2]
     tables = await sql.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
     stored = [
         str(await sql.fetchval(f"SELECT string_agg(t::text, '') FROM {name} t"))  # noqa: S608
         for (name,) in tables
     ]
     listed = await ask(orchestrator, "GET", "/api-keys", [bearer(access.KEY.key)])
-    gone = await ask(orchestrator, "DELETE", f"/api-keys/{made['id']}", [bearer(access.KEY.key)])
+    gone = await ask(orchestrator, "DELETE", f"/api-keys/{created['id']}", [bearer(access.KEY.key)])
     for text in (*stored, listed.body.decode(), gone.body.decode()):
         assert secret not in text
         assert secret[:8] not in text
@@ -379,7 +379,7 @@ async def test_setup_creates_keys_once(
                 await asyncio.sleep(0.05)
                 await keyless.execute("SELECT pg_stat_clear_snapshot()")
     ended = list(await asyncio.gather(*running))
-    made = files(tmp_path)
+    created = files(tmp_path)
     ended.append(await set_up(registry_url, tmp_path))
 
     assert [code for code, _, _ in ended] == [0, 0, 0], ended
@@ -387,13 +387,13 @@ async def test_setup_creates_keys_once(
         *["A key already exists.\n"] * 2,
         f"The first key is in {tmp_path / 'auth'}.\n",
     ]
-    assert files(tmp_path) == made
+    assert files(tmp_path) == created
     services = {caller for caller, _ in SERVICE_CALLS}
     known = read_public_keys(tmp_path / "public")
     assert sorted(name for name, _ in known.values()) == sorted(services)
     for name in services:
         Signer(name, tmp_path / "own" / name / f"{name}.pem")
-    assert len(made) == 2 * len(services) + 1
+    assert len(created) == 2 * len(services) + 1
     assert await keyless.fetchval("SELECT count(*) FROM api_keys") == 1
     assert await status(orchestrator, first_key(tmp_path)) == 200
 

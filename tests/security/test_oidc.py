@@ -471,15 +471,15 @@ async def test_service_accepts_oidc_callers(idp: Idp, registry_url: str, sql: An
             )
             body = json.dumps({"owner": "Bob", "scopes": ["connections:read"]}).encode()
             headers = [("content-type", "application/json"), ("content-length", str(len(body)))]
-            made = await ask(app, "POST", "/api-keys", [bearer(admin), *headers], body=body)
-            assert made.status == 201
-            assert made.json()["key"]
+            created = await ask(app, "POST", "/api-keys", [bearer(admin), *headers], body=body)
+            assert created.status == 201
+            assert created.json()["key"]
             by = await sql.fetchval("SELECT created_by FROM api_keys")
             assert by == "ada@example.com (oidc 00u1a)"
 
             for presented, status in (
                 (idp.token(), 200),
-                (made.json()["key"], 200),
+                (created.json()["key"], 200),
                 (idp.token(claims=idp.claims(scope="openid")), 403),
                 (idp.token(claims=idp.claims(aud="another")), 401),
                 (FORGED["alg none"](idp), 401),

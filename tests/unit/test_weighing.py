@@ -195,9 +195,9 @@ def test_update_of_only_nulls_restores_the_default() -> None:
 
 def test_planned_changes_round_trip() -> None:
     """Also with a suggestion and a decision; a change found again is the same one."""
-    made = Decision(action="apply", by="Ada", at="2026-11-24T09:30:00Z", became=("amount",))  # type: ignore[arg-type]
+    decision = Decision(action="apply", by="Ada", at="2026-11-24T09:30:00Z", became=("amount",))  # type: ignore[arg-type]
     planned = weigh(BOTH, suggested(), Policy(PolicyOverrides()), frozenset())
-    decided = [item.decided(made) for item in planned]
+    decided = [item.decided(decision) for item in planned]
     read = planned_changes.read(planned_changes.write(decided))
     assert planned_changes.write(read) == planned_changes.write(decided)
     assert [item.identity for item in read] == [identity(GONE), identity(NEW)]

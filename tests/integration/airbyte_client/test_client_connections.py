@@ -53,7 +53,7 @@ async def test_create_connection_sends_the_settings_aam_needs(
 ) -> None:
     """Active, with schema changes ignored by Airbyte, and with the discovery it came from."""
     catalog_id = uuid4()
-    made = await client.create_connection(
+    connection = await client.create_connection(
         NewConnection(
             name="prod",
             source_id=source_of(airbyte),
@@ -72,11 +72,15 @@ async def test_create_connection_sends_the_settings_aam_needs(
     assert body["sourceCatalogId"] == str(catalog_id)
     assert body["prefix"] == "sf_"
     assert "namespaceFormat" not in body
-    assert (made.status, made.source_catalog_id, made.schedule_type) == ("active", catalog_id, kind)
-    assert await client.get_connection(made.connection_id) == made
+    assert (connection.status, connection.source_catalog_id, connection.schedule_type) == (
+        "active",
+        catalog_id,
+        kind,
+    )
+    assert await client.get_connection(connection.connection_id) == connection
     (listed,) = await client.list_connections(WORKSPACE)
-    assert (listed.connection_id, listed.name) == (made.connection_id, "prod")
-    assert (listed.source_id, listed.status) == (made.source_id, "active")
+    assert (listed.connection_id, listed.name) == (connection.connection_id, "prod")
+    assert (listed.source_id, listed.status) == (connection.source_id, "active")
 
 
 async def test_update_connection_replaces_the_catalog(

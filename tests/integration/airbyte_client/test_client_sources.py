@@ -40,17 +40,17 @@ pytestmark = pytest.mark.exact
 async def test_create_get_list_and_delete_sources(
     airbyte: AirbyteServer, client: AirbyteClient
 ) -> None:
-    made = await create(client)
+    created = await create(client)
 
-    assert airbyte.sources[str(made.source_id)]["connectionConfiguration"] == CONFIGURATION
-    assert await client.get_source(made.source_id) == made
-    assert await client.list_sources(WORKSPACE) == [made]
+    assert airbyte.sources[str(created.source_id)]["connectionConfiguration"] == CONFIGURATION
+    assert await client.get_source(created.source_id) == created
+    assert await client.list_sources(WORKSPACE) == [created]
 
-    await client.delete_source(made.source_id)
-    await client.delete_source(made.source_id)
+    await client.delete_source(created.source_id)
+    await client.delete_source(created.source_id)
     assert airbyte.sources == {}
     with pytest.raises(UpstreamMissing):
-        await client.get_source(made.source_id)
+        await client.get_source(created.source_id)
 
 
 async def test_refused_configuration_is_not_quoted(

@@ -257,18 +257,20 @@ async def test_create_check_and_delete_destinations(api: Api, warehouse_url: str
     """The warehouse of the start can be tried; others can be made and deleted."""
     answer = await api.ask("destinations/check_connection", destinationId=str(DESTINATION_ID))
     assert answer["status"] == "succeeded"
-    made = await api.ask(
+    created = await api.ask(
         "destinations/create",
         workspaceId=HERE,
         destinationDefinitionId=str(DESTINATION_DEFINITION_ID),
         name="nowhere",
         connectionConfiguration={"url": "postgresql://nobody:hush@127.0.0.1:1/none"},
     )
-    answer = await api.ask("destinations/check_connection", destinationId=made["destinationId"])
+    answer = await api.ask("destinations/check_connection", destinationId=created["destinationId"])
     assert answer["status"] == "failed"
     assert "hush" not in str(answer)
-    assert "hush" not in str(await api.ask("destinations/get", destinationId=made["destinationId"]))
-    await api.ask("destinations/delete", destinationId=made["destinationId"], expect=204)
+    assert "hush" not in str(
+        await api.ask("destinations/get", destinationId=created["destinationId"])
+    )
+    await api.ask("destinations/delete", destinationId=created["destinationId"], expect=204)
 
 
 async def test_connection_keeps_selected_streams_and_fields(api: Api) -> None:
@@ -278,17 +280,19 @@ async def test_connection_keeps_selected_streams_and_fields(api: Api) -> None:
     dropped = stream("customers", {"id": TEXT})
     dropped["config"]["selected"] = False
 
-    made = await api.connection(source, [kept, dropped], nonBreakingChangesPreference="ignore")
-    (pair,) = made["syncCatalog"]["streams"]
+    connection = await api.connection(
+        source, [kept, dropped], nonBreakingChangesPreference="ignore"
+    )
+    (pair,) = connection["syncCatalog"]["streams"]
     assert list(pair["stream"]["jsonSchema"]["properties"]) == ["id", "make"]
     assert pair["config"]["selectedFields"] == [{"fieldPath": ["id"]}, {"fieldPath": ["make"]}]
     assert (pair["config"]["selected"], pair["config"]["suggested"]) == (True, False)
-    assert (made["breakingChange"], made["scheduleType"]) == (False, "manual")
+    assert (connection["breakingChange"], connection["scheduleType"]) == (False, "manual")
 
-    connection_id = made["connectionId"]
-    assert await api.ask("connections/get", connectionId=connection_id) == made
+    connection_id = connection["connectionId"]
+    assert await api.ask("connections/get", connectionId=connection_id) == connection
     answer = await api.ask("connections/update", connectionId=connection_id, status="inactive")
-    assert answer["syncCatalog"] == made["syncCatalog"]
+    assert answer["syncCatalog"] == connection["syncCatalog"]
     assert answer["status"] == "inactive"
     listed = await api.ask("connections/list", workspaceId=HERE)
     assert [each["connectionId"] for each in listed["connections"]] == [connection_id]
@@ -305,7 +309,7 @@ async def test_invalid_catalogs_are_refused(classic: Api) -> None:
     """Each with the status Airbyte gives it; nothing is changed."""
     source = await classic.source()
     one = stream("products", {"id": TEXT})
-    made = await classic.connection(source, [one])
+    connection = await classic.connection(source, [one])
     upsert = ("incremental", "append_dedup")
     refused = {
         "duplicate": (500, [one, one]),
@@ -342,12 +346,14 @@ async def test_invalid_catalogs_are_refused(classic: Api) -> None:
     for status, streams in refused.values():
         answer = await classic.ask(
             "connections/update",
-            connectionId=made["connectionId"],
+            connectionId=connection["connectionId"],
             syncCatalog={"streams": streams},
             expect=status,
         )
         assert answer["message"]
-    assert await classic.ask("connections/get", connectionId=made["connectionId"]) == made
+    assert (
+        await classic.ask("connections/get", connectionId=connection["connectionId"]) == connection
+    )
 
 
 async def test_body_over_ten_mebibytes_is_413(modern: Api) -> None:
@@ -398,19 +404,19 @@ async def test_sync_writes_rows_and_counts_them(api: Api, warehouse_url: str) ->
     found = await api.ask("sources/discover_schema", sourceId=source["sourceId"])
     for each in found["catalog"]["streams"]:
         each["config"]["selected"] = each["stream"]["name"] == "products"
-    made = await api.connection(
+    connection = await api.connection(
         source,
         found["catalog"]["streams"],
         sourceCatalogId=found["catalogId"],
         prefix=f"{api.plane.settings.flavour}_",
     )
-    body: Json = {"connectionIds": [made["connectionId"]]}
+    body: Json = {"connectionIds": [connection["connectionId"]]}
     (status,) = await api.ask("connections/status", **body)
     assert status.get("connectionSyncStatus", "pending") == "pending"
 
-    job = await api.ask("connections/sync", connectionId=made["connectionId"])
-    again = await api.ask("connections/sync", connectionId=made["connectionId"], expect=409)
-    assert again["message"] == f"A sync is already running for: {made['connectionId']}"
+    job = await api.ask("connections/sync", connectionId=connection["connectionId"])
+    again = await api.ask("connections/sync", connectionId=connection["connectionId"], expect=409)
+    assert again["message"] == f"A sync is already running for: {connection['connectionId']}"
     (status,) = await api.ask("connections/status", **body)
     assert status.get("isRunning") or status["activeJob"]["id"] == job["job"]["id"]
     job = await api.ended(job["job"]["id"])
@@ -424,9 +430,9 @@ async def test_sync_writes_rows_and_counts_them(api: Api, warehouse_url: str) ->
     light = await api.ask("jobs/get_light", id=job["job"]["id"])
     assert light["job"] == job["job"]
     await api.ask("jobs/get_without_logs", id=job["job"]["id"])
-    listed = await api.ask("jobs/list", configTypes=["sync"], configId=made["connectionId"])
+    listed = await api.ask("jobs/list", configTypes=["sync"], configId=connection["connectionId"])
     assert listed["totalJobCount"] == 1
-    answer = await api.ask("state/get", connectionId=made["connectionId"])
+    answer = await api.ask("state/get", connectionId=connection["connectionId"])
     assert answer["stateType"] == "not_set"
     await api.ask("jobs/cancel", id=job["job"]["id"], expect=500)
 
@@ -443,22 +449,22 @@ async def test_sync_writes_rows_and_counts_them(api: Api, warehouse_url: str) ->
 async def test_inactive_connection_cannot_be_synced(api: Api) -> None:
     """Airbyte's answer is an uncaught 500."""
     source = await api.source()
-    made = await api.connection(source, [stream("products", {"make": TEXT})])
-    await api.ask("connections/update", connectionId=made["connectionId"], status="inactive")
-    await api.ask("connections/sync", connectionId=made["connectionId"], expect=500)
+    connection = await api.connection(source, [stream("products", {"make": TEXT})])
+    await api.ask("connections/update", connectionId=connection["connectionId"], status="inactive")
+    await api.ask("connections/sync", connectionId=connection["connectionId"], expect=500)
 
 
 async def test_sync_can_be_cancelled(api: Api) -> None:
     """The job and its attempt end as cancelled, and another sync may start."""
     source = await api.source({"count": 1_000_000})
-    made = await api.connection(source, [stream("products", {"make": TEXT})])
-    job = await api.ask("connections/sync", connectionId=made["connectionId"])
+    connection = await api.connection(source, [stream("products", {"make": TEXT})])
+    job = await api.ask("connections/sync", connectionId=connection["connectionId"])
     cancelled = await api.ask("jobs/cancel", id=job["job"]["id"])
     assert cancelled["job"]["status"] == "cancelled"
     (attempt,) = cancelled["attempts"]
     (reason,) = attempt["attempt"]["failureSummary"]["failures"]
     assert reason["failureType"] == "manual_cancellation"
-    job = await api.ask("connections/sync", connectionId=made["connectionId"])
+    job = await api.ask("connections/sync", connectionId=connection["connectionId"])
     await api.ask("jobs/cancel", id=job["job"]["id"])
 
 
@@ -466,10 +472,10 @@ async def test_basic_schedule_is_followed(modern: Api) -> None:
     """The first sync comes by itself; the next one not before its time."""
     source = await modern.source({"count": 1})
     hourly = {"basicSchedule": {"timeUnit": "hours", "units": 1}}
-    made = await modern.connection(
+    connection = await modern.connection(
         source, [stream("products", {"make": TEXT})], scheduleType="basic", scheduleData=hourly
     )
-    body: Json = {"configTypes": ["sync"], "configId": made["connectionId"]}
+    body: Json = {"configTypes": ["sync"], "configId": connection["connectionId"]}
     async with asyncio.timeout(30):
         while True:
             answer = await modern.ask("jobs/list", **body)

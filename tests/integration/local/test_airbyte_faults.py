@@ -193,8 +193,8 @@ async def test_renewed_configuration_is_stored_and_not_logged(
         assert answer["jobInfo"]["connectorConfigurationUpdated"] is True
         answer = await api.ask("sources/discover_schema", **body)
         assert answer["jobInfo"]["connectorConfigurationUpdated"] is True
-        made = await api.connection(source, [stream("rotated", {"id": TEXT})])
-        await api.synced(made)
+        connection = await api.connection(source, [stream("rotated", {"id": TEXT})])
+        await api.synced(connection)
         masked = {"token": "**********", "other": 1}
         await api.ask("sources/update", **body, name="x", connectionConfiguration=masked)
         row = api.plane.metadata.one("SELECT config FROM actors WHERE id = ?", source["sourceId"])
@@ -261,8 +261,8 @@ async def test_failed_sync_publishes_no_partial_data(with_script: Scripted, db: 
     ]
     async with with_script(script) as api:
         source = await api.source({"mode": "break"})
-        made = await api.connection(source, streams)
-        job = await api.synced(made)
+        connection = await api.connection(source, streams)
+        job = await api.synced(connection)
 
         assert job["job"]["status"] == "failed"
         summary = job["attempts"][0]["attempt"]["failureSummary"]
@@ -270,7 +270,7 @@ async def test_failed_sync_publishes_no_partial_data(with_script: Scripted, db: 
         assert job["attempts"][0]["attempt"]["recordsSynced"] == 3
         assert await db.fetchval("SELECT to_regclass('half_full')") is None
         assert await db.fetchval("SELECT count(*) FROM half_inc") == 3
-        answer = await api.ask("state/get", connectionId=made["connectionId"])
+        answer = await api.ask("state/get", connectionId=connection["connectionId"])
         assert [each["streamState"] for each in answer["streamState"]] == [{"at": 2}]
 
         await api.ask(
@@ -279,10 +279,10 @@ async def test_failed_sync_publishes_no_partial_data(with_script: Scripted, db: 
             name="x",
             connectionConfiguration={"mode": "work"},
         )
-        assert (await api.synced(made))["job"]["status"] == "succeeded"
+        assert (await api.synced(connection))["job"]["status"] == "succeeded"
         assert await db.fetchval("SELECT count(*) FROM half_full") == 6
         assert await db.fetchval("SELECT count(*) FROM half_inc") == 6
-        answer = await api.ask("state/get", connectionId=made["connectionId"])
+        answer = await api.ask("state/get", connectionId=connection["connectionId"])
         assert [each["streamState"] for each in answer["streamState"]] == [{"at": 5}]
         await api.ask(
             "sources/update",
@@ -290,7 +290,7 @@ async def test_failed_sync_publishes_no_partial_data(with_script: Scripted, db: 
             name="x",
             connectionConfiguration={"mode": "break"},
         )
-        await api.synced(made)
+        await api.synced(connection)
         assert await db.fetchval("SELECT count(*) FROM half_full") == 6
 
 
@@ -300,10 +300,10 @@ async def test_transient_failures_are_tried_three_times(with_script: Scripted) -
     fail("come back later", failure_type="transient_error")
     """
     async with with_script(script) as api:
-        made = await api.connection(await api.source(), [stream("never", {"id": TEXT})])
-        job = await api.synced(made)
+        connection = await api.connection(await api.source(), [stream("never", {"id": TEXT})])
+        job = await api.synced(connection)
         assert [each["attempt"]["status"] for each in job["attempts"]] == ["failed"] * 3
-        (status,) = await api.ask("connections/status", connectionIds=[made["connectionId"]])
+        (status,) = await api.ask("connections/status", connectionIds=[connection["connectionId"]])
         assert status["connectionSyncStatus"] == "incomplete"
         assert status["failureReason"]["externalMessage"] == "come back later"
 
@@ -325,10 +325,12 @@ async def test_every_kind_of_state_is_preserved(with_script: Scripted) -> None:
             ("global", "globalState", {"lsn": 7}),
             ("legacy", "state", {"at": 2}),
         ):
-            made = await api.connection(await api.source({"kind": kind}), streams, prefix=kind)
-            await api.synced(made)
-            await api.synced(made)
-            state = await api.ask("state/get", connectionId=made["connectionId"])
+            connection = await api.connection(
+                await api.source({"kind": kind}), streams, prefix=kind
+            )
+            await api.synced(connection)
+            await api.synced(connection)
+            state = await api.ask("state/get", connectionId=connection["connectionId"])
             assert state["stateType"] == kind
             assert state[member].get("shared_state", state[member]) == sent
             db = await asyncpg.connect(api.plane.settings.warehouse_url.get_secret_value())  # type: ignore[union-attr]
@@ -349,9 +351,9 @@ async def test_changed_mode_or_deselection_clears_the_streams_state(
     append = ("incremental", "append")
     async with with_script(script) as api:
         streams = [stream(name, {"id": TEXT}, modes=append) for name in ("one", "two", "three")]
-        made = await api.connection(await api.source(), streams)
-        await api.synced(made)
-        body = {"connectionId": made["connectionId"]}
+        connection = await api.connection(await api.source(), streams)
+        await api.synced(connection)
+        body = {"connectionId": connection["connectionId"]}
         assert len((await api.ask("state/get", **body))["streamState"]) == 3
         full = stream("one", {"id": TEXT}, modes=("full_refresh", "append"))
         for selected in ([full, streams[1]], [full, *streams[1:]]):
@@ -373,9 +375,9 @@ async def test_paused_connection_continues_from_its_state(with_script: Scripted,
     minutely = {"basicSchedule": {"timeUnit": "minutes", "units": 1}}
     async with with_script(script) as api:
         before = stream("orders", fields, modes=append, cursor="at")
-        made = await api.connection(await api.source(), [before], prefix="paused_")
-        await api.synced(made)
-        body = {"connectionId": made["connectionId"]}
+        connection = await api.connection(await api.source(), [before], prefix="paused_")
+        await api.synced(connection)
+        body = {"connectionId": connection["connectionId"]}
         state = await api.ask("state/get", **body)
 
         await api.ask(
@@ -389,7 +391,7 @@ async def test_paused_connection_continues_from_its_state(with_script: Scripted,
         api.plane.metadata.write("UPDATE jobs SET created_at = created_at - 3600")
         await asyncio.sleep(SCHEDULE_SECONDS + 0.5)
         await api.ask("connections/sync", **body, expect=500)
-        (status,) = await api.ask("connections/status", connectionIds=[made["connectionId"]])
+        (status,) = await api.ask("connections/status", connectionIds=[connection["connectionId"]])
         assert status["connectionSyncStatus"] == "failed"
         assert (await api.ask("state/get", **body)) == state
 
@@ -406,10 +408,10 @@ async def test_paused_connection_continues_from_its_state(with_script: Scripted,
         assert (healed["status"], healed["breakingChange"]) == ("active", False)
         assert healed["sourceCatalogId"] == str(NOWHERE)
         assert (await api.ask("state/get", **body)) == state
-        assert (await api.synced(made))["job"]["status"] == "succeeded"
+        assert (await api.synced(connection))["job"]["status"] == "succeeded"
 
         kinds = ["sync", "reset_connection", "refresh", "clear"]
-        jobs = await api.ask("jobs/list", configTypes=kinds, configId=made["connectionId"])
+        jobs = await api.ask("jobs/list", configTypes=kinds, configId=connection["connectionId"])
         assert [job["job"]["configType"] for job in jobs["jobs"]] == ["sync", "sync"]
     rows = await db.fetch("SELECT at, was, name FROM paused_orders ORDER BY at")
     assert [tuple(row) for row in rows] == [(1, 0, None), (2, 1, "n")]
@@ -424,13 +426,15 @@ async def test_restart_keeps_everything(with_script: Scripted) -> None:
     async with with_script(script) as api:
         source = await api.source({"token": "canary"})
         found = await api.ask("sources/discover_schema", sourceId=source["sourceId"])
-        made = await api.connection(source, [stream("s", {"id": TEXT})])
-        job = await api.synced(made)
+        connection = await api.connection(source, [stream("s", {"id": TEXT})])
+        job = await api.synced(connection)
         with pytest.raises(InUse):
             Metadata(api.plane.settings.state_dir)
     async with with_script(script) as api:
         assert await api.ask("sources/get", sourceId=source["sourceId"]) == source
-        assert await api.ask("connections/get", connectionId=made["connectionId"]) == made
+        assert (
+            await api.ask("connections/get", connectionId=connection["connectionId"]) == connection
+        )
         assert await api.ask("jobs/get", id=job["job"]["id"]) == job
         again = await api.ask("sources/discover_schema", sourceId=source["sourceId"])
         assert again["catalogId"] == found["catalogId"]
@@ -470,8 +474,8 @@ async def test_kill_9_leaves_no_connector_and_no_open_job(
                 name="many",
                 connectionConfiguration={"count": 10_000_000},
             )
-            made = await Api.connection(api, source, [stream("products", {"make": TEXT})])  # type: ignore[arg-type]
-            job = await api.ask("connections/sync", connectionId=made["connectionId"])
+            connection = await Api.connection(api, source, [stream("products", {"make": TEXT})])  # type: ignore[arg-type]
+            job = await api.ask("connections/sync", connectionId=connection["connectionId"])
             connectors = await asyncio.to_thread(_children, server.pid)
             os.kill(server.pid, signal.SIGKILL)
             server.wait(10)

@@ -62,8 +62,8 @@ async def test_each_job_names_its_log(tmp_path: Path, warehouse_url: str, flavou
         by_id = {"sourceId": source["sourceId"]}
         checked = await api.ask("sources/check_connection", **by_id)
         discovered = await api.ask("sources/discover_schema", **by_id)
-        made = await api.connection(source, [stream("s", {"id": TEXT})])
-        job = await api.synced(made)
+        connection = await api.connection(source, [stream("s", {"id": TEXT})])
+        job = await api.synced(connection)
         without = await api.ask("jobs/get_without_logs", id=job["job"]["id"])
 
     (attempt,) = job["attempts"]

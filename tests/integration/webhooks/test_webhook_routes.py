@@ -236,15 +236,15 @@ async def test_changes_of_a_webhook_are_listed(agent: httpx.AsyncClient) -> None
 
 async def test_webhooks_are_paged(agent: httpx.AsyncClient) -> None:
     """`next` of a page is `after` of the following one; the last has none."""
-    made = [
+    webhooks = [
         (await agent.post("/webhooks", json={"url": f"http://localhost:9/{n}"})).json()["id"]
         for n in range(3)
     ]
     first = (await agent.get("/webhooks", params={"limit": 2})).json()
     rest = (await agent.get("/webhooks", params={"limit": 2, "after": first["next"]})).json()
     assert [[one["id"] for one in page["items"]] for page in (first, rest)] == [
-        [made[2], made[1]],
-        [made[0]],
+        [webhooks[2], webhooks[1]],
+        [webhooks[0]],
     ]
     assert rest["next"] is None
 
