@@ -136,7 +136,7 @@ class Request:
         )
 
 
-def _heard(call: Call, answer: httpx.Response) -> Call:
+def _with_answer(call: Call, answer: httpx.Response) -> Call:
     """The call with this answer."""
     body = answer.json()
     return replace(
@@ -223,7 +223,7 @@ class Run:
         self, call: Call, client: httpx.AsyncClient, path: str, name: str, body: Any = None
     ) -> Call:
         request = Request(client, path, f"history-{self._seed}-{name}", body)
-        heard = _heard(call, await request.send())
+        heard = _with_answer(call, await request.send())
         self._calls.append((heard, request))
         return heard
 
@@ -234,7 +234,7 @@ class Run:
         answer = await request.send()
         assert answer.headers.get("idempotency-replayed") == "true", answer.text
         self._stage.counted["heard later"] += 1
-        return _heard(call, answer)
+        return _with_answer(call, answer)
 
     async def end(self) -> History:
         """Mend everything, wait until nothing is open, and look."""

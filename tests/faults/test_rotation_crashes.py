@@ -46,7 +46,7 @@ async def test_rotation_is_sent_once_despite_a_crash(world: World, failpoint: st
 
 
 async def _settled(client: httpx.AsyncClient) -> str:
-    """What a rotation tells, once no other is under way."""
+    """Return the outcome of a rotation, once no other is running."""
     async with asyncio.timeout(_WITHIN_S):
         while True:
             answer = await _asked(client)

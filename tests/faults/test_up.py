@@ -267,7 +267,7 @@ def _assert_secrets_are_where_they_belong(
 
 
 def _assert_files_are_private(state: Path) -> None:
-    """Nobody else reads a file of the mesh, nor what its user's shell writes from now on."""
+    """Only the user can read the mesh's files and what the user's shell writes from now on."""
     files = [path for path in state.rglob("*") if path.is_file() and not path.is_symlink()]
     assert len(files) > 20
     assert [path for path in files if _is_open_to_others(path, below=state)] == []

@@ -161,7 +161,7 @@ def _base64(raw: bytes) -> str:
 
 
 async def refused(world: World, token: str, what: str, expected: tuple[int, str] = NOBODY) -> None:
-    """The broker tells no secret, and writes down nothing but the refusal."""
+    """The broker returns no secret and records only the refusal."""
     async with without_key(world.mesh.auth_broker) as client:
         answer = await client.get(SECRET, headers={"Authorization": f"Bearer {token}"})
     expect_problem(answer, expected, what)

@@ -463,13 +463,13 @@ async def test_largest_request_does_not_block_others(rag: httpx.AsyncClient) -> 
 # Explainers
 
 
-def tells(suggestions: Sequence[dict[str, Any]]) -> list[str]:
-    """Named by a test's setting."""
+def explain(suggestions: Sequence[dict[str, Any]]) -> list[str]:
+    """An explainer that a setting of a test names."""
     return [f"{s['removed'][0]} is called {s['became'][0]} now." for s in suggestions]
 
 
 def reverses(suggestions: Sequence[dict[str, Any]]) -> list[str]:
-    """Tries to decide: turns the order round and makes itself sure."""
+    """An explainer that tries to decide: it reverses the order and raises the confidence."""
     assert isinstance(suggestions, list)
     suggestions.reverse()
     for suggestion in suggestions:
@@ -496,7 +496,7 @@ TWO = question(
 
 async def test_explainer_adds_an_explanation(registry_url: str, sql: Sql) -> None:
     """Only if a setting names one."""
-    async with engine(settings_for(registry_url, rag_explainer=f"{__name__}:tells")) as rag:
+    async with engine(settings_for(registry_url, rag_explainer=f"{__name__}:explain")) as rag:
         suggestions = await suggested(rag, TWO)
     assert suggestions[0]["explanation"] == "total_net is called total_net_amount now."
 

@@ -292,7 +292,7 @@ async def test_update_that_arrived_and_was_renewed_is_not_repeated(
 
 
 async def rotate_or_busy(mesh: Mesh) -> list[dict[str, Any]]:
-    """What a rotation tells while another may be under way."""
+    """Return the results of a rotation while another may be running."""
     results: list[dict[str, Any]] = (await mesh.orchestrator.post(PATH)).json()["connections"]
     return results
 

@@ -39,7 +39,7 @@ ED = Ed25519PrivateKey.generate()
 
 
 def _public(algorithm: Any, key: Any, kid: str, **other: Any) -> Json:
-    """A key as an issuer tells it."""
+    """Return a key as an issuer publishes it."""
     public = key if isinstance(key, bytes) else key.public_key()
     jwk: Json = json.loads(algorithm.to_jwk(public))
     jwk.pop("key_ops", None)
@@ -47,7 +47,7 @@ def _public(algorithm: Any, key: Any, kid: str, **other: Any) -> Json:
 
 
 class Idp:
-    """An issuer: what it tells, and how often it was asked."""
+    """An issuer: the documents it serves, and how often each was requested."""
 
     def __init__(self) -> None:
         self.url = ""

@@ -377,7 +377,7 @@ _ANONYMOUS = frozenset({"health", "instance_configuration", _TOKEN})
 
 
 def _parsed(content: bytes) -> Any:
-    """Return the JSON of a request, or its bytes where it is none."""
+    """Return the JSON of a request, or its bytes if it is not JSON."""
     if not content:
         return None
     try:

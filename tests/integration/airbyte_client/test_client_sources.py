@@ -88,7 +88,7 @@ async def test_all_pages_are_listed(airbyte: AirbyteServer, count: int) -> None:
 async def test_deleting_an_unknown_source_succeeds(
     airbyte: AirbyteServer, client: AirbyteClient, status: int
 ) -> None:
-    """Some versions answer 403 or 500 for an unknown id; the list tells."""
+    """Some versions answer 403 or 500 for an unknown id; the list is decisive."""
     airbyte.fault("sources/delete", status, times=None)
     airbyte.fault("connections/delete", status, times=None)
     there = source_of(airbyte)

@@ -51,8 +51,8 @@ class Api:
         assert answer.status_code == expect, f"{path}: {answer.status_code} {answer.text[:500]}"
         return self._judged("post", path, answer)
 
-    async def look(self, path: str) -> Any:
-        """A GET's JSON."""
+    async def get(self, path: str) -> Any:
+        """Return the JSON that a GET is answered with."""
         return self._judged("get", path, await self.http.get(f"/api/v1/{path}"))
 
     def _judged(self, method: str, path: str, answer: httpx.Response) -> Any:

@@ -63,8 +63,8 @@ async def classic(tmp_path: Path, warehouse_url: str) -> AsyncIterator[Api]:
 
 async def test_instance_shows_version_and_workspace(api: Api) -> None:
     """Without a token, and it says that it is the local one."""
-    assert await api.look("health") == {"available": True}
-    answer = await api.look("instance_configuration")
+    assert await api.get("health") == {"available": True}
+    answer = await api.get("instance_configuration")
 
     assert answer["version"] == api.plane.settings.flavour.release.version
     assert answer["defaultWorkspaceId"] == HERE
