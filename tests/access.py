@@ -95,10 +95,10 @@ def environment() -> dict[str, str]:
     return {name.upper(): str(path) for name, path in service_keys().items()}
 
 
-def client(url: str = "http://aam", **told: Any) -> httpx.AsyncClient:
+def client(url: str = "http://aam", **options: Any) -> httpx.AsyncClient:
     """A caller with the key."""
     hooks = {"response": [leaks.add_answer]}
-    return httpx.AsyncClient(base_url=url, headers=HEADERS, event_hooks=hooks, **told)
+    return httpx.AsyncClient(base_url=url, headers=HEADERS, event_hooks=hooks, **options)
 
 
 class Everybody:

@@ -102,8 +102,8 @@ class Scanner:
     def know(self, kind: str, secret: str) -> None:
         """Add a secret to search for; `secret` is its random part."""
         for form, wanted in forms(secret):
-            told = (wanted, kind, form)
-            self._known.setdefault(wanted[:8], []).append(told)
+            entry = (wanted, kind, form)
+            self._known.setdefault(wanted[:8], []).append(entry)
             self._table[self._slots(np.frombuffer(wanted[:8], dtype="<u8"))] = True
 
     def find(self, text: bytes) -> Iterator[tuple[int, str, str]]:
@@ -342,10 +342,10 @@ def pytest_configure(config: pytest.Config) -> None:
         add_files("the log", [self.log])
 
     def read(self: CaptureFixture[Any]) -> Any:
-        told = readouterr(self)
-        for output in told:
+        captured = readouterr(self)
+        for output in captured:
             _outputs.add("what was printed", output)
-        return told
+        return captured
 
     servers.generate_once = generate_once
     servers.Server.stop, servers.Server.kill = stop, killed  # type: ignore[method-assign]

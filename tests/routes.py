@@ -17,10 +17,10 @@ _KEPT = "_aam_kept_context"
 
 @pytest.fixture(autouse=True, scope="session")
 def routes_are_analysed_once() -> Iterator[None]:
-    """No service overrides dependencies, so applications differ in nothing that is kept."""
+    """No service overrides dependencies, so applications can share the stored analysis."""
     analyse = _EffectiveRouteContext.from_api_route
 
-    def kept_or_made(
+    def analyse_once(
         cls: type[_EffectiveRouteContext], *, original_route: APIRoute, include_context: Any
     ) -> _EffectiveRouteContext:
         key = (
@@ -30,11 +30,11 @@ def routes_are_analysed_once() -> Iterator[None]:
         )
         kept = original_route.__dict__.get(_KEPT)
         if kept is None or kept[0] != key:
-            made = analyse(original_route=original_route, include_context=include_context)
-            kept = original_route.__dict__[_KEPT] = (key, made)
+            analysed = analyse(original_route=original_route, include_context=include_context)
+            kept = original_route.__dict__[_KEPT] = (key, analysed)
         context: _EffectiveRouteContext = kept[1]
         return context
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_EffectiveRouteContext, "from_api_route", classmethod(kept_or_made))
+        patch.setattr(_EffectiveRouteContext, "from_api_route", classmethod(analyse_once))
         yield

@@ -13,7 +13,7 @@ from typing import TypeAlias
 from services.rag_engine.evidence import PastDecision
 from services.rag_engine.matching import suggest
 from tests.bench import renames
-from tests.bench.renames import Step, Told
+from tests.bench.renames import Assessed, Step
 from tests.bench.table import Line
 
 HERE, THERE = "a", "b"
@@ -78,25 +78,25 @@ def ask(step: Step, past: Sequence[PastDecision] = ()) -> dict[tuple[str, str], 
     return {(s.removed[0], s.became[0]): s.confidence for s in suggest(question).suggestions}
 
 
-def after(judged: Iterable[Step], decisions: Decisions) -> list[Told]:
+def after(judged: Iterable[Step], decisions: Decisions) -> list[Assessed]:
     """The suggestions about each step after its own sequence of decisions."""
-    return renames.told(judged, lambda step: ask(step, decisions(step)))
+    return renames.assess(judged, lambda step: ask(step, decisions(step)))
 
 
-def history(judged: Iterable[Step]) -> list[Told]:
+def history(judged: Iterable[Step]) -> list[Assessed]:
     """The suggestions of a connection whose steps come in order and are each decided truly."""
-    told: list[Told] = []
+    suggestions: list[Assessed] = []
     past: dict[str, list[PastDecision]] = {}
     for step in judged:
         known = past.setdefault(step.application, [])
         suggested = ask(step, known)
-        told += renames.told([step], lambda _, suggested=suggested: suggested)  # type: ignore[misc]
+        suggestions += renames.assess([step], lambda _, suggested=suggested: suggested)  # type: ignore[misc]
         for removed, became in suggested:
             if step.gold.get(removed) != became:
                 known.insert(0, decision(step, removed, became, accepted=False))
         for removed in step.removed:
             known.insert(0, decision(step, removed, step.gold.get(removed)))
-    return told
+    return suggestions
 
 
 def measure() -> Iterator[Line]:
@@ -106,11 +106,11 @@ def measure() -> Iterator[Line]:
         yield Line(job=renames.ABSENT, measured=0, unit="steps")
         return
     total = sum(len(step.gold) for step in judged)
-    plain = renames.told(judged)
+    plain = renames.assess(judged)
     results = {name: after(judged, decisions) for name, decisions in SEQUENCES.items()}
     results["every step was decided in order"] = history(judged)
-    for name, told in results.items():
-        best, floor = 100 * renames.best_f1(told, total), 100 * renames.best_f1(plain, total)
+    for name, suggestions in results.items():
+        best, floor = 100 * renames.best_f1(suggestions, total), 100 * renames.best_f1(plain, total)
         limit = 0.8 if name.startswith("another") else 1
         yield Line(
             job=f"{name}: best F1 (floor: no decision)",
@@ -120,7 +120,7 @@ def measure() -> Iterator[Line]:
             limit=limit,
             at_least=True,
         )
-        error = 100 * renames.ece(told)
+        error = 100 * renames.ece(suggestions)
         # Where only the wrong ones are known, what is left proves true more often than it says.
         at_most = None if "wrong" in name else 15
         yield Line(job=f"{name}: calibration error", measured=error, unit="%", limit=at_most)

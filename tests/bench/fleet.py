@@ -51,20 +51,20 @@ def measure(stage: Stage) -> Iterator[Line]:
         stdout=subprocess.PIPE,
         timeout=300,
     )
-    told = msgspec.json.decode(run.stdout.splitlines()[-1], type=_Fleet)
+    result = msgspec.json.decode(run.stdout.splitlines()[-1], type=_Fleet)
     yield Line(
         job=f"{SOURCES:,} connections observed; floor: a bare loop of discoveries",
-        measured=told.observed,
+        measured=result.observed,
         unit="/s",
-        floor=told.bare,
+        floor=result.bare,
         limit=0.5,
         at_least=True,
     )
     yield Line(
         job=f"memory after {SOURCES:,}; floor: after {EARLY:,}",
-        measured=told.late_mb,
+        measured=result.late_mb,
         unit="MB",
-        floor=told.early_mb,
+        floor=result.early_mb,
         limit=1.1,
     )
 
@@ -128,7 +128,7 @@ async def _fill(sql: asyncpg.Connection[asyncpg.Record], settings: Settings) -> 
         offered = await snapshots.offered(await airbyte.discover_schema(ID))
     model = await snapshots.store_offered(db, uuid4(), offered)
     async with db.read() as session:
-        kept = await registry.find_snapshot(session, model)
+        snapshot = await registry.find_snapshot(session, model)
     await db.close()
     async with sql.transaction():
         await sql.execute("SET CONSTRAINTS ALL DEFERRED")
@@ -136,8 +136,8 @@ async def _fill(sql: asyncpg.Connection[asyncpg.Record], settings: Settings) -> 
             await sql.execute(statement)
         await sql.execute(
             "UPDATE snapshots SET raw_hashes = $1, stream_hashes = $2 WHERE raw_hashes = ''",
-            kept.raw_hashes,
-            kept.stream_hashes,
+            snapshot.raw_hashes,
+            snapshot.stream_hashes,
         )
     await sql.execute("ANALYZE")
 

@@ -51,11 +51,11 @@ async def _times(stage: Stage) -> tuple[list[float], list[float]]:
             running(settings, airbyte, sql=sql, redis=redis, order=ORDER) as mesh,
             AirbyteClient.from_settings(mesh.settings) as client,
         ):
-            made = await mesh.onboard(connection_name="heal")
+            connection = await mesh.onboard(connection_name="heal")
             for turn in range(ROUNDS):
                 airbyte.add_field("Account", f"Field_{turn}__c")
-                healed.append(await _healed_ms(mesh, UUID(made["id"]), version=turn + 2))
-                calls.append(await _calls_ms(client, made))
+                healed.append(await _healed_ms(mesh, UUID(connection["id"]), version=turn + 2))
+                calls.append(await _calls_ms(client, connection))
         await redis.aclose()
         await sql.close()
     return healed, calls
@@ -72,11 +72,11 @@ async def _healed_ms(mesh: Mesh, connection_id: UUID, *, version: int) -> float:
     return (time.perf_counter() - began) * 1000
 
 
-async def _calls_ms(client: AirbyteClient, made: dict[str, str]) -> float:
+async def _calls_ms(client: AirbyteClient, connection: dict[str, str]) -> float:
     """The calls of it: the discovery, the status, the update, the look."""
-    held = UUID(made["airbyte_connection_id"])
+    held = UUID(connection["airbyte_connection_id"])
     began = time.perf_counter()
-    await client.discover_schema(UUID(made["airbyte_source_id"]))
+    await client.discover_schema(UUID(connection["airbyte_source_id"]))
     await client.connection_statuses([held])
     catalog = (await client.get_connection(held)).sync_catalog
     await client.update_connection(held, catalog)

@@ -40,7 +40,7 @@ def measure(stage: Stage, document: Path) -> Iterator[Line]:
     """Unchanged, 5 streams changed, each beside the scan and hash; then others' ways; then disk."""
     discovered = document.read_bytes()
     settings = Settings(_env_file=None, supabase_db_url=stage.registry_url)
-    times = uvloop.run(_looks(settings, discovered))
+    times = uvloop.run(_measure_observations(settings, discovered))
     for what, limit in (("nothing changed", 2), ("5 streams changed, one drift recorded", 3)):
         yield Line(
             job=f"look at 30 MB, {what}; floor: raw scan and hash",
@@ -95,24 +95,24 @@ class _Given:
         return Discovered(self.document, ID, configuration_updated=False)
 
 
-async def _looks(settings: Settings, document: bytes) -> dict[str, float]:
-    """Milliseconds: the best of a few looks of each kind, and of the floor between them."""
+async def _measure_observations(settings: Settings, document: bytes) -> dict[str, float]:
+    """Milliseconds: the best of a few observations of each kind, and of the floor between them."""
     db = Database.at(settings.registry_address, application="bench")
     jobs = Jobs(settings.registry_address, application="bench")
     given = _Given(document)
     observing = Observer(settings, db, cast(AirbyteClient, given), jobs)
     source_id = uuid4()
     await _watched(db, source_id, document)
-    await _look(db, observing, source_id)
+    await _observe_once(db, observing, source_id)
     gc.collect()
     gc.freeze()  # as a service does
     times: dict[str, list[float]] = {"floor": [], "nothing changed": []}
     changed = times.setdefault("5 streams changed, one drift recorded", [])
     for number in range(ROUNDS):
         times["floor"].append(best_ms(lambda: scan_and_hash(given.document), rounds=1))
-        times["nothing changed"].append(await _look(db, observing, source_id))
+        times["nothing changed"].append(await _observe_once(db, observing, source_id))
         given.document = org.drifted(document, number)
-        changed.append(await _look(db, observing, source_id))
+        changed.append(await _observe_once(db, observing, source_id))
     gc.unfreeze()
     await db.close()
     return {what: min(taken) for what, taken in times.items()}
@@ -143,7 +143,7 @@ async def _watched(db: Database, source_id: UUID, document: bytes) -> None:
         await claim_queries.ask_for_source(session, row, accepts_missing=False, joins_within=_LEASE)
 
 
-async def _look(db: Database, observing: Observer, source_id: UUID) -> float:
+async def _observe_once(db: Database, observing: Observer, source_id: UUID) -> float:
     """Milliseconds of one look, its claim apart."""
     slot = uuid4()
     async with db.transaction() as session:
@@ -158,9 +158,9 @@ async def _look(db: Database, observing: Observer, source_id: UUID) -> float:
             source_id=source_id,
         )
     start = time.perf_counter()
-    look = await observing.discover(claim, slot)
-    assert look is not None
-    await observing.record([look], slot)
+    discovery = await observing.discover(claim, slot)
+    assert discovery is not None
+    await observing.record([discovery], slot)
     return (time.perf_counter() - start) * 1000
 
 

@@ -95,10 +95,10 @@ async def _turn(mesh: Mesh, plain: Plain, name: str, ms: dict[str, list[float]])
     await timed("onboard plain", plain.onboard(f"p{uuid4()}"))
     await timed("onboard calls", plain.calls(f"x{uuid4()}"))
 
-    made = answer.json()
-    connection_id, held = UUID(made["id"]), UUID(made["airbyte_connection_id"])
+    created = answer.json()
+    connection_id, held = UUID(created["id"]), UUID(created["airbyte_connection_id"])
     document, _ = await plain.head(connection_id)
-    order = {"connection_id": made["id"], "sync_catalog": _grown(document)}
+    order = {"connection_id": created["id"], "sync_catalog": _grown(document)}
     agent = mesh.drift_repair_agent
     answer = await timed("apply", agent.post("/repair/apply_new_catalog", json=order))
     assert answer.status_code == 200, answer.text
@@ -151,12 +151,12 @@ class Plain:
                 discovered.catalog, streams=ORDER["streams"], destination_sync_modes=modes
             )
         )
-        made = await self._airbyte.create_connection(
+        created = await self._airbyte.create_connection(
             NewConnection(name, source.source_id, UUID(DESTINATION_ID), chosen)
         )
-        await self._airbyte.get_connection(made.connection_id)
+        await self._airbyte.get_connection(created.connection_id)
         self._discovered = discovered
-        return source.source_id, made.connection_id, discovered.catalog, chosen
+        return source.source_id, created.connection_id, discovered.catalog, chosen
 
     async def onboard(self, name: str) -> None:
         """An onboarding without an operation."""

@@ -52,7 +52,7 @@ class Step:
         return Question(removed=removed, added=added)
 
 
-class Told(NamedTuple):
+class Assessed(NamedTuple):
     """One suggestion of a step: how sure it was, and whether it was true."""
 
     confidence: float
@@ -90,7 +90,7 @@ def measure() -> Iterator[Line]:
         return
     renames = sum(len(step.gold) for step in judged)
     yield Line(job=f"steps, with {renames} renames in them", measured=len(judged), unit="")
-    ours, plain = told(judged), told(judged, plainly)
+    ours, plain = assess(judged), assess(judged, plainly)
     for at_least in THRESHOLDS:
         scores = score(ours, renames, at_least), score(plain, renames, at_least)
         for what, a, b in zip(("precision", "recall"), *scores, strict=True):
@@ -101,7 +101,7 @@ def measure() -> Iterator[Line]:
     yield from _reliability(ours)
     once = distinct(judged)
     renames = sum(len(step.gold) for step in once)
-    ours, plain = told(once), told(once, plainly)
+    ours, plain = assess(once), assess(once, plainly)
     job = f"equal steps once ({len(once)}, {renames} renames): best F1"
     yield _percent(job, best_f1(ours, renames), best_f1(plain, renames))
     yield _percent("equal steps once: calibration error", ece(ours))
@@ -109,9 +109,9 @@ def measure() -> Iterator[Line]:
     yield from _times()
 
 
-def _reliability(ours: Sequence[Told]) -> Iterator[Line]:
+def _reliability(ours: Sequence[Assessed]) -> Iterator[Line]:
     for lower, of_bin in bins(ours):
-        job = f"true of those at {lower:.1f}-{lower + 0.1:.1f}, n = {len(of_bin)} (floor: as told)"
+        job = f"true of those at {lower:.1f}-{lower + 0.1:.1f}, n = {len(of_bin)} (floor: stated)"
         yield _percent(job, _share(of_bin), float(np.mean([each.confidence for each in of_bin])))
     yield Line(job="expected calibration error", measured=100 * ece(ours), unit="%", limit=15)
     yield Line(job="Brier score (floor: of one confidence for all)", measured=100 * brier(ours),
@@ -124,7 +124,7 @@ def _elsewhere(judged: Sequence[Step]) -> Iterator[Line]:
         here, ours = _held_back(judged, lambda step: step.repository, repository)
         renames = sum(len(step.gold) for step in here)
         name = f"fitted without {repository.partition('+')[0]} ({renames} renames)"
-        floor = best_f1(told(here, plainly), renames)
+        floor = best_f1(assess(here, plainly), renames)
         yield _percent(f"{name}: best F1", best_f1(ours, renames), floor)
         yield _percent(f"{name}: calibration error", ece(ours))
     applications = sorted({step.application for step in judged if step.gold})
@@ -133,7 +133,7 @@ def _elsewhere(judged: Sequence[Step]) -> Iterator[Line]:
     here = [step for of_part, _ in parts for step in of_part]
     renames = sum(len(step.gold) for step in here)
     name = f"fitted without the application judged, {len(applications)} times"
-    floor = best_f1(told(here, plainly), renames)
+    floor = best_f1(assess(here, plainly), renames)
     yield _percent(f"{name}: best F1", best_f1(ours, renames), floor)
     yield _percent(f"{name}: calibration error", ece(ours))
     for parameter, value in fit(judged)._asdict().items():
@@ -143,10 +143,10 @@ def _elsewhere(judged: Sequence[Step]) -> Iterator[Line]:
 
 def _held_back(
     judged: Sequence[Step], part: Callable[[Step], str], value: str
-) -> tuple[list[Step], list[Told]]:
+) -> tuple[list[Step], list[Assessed]]:
     here = [step for step in judged if part(step) == value]
     fitted = fit(step for step in judged if part(step) != value)
-    return here, told(here, partial(ask, parameters=fitted))
+    return here, assess(here, partial(ask, parameters=fitted))
 
 
 def _times() -> Iterator[Line]:
@@ -200,30 +200,30 @@ def plainly(step: Step) -> dict[tuple[str, str], float]:
 # How good that is
 
 
-def told(
+def assess(
     judged: Iterable[Step], way: Callable[[Step], dict[tuple[str, str], float]] = ask
-) -> list[Told]:
+) -> list[Assessed]:
     """Every suggestion that a way makes about these steps."""
     return [
-        Told(confidence, step.gold.get(removed) == became)
+        Assessed(confidence, step.gold.get(removed) == became)
         for step in judged
         for (removed, became), confidence in way(step).items()
     ]
 
 
-def score(suggested: Sequence[Told], renames: int, at_least: float) -> Score:
+def score(suggested: Sequence[Assessed], renames: int, at_least: float) -> Score:
     """Precision and recall of the suggestions that are this sure."""
     taken = [each for each in suggested if each.confidence >= at_least]
     right = sum(each.is_true for each in taken)
     return Score(right / (len(taken) or 1), right / renames)
 
 
-def best_f1(suggested: Sequence[Told], renames: int) -> float:
+def best_f1(suggested: Sequence[Assessed], renames: int) -> float:
     """The F1 of the threshold that suits best."""
     return max(score(suggested, renames, at_least).f1 for at_least in THRESHOLDS)
 
 
-def bins(suggested: Sequence[Told]) -> Iterator[tuple[float, list[Told]]]:
+def bins(suggested: Sequence[Assessed]) -> Iterator[tuple[float, list[Assessed]]]:
     """The suggestions by tenths of confidence; tenths without any are left out."""
     for number in range(_BINS):
         of_bin = [t for t in suggested if min(int(t.confidence * _BINS), _BINS - 1) == number]
@@ -231,20 +231,20 @@ def bins(suggested: Sequence[Told]) -> Iterator[tuple[float, list[Told]]]:
             yield number / _BINS, of_bin
 
 
-def ece(suggested: Sequence[Told]) -> float:
-    """Expected calibration error: how far, on average, what came true is from what was told."""
+def ece(suggested: Sequence[Assessed]) -> float:
+    """Expected calibration error: the average distance of confidence from the true share."""
     return sum(
         abs(sum(each.confidence for each in of_bin) - sum(each.is_true for each in of_bin))
         for _, of_bin in bins(suggested)
     ) / len(suggested)
 
 
-def brier(suggested: Sequence[Told]) -> float:
+def brier(suggested: Sequence[Assessed]) -> float:
     """Mean squared distance of confidence and truth."""
     return float(np.mean([(each.confidence - each.is_true) ** 2 for each in suggested]))
 
 
-def _share(suggested: Sequence[Told]) -> float:
+def _share(suggested: Sequence[Assessed]) -> float:
     return float(np.mean([each.is_true for each in suggested]))
 
 

@@ -33,7 +33,7 @@ def measure(stage: Stage, document: Path) -> Iterator[Line]:
     source_id = uuid4()
     megabytes = document.stat().st_size / 1e6
     memory = "its peak memory; floor: the document"
-    first, again = _told(stage, document, source_id), _told(stage, document, source_id)
+    first, again = _measured(stage, document, source_id), _measured(stage, document, source_id)
     yield Line(
         job=f"{megabytes:.0f} MB, nothing changed; floor: raw scan and hash of each stream",
         measured=again.again_ms,
@@ -43,7 +43,7 @@ def measure(stage: Stage, document: Path) -> Iterator[Line]:
     yield Line(job=memory, measured=again.grown_mb, unit="MB", floor=megabytes, limit=3)
     drifted = document.with_suffix(".drifted")
     drifted.write_bytes(org.drifted(document.read_bytes()))
-    other = _told(stage, drifted, source_id)
+    other = _measured(stage, drifted, source_id)
     yield Line(job="5 streams changed", measured=other.first_ms, floor=other.floor_ms)
     yield Line(job="first snapshot", measured=first.first_ms, floor=first.floor_ms)
     yield Line(job=memory, measured=first.grown_mb, unit="MB", floor=megabytes)
@@ -58,7 +58,7 @@ class _Kept(msgspec.Struct, frozen=True):
     grown_mb: float
 
 
-def _told(stage: Stage, document: Path, source_id: UUID) -> _Kept:
+def _measured(stage: Stage, document: Path, source_id: UUID) -> _Kept:
     run = subprocess.run(
         [sys.executable, "-m", "tests.bench.snapshot", str(document), str(source_id)],
         check=True,

@@ -26,7 +26,7 @@ class Stage:
 
     folder: Path
     registry_url: str
-    """As its owner; the processes in `environment` are told of their own login."""
+    """As its owner; the processes in `environment` have the URL with their own login."""
     services_url: str
     """As the login of all services."""
     airbyte_url: str

@@ -146,13 +146,13 @@ def test_connectors_reach_the_warehouse(
     compose: dict[str, Any], services: dict[str, dict[str, Any]]
 ) -> None:
     """Airbyte starts them in the network and with the volumes that its settings name."""
-    told = services["airbyte-worker"]["environment"]
-    assert told["DOCKER_NETWORK"] == compose["networks"]["warehouse"]["name"]
-    assert told["WORKSPACE_DOCKER_MOUNT"] == compose["volumes"]["airbyte-workspace"]["name"]
-    assert told["LOCAL_DOCKER_MOUNT"] == compose["volumes"]["airbyte-local"]["name"]
+    environment = services["airbyte-worker"]["environment"]
+    assert environment["DOCKER_NETWORK"] == compose["networks"]["warehouse"]["name"]
+    assert environment["WORKSPACE_DOCKER_MOUNT"] == compose["volumes"]["airbyte-workspace"]["name"]
+    assert environment["LOCAL_DOCKER_MOUNT"] == compose["volumes"]["airbyte-local"]["name"]
     mounts = services["airbyte-worker"]["volumes"]
-    assert f"airbyte-workspace:{told['WORKSPACE_ROOT']}" in mounts
-    assert f"airbyte-local:{told['LOCAL_ROOT']}" in mounts
+    assert f"airbyte-workspace:{environment['WORKSPACE_ROOT']}" in mounts
+    assert f"airbyte-local:{environment['LOCAL_ROOT']}" in mounts
 
 
 def test_health_checks(services: dict[str, dict[str, Any]]) -> None:

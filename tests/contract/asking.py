@@ -1,7 +1,7 @@
 """Asks one running service everything that its description allows and forbids, by schemathesis.
 
 A process of its own: hypothesis seeds the random numbers of the process that it runs in. It reads
-an `Asked` as JSON from its input, and answers with a `Told`.
+an `Asked` as JSON from its input, and answers with a `Result`.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ class Asked:
 
 
 @dataclass
-class Told:
-    """What came of it."""
+class Result:
+    """The outcome of all requests."""
 
     cases: dict[str, int] = field(default_factory=dict)
     """Requests by phase."""
@@ -103,7 +103,7 @@ class Told:
                     )
 
 
-def ask(asked: Asked) -> Told:
+def ask(asked: Asked) -> Result:
     """Walk through a service's description in all four phases."""
     schema = schemathesis.openapi.from_url(f"{asked.url}/openapi.json", config=_config(asked))
 
@@ -122,10 +122,10 @@ def ask(asked: Asked) -> Told:
 
     if asked.signing_key:
         _sign(Signer("orchestrator", Path(asked.signing_key)))
-    told = Told()
+    result = Result()
     for event in from_schema(schema).execute():
-        told.hear(event)
-    return told
+        result.hear(event)
+    return result
 
 
 def _sign(signer: Signer) -> None:
@@ -165,5 +165,5 @@ def _config(asked: Asked) -> SchemathesisConfig:
 
 
 if __name__ == "__main__":
-    told = ask(msgspec.json.decode(sys.stdin.buffer.read(), type=Asked))
-    sys.stdout.buffer.write(msgspec.json.encode(told))
+    result = ask(msgspec.json.decode(sys.stdin.buffer.read(), type=Asked))
+    sys.stdout.buffer.write(msgspec.json.encode(result))

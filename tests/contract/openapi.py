@@ -202,15 +202,15 @@ def _read(name: str) -> Json:
     """The file as JSON: parsing its YAML takes a second, so what came of it is kept."""
     source = FOLDER / f"{name}.yaml"
     about = source.stat()
-    kept = ROOT / ".pytest_cache" / "openapi" / f"{name}-{about.st_mtime_ns}-{about.st_size}.json"
-    if not kept.is_file():
+    cached = ROOT / ".pytest_cache" / "openapi" / f"{name}-{about.st_mtime_ns}-{about.st_size}.json"
+    if not cached.is_file():
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         parsed = yaml.load(source.read_bytes(), Loader=loader)  # noqa: S506 - both are safe ones
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        fresh = kept.with_suffix(f".{os.getpid()}")
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        fresh = cached.with_suffix(f".{os.getpid()}")
         fresh.write_bytes(orjson.dumps(parsed, option=orjson.OPT_NON_STR_KEYS))
-        fresh.replace(kept)
-    document: Json = orjson.loads(kept.read_bytes())
+        fresh.replace(cached)
+    document: Json = orjson.loads(cached.read_bytes())
     return document
 
 

@@ -184,8 +184,8 @@ async def test_a_life_with_every_endpoint(ask: Asked) -> None:
 async def _instance(ask: Asked) -> None:
     workspace: Json = {"workspaceId": ask.backend.instance.workspace_id}
     await ask("health", method="GET")
-    told = await ask("instance_configuration", method="GET")
-    assert told["defaultWorkspaceId"] == workspace["workspaceId"]
+    answer = await ask("instance_configuration", method="GET")
+    assert answer["defaultWorkspaceId"] == workspace["workspaceId"]
     await ask("workspaces/get", **workspace)
     await ask("workspaces/get", workspaceId=UNKNOWN, answers=404)
     is_listed = not ask.backend.release.since(1, 7)
@@ -209,19 +209,19 @@ async def _actors(ask: Asked) -> tuple[str, str]:
     }
     place: Json = {"workspaceId": ask.backend.instance.workspace_id}
     for word, order in (("source", records), ("destination", ask.destination)):
-        made = await ask(f"{word}s/create", name="one", **place, **order)
-        by_id: Json = {f"{word}Id": made[f"{word}Id"]}
-        ids.append(made[f"{word}Id"])
-        config = made["connectionConfiguration"]
-        assert await ask(f"{word}s/get", **by_id) == made
-        assert (await ask(f"{word}s/list", **place))[f"{word}s"] == [made]
+        created = await ask(f"{word}s/create", name="one", **place, **order)
+        by_id: Json = {f"{word}Id": created[f"{word}Id"]}
+        ids.append(created[f"{word}Id"])
+        config = created["connectionConfiguration"]
+        assert await ask(f"{word}s/get", **by_id) == created
+        assert (await ask(f"{word}s/list", **place))[f"{word}s"] == [created]
         new: Json = {**by_id, "name": "two", "connectionConfiguration": config}
         assert (await ask(f"{word}s/update", **new))["name"] == "two"
         assert (await ask(f"{word}s/partial_update", **by_id, name="three"))["name"] == "three"
-        told = await ask(f"{word}s/check_connection", **by_id)
-        assert (told["status"], told["jobInfo"]["succeeded"]) == ("succeeded", True)
-        told = await ask(f"{word}s/check_connection_for_update", **new)
-        assert told["status"] == "succeeded"
+        answer = await ask(f"{word}s/check_connection", **by_id)
+        assert (answer["status"], answer["jobInfo"]["succeeded"]) == ("succeeded", True)
+        answer = await ask(f"{word}s/check_connection_for_update", **new)
+        assert answer["status"] == "succeeded"
         await ask(f"{word}s/get", **{f"{word}Id": UNKNOWN}, answers=404)
         await ask(f"{word}s/get", answers=400)
         await ask(f"{word}s/get", **{f"{word}Id": "one"}, answers=422)
@@ -231,9 +231,9 @@ async def _actors(ask: Asked) -> tuple[str, str]:
     bad: Json = {**records, "connectionConfiguration": {"count": 13}, "name": "bad", **place}
     by_id = {"sourceId": (await ask("sources/create", **bad))["sourceId"]}
     ask.fail_check(by_id["sourceId"])
-    told = await ask("sources/check_connection", **by_id)
-    if told["jobInfo"]["succeeded"]:
-        assert (told["status"], told["message"]) == ("failed", "No such host.")
+    answer = await ask("sources/check_connection", **by_id)
+    if answer["jobInfo"]["succeeded"]:
+        assert (answer["status"], answer["message"]) == ("failed", "No such host.")
     await ask("sources/delete", **by_id, answers=204)
     await ask("sources/get", **by_id, answers=404)
     await ask("sources/search", name="one")
@@ -257,13 +257,13 @@ async def _discovery(ask: Asked, source_id: str) -> None:
         assert (await ask(f"commands/output/{kind}", id=kind))["status"] == "failed"
         await ask.completed(kind)
         assert (await ask(f"commands/output/{kind}", id=kind))["status"] == "succeeded"
-    told = await ask("commands/output/discover", id="discover")
-    assert (told["catalogId"], told["catalog"]) == (found["catalogId"], found["catalog"])
+    output = await ask("commands/output/discover", id="discover")
+    assert (output["catalogId"], output["catalog"]) == (found["catalogId"], found["catalog"])
     await ask("commands/run/discover", id="cancelled", actor_id=source_id)
     await ask("commands/cancel", id="cancelled")
     assert (await ask("commands/status", id="cancelled"))["status"] == "cancelled"
-    told = await ask("commands/output/discover", id="cancelled")
-    assert told["failureReason"]["failureType"] == "manual_cancellation"
+    output = await ask("commands/output/discover", id="cancelled")
+    assert output["failureReason"]["failureType"] == "manual_cancellation"
     await ask("commands/status", id="never", answers=403)
     await ask("commands/run/check", id="unknown", actor_id=UNKNOWN, answers=403)
 
@@ -281,14 +281,14 @@ async def _connection(ask: Asked, source_id: str, destination_id: str) -> None:
         "syncCatalog": found["catalog"],
         "sourceCatalogId": found["catalogId"],
     }
-    made = await ask("connections/create", **order)
-    assert (made["operationIds"], made["name"]) == ([], "three <> three")
-    by_id: Json = {"connectionId": made["connectionId"]}
-    assert await ask("connections/get", **by_id) == made
-    assert (await ask("connections/list", **workspace))["connections"] == [made]
+    connection = await ask("connections/create", **order)
+    assert (connection["operationIds"], connection["name"]) == ([], "three <> three")
+    by_id: Json = {"connectionId": connection["connectionId"]}
+    assert await ask("connections/get", **by_id) == connection
+    assert (await ask("connections/list", **workspace))["connections"] == [connection]
     (item,) = (await ask("web_backend/connections/list", **workspace))["connections"]
     assert item["source"]["sourceId"] == source_id
-    await ask("connections/status", connectionIds=[made["connectionId"]])
+    await ask("connections/status", connectionIds=[connection["connectionId"]])
     assert (await ask("state/get", **by_id))["stateType"] == "not_set"
 
     hourly: Json = {"basicSchedule": {"timeUnit": "hours", "units": 720}}
@@ -299,7 +299,7 @@ async def _connection(ask: Asked, source_id: str, destination_id: str) -> None:
     held = await ask("connections/update", **by_id, scheduleType="manual")
     assert "schedule" not in held
 
-    (pair,) = made["syncCatalog"]["streams"]
+    (pair,) = connection["syncCatalog"]["streams"]
     pair["config"] |= {
         "fieldSelectionEnabled": True,
         "selectedFields": [{"fieldPath": [name]} for name in ("At", "Id")],
@@ -315,7 +315,7 @@ async def _connection(ask: Asked, source_id: str, destination_id: str) -> None:
     await ask("connections/update", **by_id, status="no such", answers=422)
     await ask("connections/update", connectionId=UNKNOWN, answers=404)
 
-    await _jobs(ask, source_id, made["connectionId"])
+    await _jobs(ask, source_id, connection["connectionId"])
 
 
 async def _jobs(ask: Asked, source_id: str, connection_id: str) -> None:
@@ -394,14 +394,14 @@ class Recording:
 
 def _recordings() -> Iterator[Recording]:
     for path in sorted(RECORDED.glob("*.json")):
-        told = orjson.loads(path.read_bytes())
+        recorded = orjson.loads(path.read_bytes())
         yield Recording(
             path.stem,
-            told["airbyte_version"],
-            told["kind"],
-            told["endpoint"],
-            told["status"],
-            told.get("body"),
+            recorded["airbyte_version"],
+            recorded["kind"],
+            recorded["endpoint"],
+            recorded["status"],
+            recorded.get("body"),
         )
 
 

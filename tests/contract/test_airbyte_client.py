@@ -70,7 +70,7 @@ async def _use_everything(client: AirbyteClient, airbyte: AirbyteServer) -> None
     await client.update_source(source.source_id, {"count": 4}, name="records")
     found = await client.discover_schema(source.source_id)
 
-    made = [
+    connections = [
         await client.create_connection(
             NewConnection(
                 name="records to warehouse",
@@ -86,9 +86,9 @@ async def _use_everything(client: AirbyteClient, airbyte: AirbyteServer) -> None
         )
         for schedule in (None, Schedule(units=6), Schedule(cron="0 0 * * * ?"))
     ]
-    connection = made[0].connection_id
-    assert len(await client.list_connections(workspace)) == len(made)
-    assert len(await client.connections_of_source(source.source_id, workspace)) == len(made)
+    connection = connections[0].connection_id
+    assert len(await client.list_connections(workspace)) == len(connections)
+    assert len(await client.connections_of_source(source.source_id, workspace)) == len(connections)
     held = await client.get_connection(connection)
     assert msgspec.json.decode(held.sync_catalog)["streams"]
     await client.update_connection(

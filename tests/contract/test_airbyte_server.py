@@ -32,12 +32,12 @@ async def ask(server: AirbyteServer) -> AsyncIterator[Ask]:
         async def call(path: str, *, method: str = "POST", answers: int = 200, **body: Any) -> Any:
             sent = body if method == "POST" else None
             answer = await client.request(method, f"/{path}", json=sent)
-            told = answer.json() if answer.content else None
+            decoded = answer.json() if answer.content else None
             assert answer.status_code == answers, answer.text
             if answers < 400:
                 assert judge.about_request(method, path, sent) == []
-            assert judge.about_answer(method, path, answers, told) == []
-            return told
+            assert judge.about_answer(method, path, answers, decoded) == []
+            return decoded
 
         yield call
 
@@ -69,21 +69,21 @@ async def test_connections_that_airbyte_changes(server: AirbyteServer, ask: Ask)
     """A connection that Airbyte disabled, that a user cleared, and that was deleted."""
     source, destination = server.add_source("crm"), _warehouse(server)
     found = await ask("sources/discover_schema", sourceId=source["sourceId"], disable_cache=True)
-    made = await ask(
+    connection = await ask(
         "connections/create",
         sourceId=source["sourceId"],
         destinationId=destination["destinationId"],
         status="active",
         syncCatalog=found["catalog"],
     )
-    by_id = {"connectionId": made["connectionId"]}
-    cleared = server.start_job(made["connectionId"], "clear")
-    await ask("jobs/list", configTypes=["clear"], configId=made["connectionId"])
+    by_id = {"connectionId": connection["connectionId"]}
+    cleared = server.start_job(connection["connectionId"], "clear")
+    await ask("jobs/list", configTypes=["clear"], configId=connection["connectionId"])
     server.finish_job(cleared["id"])
-    await ask("connections/status", connectionIds=[made["connectionId"]])
-    server.disable(made["connectionId"])
+    await ask("connections/status", connectionIds=[connection["connectionId"]])
+    server.disable(connection["connectionId"])
     assert (await ask("connections/get", **by_id))["breakingChange"] is True
-    await ask("connections/status", connectionIds=[made["connectionId"]])
+    await ask("connections/status", connectionIds=[connection["connectionId"]])
     await ask("connections/update", **by_id, breakingChange=False, status="active")
     await ask(
         "web_backend/connections/list", workspaceId=WORKSPACE_ID, sourceId=[source["sourceId"]]
@@ -104,12 +104,12 @@ async def test_token(version: str) -> None:
         AirbyteServer(version=version, auth="token") as server,
         httpx.AsyncClient(base_url=server.url) as client,
     ):
-        asked = {"client_id": server.client_id, "client_secret": server.client_secret}
-        told = (await client.post("/applications/token", json=asked)).json()
-        assert judge.about_request("POST", "applications/token", asked) == []
-        assert judge.about_answer("POST", "applications/token", 200, told) == []
+        credentials = {"client_id": server.client_id, "client_secret": server.client_secret}
+        token = (await client.post("/applications/token", json=credentials)).json()
+        assert judge.about_request("POST", "applications/token", credentials) == []
+        assert judge.about_answer("POST", "applications/token", 200, token) == []
 
-        bearer = {"Authorization": f"Bearer {told['access_token']}"}
+        bearer = {"Authorization": f"Bearer {token['access_token']}"}
         path, body = "/workspaces/get", {"workspaceId": WORKSPACE_ID}
         assert (await client.post(path, json=body)).status_code == 401
         assert (await client.post(path, json=body, headers=bearer)).status_code == 200

@@ -145,10 +145,10 @@ async def run(client: httpx.AsyncClient, document: Json, ids: Json) -> list[str]
 
 async def proposed(mesh: Mesh, connection_id: str) -> str:
     """The repair of a field that was dropped, which waits for a person."""
-    asked = {"connection_id": connection_id, "state": "proposed"}
+    query = {"connection_id": connection_id, "state": "proposed"}
     async with asyncio.timeout(20):
         while True:
-            answer = await mesh.drift_repair_agent.get("/repairs", params=asked)
+            answer = await mesh.drift_repair_agent.get("/repairs", params=query)
             if found := answer.json()["items"]:
                 return str(found[0]["id"])
             await asyncio.sleep(0.05)
@@ -158,8 +158,8 @@ async def onboarded(mesh: Mesh, name: str) -> str:
     """The id of the connection with this name, once it is ACTIVE."""
     async with asyncio.timeout(20):
         while True:
-            asked = {"name": name, "status": "ACTIVE"}
-            if found := (await mesh.orchestrator.get("/connections", params=asked)).json()["items"]:
+            query = {"name": name, "status": "ACTIVE"}
+            if found := (await mesh.orchestrator.get("/connections", params=query)).json()["items"]:
                 return str(found[0]["id"])
             await asyncio.sleep(0.05)
 
@@ -172,9 +172,9 @@ async def test_every_example_runs(mesh: Mesh) -> None:
     documents = {name: app_of(getattr(mesh, name)).openapi() for name in SERVICES}
     document = documents["orchestrator"]
     order = example_of(document, document["paths"]["/connections/onboard"]["post"])
-    made = await mesh.orchestrator.post("/connections/onboard", json=order)
-    assert made.status_code == 201, made.text
-    id_ = made.json()["id"]
+    onboarding = await mesh.orchestrator.post("/connections/onboard", json=order)
+    assert onboarding.status_code == 201, onboarding.text
+    id_ = onboarding.json()["id"]
     later = order | {"connection_name": "Another"}
     begun = await mesh.orchestrator.post("/connections/onboard", json=later, params={"wait": 0})
     assert begun.status_code == 202, begun.text
@@ -190,7 +190,7 @@ async def test_every_example_runs(mesh: Mesh) -> None:
     observe = f"/connections/{id_}/observe"
     assert (await mesh.schema_observer.post(observe)).json()["outcome"] == "changed"
     # A look at a connection that is being healed leaves what it found to a later one.
-    await repairs_until(mesh, made.json(), ["applied"])
+    await repairs_until(mesh, onboarding.json(), ["applied"])
     mesh.airbyte.drop_field("Account", "AnnualRevenue")
     await mesh.schema_observer.post(observe)
     reject = f"/repairs/{await proposed(mesh, id_)}/reject"
@@ -228,8 +228,8 @@ async def test_every_example_runs(mesh: Mesh) -> None:
 async def test_every_example_of_the_rag_engine_runs(mesh: Mesh) -> None:
     """It has no ids in its paths."""
     url = mesh.settings.supabase_db_url
-    told = {"supabase_db_url": url, **access.service_keys()}
-    app = rag_engine.build(RagEngineSettings(_env_file=None, **told))
+    values = {"supabase_db_url": url, **access.service_keys()}
+    app = rag_engine.build(RagEngineSettings(_env_file=None, **values))
     async with (
         app.router.lifespan_context(app),
         access.client(transport=httpx.ASGITransport(app), timeout=30) as client,

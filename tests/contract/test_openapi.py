@@ -47,8 +47,8 @@ def document(request: pytest.FixtureRequest) -> Json:
     kind = SETTINGS.get(request.param, Settings)
     registry = Secret("postgresql://nobody:x@127.0.0.1:1/aam")
     settings = kind(supabase_db_url=registry, _env_file=None, **access.service_keys())
-    told: Json = SERVICES[request.param](settings).openapi()
-    return told
+    description: Json = SERVICES[request.param](settings).openapi()
+    return description
 
 
 def _operations(document: Json) -> Iterator[tuple[str, Json]]:

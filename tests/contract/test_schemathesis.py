@@ -23,7 +23,7 @@ from redis.asyncio import Redis
 from services.rag_engine import main as rag_engine
 from shared.config import RagEngineSettings
 from tests import access
-from tests.contract.asking import Asked, Told
+from tests.contract.asking import Asked, Result
 from tests.fakes.airbyte_server import AirbyteServer
 from tests.integration.conftest import (
     FAULT_SEED,
@@ -65,14 +65,14 @@ def app_of(mesh: Mesh, service: str) -> FastAPI:
     """The application that a mesh runs."""
     if service == "rag_engine":
         url = as_service(mesh.settings, "rag_engine").supabase_db_url
-        told = {"supabase_db_url": url, **access.service_keys()}
-        return rag_engine.build(RagEngineSettings(_env_file=None, **told))
+        values = {"supabase_db_url": url, **access.service_keys()}
+        return rag_engine.build(RagEngineSettings(_env_file=None, **values))
     app: FastAPI = getattr(mesh, service)._transport.app
     return app
 
 
-async def told_by(asked: Asked) -> Told:
-    """What came of asking, in a process of its own; what it is told stands in no command line."""
+async def ask_in_a_process(asked: Asked) -> Result:
+    """Send the requests from another process; no secret is on its command line."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.contract.asking"),
         cwd=REPOSITORY,
@@ -81,7 +81,7 @@ async def told_by(asked: Asked) -> Told:
     )
     out, _ = await process.communicate(msgspec.json.encode(asked))
     assert process.returncode == 0
-    return msgspec.json.decode(out, type=Told)
+    return msgspec.json.decode(out, type=Result)
 
 
 @pytest.mark.parametrize(
@@ -105,10 +105,19 @@ async def test_service_is_as_it_is_described(service: str, mesh: Mesh) -> None:
             known={"connection_id": connection["id"]},
             spared=[access.KEY.id],
         )
-        told = await told_by(asked)
+        described = await ask_in_a_process(asked)
 
-    print(service, dict(told.cases), dict(sorted(told.statuses.items())), told.transitions)  # noqa: T201
-    assert not told.found, "\n\n".join(f"{name}\n{what}" for name, what in told.found.items())
-    assert all(told.cases[phase] > 0 for phase in ("examples", "coverage", "fuzzing", "stateful"))
-    assert told.transitions > 0
-    assert told.statuses[200] > 0
+    print(  # noqa: T201
+        service,
+        dict(described.cases),
+        dict(sorted(described.statuses.items())),
+        described.transitions,
+    )
+    assert not described.found, "\n\n".join(
+        f"{name}\n{what}" for name, what in described.found.items()
+    )
+    assert all(
+        described.cases[phase] > 0 for phase in ("examples", "coverage", "fuzzing", "stateful")
+    )
+    assert described.transitions > 0
+    assert described.statuses[200] > 0

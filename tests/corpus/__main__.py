@@ -102,12 +102,12 @@ def wrong_heals(head: catalog.Catalog, after: bytes, found: Counter[str]) -> Ite
 def step(before: dict[str, Json], after: dict[str, Json], found: Counter[str]) -> Iterator[str]:
     """What is wrong with one step, whose numbers are added to `found`."""
     old, new = document(before, in_full), document(after, in_full)
-    told = Counter(change.kind for change in drift.diff(old, new))
+    reported = Counter(change.kind for change in drift.diff(old, new))
     some = {name: schema for name, schema in before.items() if schema.get("properties")}
     counted = count.changes(some, {n: s for n, s in after.items() if s.get("properties")})
-    if told != counted:
-        yield f"told {dict(told)}, counted {dict(counted)}"
-    found.update(told)
+    if reported != counted:
+        yield f"reported {dict(reported)}, counted {dict(counted)}"
+    found.update(reported)
     for name, configure in CONFIGS.items():
         head = catalog.parse(document(before, configure))
         catalog.validate(head)

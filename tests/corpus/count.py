@@ -14,9 +14,9 @@ _FACETS = ("format", "airbyte_type", "$ref", "contentEncoding", "contentMediaTyp
 def changes(before: dict[str, Json], after: dict[str, Json]) -> Counter[str]:
     """How many streams and fields were added and removed, and how many fields have another type.
 
-    All schemas are flattened to their paths first; what is told with something around it is then
-    taken out: fields of what came or went as a whole, and of what turned from an object or array
-    into something else.
+    All schemas are flattened to their paths first; what was counted as part of something larger is
+    then taken out: fields that came or went with their parent, and fields of one that turned from
+    an object or array into something else.
     """
     found = Counter(
         stream_added=len(after.keys() - before.keys()),
@@ -28,10 +28,10 @@ def changes(before: dict[str, Json], after: dict[str, Json]) -> Counter[str]:
         for kind, these, others in (("field_removed", old, new), ("field_added", new, old)):
             for path in these.keys() - others.keys():
                 around = path[:-1]
-                told = not around or (
+                counts = not around or (
                     around in others and _holds(these[around]) == _holds(others[around])
                 )
-                found[kind] += told
+                found[kind] += counts
     return +found
 
 
@@ -84,8 +84,8 @@ def _types(schema: Any, around: tuple[str, ...], facets: Json) -> list[Any]:
     branches = [*(schema.get("oneOf") or ()), *(schema.get("anyOf") or ())]
     if branches:
         return [type_ for branch in branches for type_ in _types(branch, around, facets)]
-    made = tuple(sorted((key, str(value)) for key, value in facets.items()))
-    return [(basic, () if basic == "null" else made) for basic in around] or [(None, made)]
+    types = tuple(sorted((key, str(value)) for key, value in facets.items()))
+    return [(basic, () if basic == "null" else types) for basic in around] or [(None, types)]
 
 
 def _holds(types: frozenset[Any]) -> set[str]:

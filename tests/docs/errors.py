@@ -333,14 +333,14 @@ def _values(module: str, node: ast.expr) -> tuple[str, ...] | None:
 
 def _error_of(module: str, node: ast.expr) -> type[AamError] | None:
     """The error class that a call makes, by itself or by a function that returns one."""
-    made = _named(module, node)
-    if isinstance(made, MethodType):
-        made = made.__self__
-    elif isinstance(made, FunctionType):
-        made = getattr(
-            import_module(made.__module__), str(made.__annotations__.get("return")), None
+    error = _named(module, node)
+    if isinstance(error, MethodType):
+        error = error.__self__
+    elif isinstance(error, FunctionType):
+        error = getattr(
+            import_module(error.__module__), str(error.__annotations__.get("return")), None
         )
-    return made if isinstance(made, type) and issubclass(made, AamError) else None
+    return error if isinstance(error, type) and issubclass(error, AamError) else None
 
 
 def _named(module: str, node: ast.expr) -> object:

@@ -133,13 +133,13 @@ class LossyCommit(Proxy):
     ) -> None:
         answers = asyncio.create_task(_pump(up_reader, writer))
         try:
-            said = b""
+            statements = b""
             while sent := await reader.read(65536):
-                said += sent
+                statements += sent
                 self._sent_at = asyncio.get_running_loop().time()
                 if b"COMMIT;" in sent:  # does not match the READ COMMITTED of a BEGIN
-                    is_counted = any(text in said for text in self._about)
-                    said = b""
+                    is_counted = any(text in statements for text in self._about)
+                    statements = b""
                     if is_counted and self._cuts():
                         self.has_cut.set()
                         await _cancel(answers)

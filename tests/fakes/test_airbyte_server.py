@@ -82,13 +82,13 @@ async def test_a_late_effect_comes_after_the_caller_gave_up(
 
 async def test_a_lie_keeps_nothing(server: AirbyteServer, http: httpx.AsyncClient) -> None:
     """The response looks successful, but the state does not change."""
-    made = (await http.post("/connections/create", json=_connection(server, "A", "B"))).json()
-    fewer = {"streams": made["syncCatalog"]["streams"][:1]}
+    connection = (await http.post("/connections/create", json=_connection(server, "A", "B"))).json()
+    fewer = {"streams": connection["syncCatalog"]["streams"][:1]}
     server.fault("connections/update", "lie")
-    order = {"connectionId": made["connectionId"], "syncCatalog": fewer}
-    told = (await http.post("/connections/update", json=order)).json()
-    assert len(told["syncCatalog"]["streams"]) == 1
-    assert len(server.connections[made["connectionId"]]["syncCatalog"]["streams"]) == 2
+    order = {"connectionId": connection["connectionId"], "syncCatalog": fewer}
+    body = (await http.post("/connections/update", json=order)).json()
+    assert len(body["syncCatalog"]["streams"]) == 1
+    assert len(server.connections[connection["connectionId"]]["syncCatalog"]["streams"]) == 2
 
 
 async def test_requests_at_once_are_counted(server: AirbyteServer, http: httpx.AsyncClient) -> None:
@@ -103,9 +103,11 @@ async def test_requests_at_once_are_counted(server: AirbyteServer, http: httpx.A
 
 async def test_jobs_end_after_some_polls(server: AirbyteServer, http: httpx.AsyncClient) -> None:
     """Jobs end with the scripted counts; until then a second one is refused."""
-    made = (await http.post("/connections/create", json=_connection(server, "Account"))).json()
+    connection = (
+        await http.post("/connections/create", json=_connection(server, "Account"))
+    ).json()
     server.jobs_end_with("succeeded", polls=2, records=7, bytes=70)
-    order = {"connectionId": made["connectionId"]}
+    order = {"connectionId": connection["connectionId"]}
     job = (await http.post("/connections/sync", json=order)).json()["job"]
     assert (await http.post("/connections/sync", json=order)).status_code == 409
     seen = [
@@ -187,9 +189,9 @@ async def test_discoveries_at_once_are_counted(version: str) -> None:
                 command = {"id": source}
                 await http.post("/commands/run/discover", json={**command, "actor_id": source})
             for source in sources:
-                for told in ("running", "completed"):
+                for expected in ("running", "completed"):
                     status = await http.post("/commands/status", json={"id": source})
-                    assert status.json()["status"] == told
+                    assert status.json()["status"] == expected
         assert server.most_discoveries_at_once == 3
         assert server.most_at_once("sources/discover_schema") <= 1
         server.forget_peaks()
@@ -200,9 +202,11 @@ async def test_a_job_fails_as_scripted_and_the_next_succeeds(
     server: AirbyteServer, http: httpx.AsyncClient
 ) -> None:
     """The failure has the scripted type, in the attempt where Airbyte reports it."""
-    made = (await http.post("/connections/create", json=_connection(server, "Account"))).json()
+    connection = (
+        await http.post("/connections/create", json=_connection(server, "Account"))
+    ).json()
     server.jobs_end_with("failed", failure=("config_error", "a field is gone"), times=1)
-    order, ended = {"connectionId": made["connectionId"]}, []
+    order, ended = {"connectionId": connection["connectionId"]}, []
     for _ in range(2):
         job = (await http.post("/connections/sync", json=order)).json()["job"]
         ended.append((await http.post("/jobs/get", json={"id": job["id"]})).json())
@@ -216,30 +220,32 @@ async def test_state_ends_with_the_stream_and_with_its_mode(
     server: AirbyteServer, http: httpx.AsyncClient
 ) -> None:
     """A sync saves state; an update that deselects the stream or changes its mode removes it."""
-    made = (await http.post("/connections/create", json=_connection(server, "A", "B", "C"))).json()
-    order = {"connectionId": made["connectionId"]}
+    connection = (
+        await http.post("/connections/create", json=_connection(server, "A", "B", "C"))
+    ).json()
+    order = {"connectionId": connection["connectionId"]}
 
-    async def kept() -> list[str]:
-        told = (await http.post("/state/get", json=order)).json()
-        return [one["streamDescriptor"]["name"] for one in told.get("streamState", [])]
+    async def streams_with_state() -> list[str]:
+        body = (await http.post("/state/get", json=order)).json()
+        return [one["streamDescriptor"]["name"] for one in body.get("streamState", [])]
 
-    assert await kept() == []
+    assert await streams_with_state() == []
     server.jobs_end_with("succeeded")
     job = (await http.post("/connections/sync", json=order)).json()["job"]
     await http.post("/jobs/get", json={"id": job["id"]})
-    assert await kept() == ["A", "B", "C"]
+    assert await streams_with_state() == ["A", "B", "C"]
 
     await http.post("/connections/update", json={**order, "status": "inactive"})
     assert (await http.post("/connections/sync", json=order)).status_code == 500
-    pairs = made["syncCatalog"]["streams"][:2]
+    pairs = connection["syncCatalog"]["streams"][:2]
     pairs[1]["config"].update(syncMode="full_refresh", destinationSyncMode="overwrite")
     healed = {"syncCatalog": {"streams": pairs}, "status": "active", "breakingChange": False}
     await http.post("/connections/update", json={**order, **healed})
-    assert await kept() == ["A"]
+    assert await streams_with_state() == ["A"]
 
-    cleared = server.start_job(made["connectionId"], "clear")
-    assert await kept() == []
-    listed = {"configTypes": ["clear", "reset_connection"], "configId": made["connectionId"]}
+    cleared = server.start_job(connection["connectionId"], "clear")
+    assert await streams_with_state() == []
+    listed = {"configTypes": ["clear", "reset_connection"], "configId": connection["connectionId"]}
     (seen,) = (await http.post("/jobs/list", json=listed)).json()["jobs"]
     assert seen["job"]["id"] == cleared["id"]
 
@@ -248,18 +254,24 @@ async def test_airbyte_stops_a_connection_by_itself(
     server: AirbyteServer, http: httpx.AsyncClient
 ) -> None:
     """The connection and its status show it, and an update reactivates the connection."""
-    made = (await http.post("/connections/create", json=_connection(server, "Account"))).json()
-    order = {"connectionId": made["connectionId"]}
-    server.disable(made["connectionId"])
+    connection = (
+        await http.post("/connections/create", json=_connection(server, "Account"))
+    ).json()
+    order = {"connectionId": connection["connectionId"]}
+    server.disable(connection["connectionId"])
     held = (await http.post("/connections/get", json=order)).json()
     assert (held["status"], held["breakingChange"]) == ("inactive", True)
-    asked = {"connectionIds": [made["connectionId"]]}
-    (status,) = (await http.post("/connections/status", json=asked)).json()
+    query = {"connectionIds": [connection["connectionId"]]}
+    (status,) = (await http.post("/connections/status", json=query)).json()
     assert status["connectionSyncStatus"] == "failed"
-    healed = {"status": "active", "breakingChange": False, "sourceCatalogId": made["sourceId"]}
+    healed = {
+        "status": "active",
+        "breakingChange": False,
+        "sourceCatalogId": connection["sourceId"],
+    }
     held = (await http.post("/connections/update", json={**order, **healed})).json()
     assert {name: held[name] for name in healed} == healed
-    assert held["syncCatalog"] == made["syncCatalog"]
+    assert held["syncCatalog"] == connection["syncCatalog"]
     assert (await http.post("/connections/sync", json=order)).status_code == 200
 
 

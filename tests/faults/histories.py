@@ -76,7 +76,7 @@ def anomalies(history: History) -> list[str]:
     found += [f"stuck: operation {one}" for one in history.open_operations]
     for connection, ending in history.endings.items():
         calls = [call for call in history.calls if call.connection == connection]
-        found += [f"{told} ({connection})" for told in _of_one(calls, ending)]
+        found += [f"{anomaly} ({connection})" for anomaly in _of_one(calls, ending)]
     return found
 
 
@@ -131,9 +131,9 @@ def _of_the_order(applies: list[Call]) -> Iterator[str]:
 
 
 def _of_the_jobs(syncs: list[Call], ending: Ending) -> Iterator[str]:
-    asked = [call for call in syncs if not call.is_refused]
-    if len(ending.jobs) > len(asked):
-        yield f"job_doubled: {len(ending.jobs)} jobs of {len(asked)} requests"
+    accepted = [call for call in syncs if not call.is_refused]
+    if len(ending.jobs) > len(accepted):
+        yield f"job_doubled: {len(ending.jobs)} jobs of {len(accepted)} requests"
     for call in syncs:
         if call.job is not None and call.job not in ending.jobs:
             yield f"job_lost: {call.job} is not in Airbyte"

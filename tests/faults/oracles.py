@@ -53,7 +53,7 @@ async def nothing_is_orphaned(sql: Any, airbyte: AirbyteServer) -> list[str]:
         FROM connections WHERE archived_at IS NULL AND airbyte_connection_id IS NOT NULL
             AND (status <> 'FAILED' OR failure_code <> 'upstream_missing')
     """)
-    told = []
+    found = []
     for kind, held in (("source", airbyte.sources), ("connection", airbyte.connections)):
         marked = {
             id_
@@ -61,10 +61,10 @@ async def nothing_is_orphaned(sql: Any, airbyte: AirbyteServer) -> list[str]:
             if _MARKER.search(one["name"]) and one.get("status") != "deprecated"
         }
         ours = [row[kind] for row in rows]
-        told += [f"O: {kind} {id_} is an orphan" for id_ in marked - set(ours)]
-        told += [f"O: {kind} {id_} is missing" for id_ in set(ours) - marked]
-        told += [f"O: {kind} {id_} is used twice" for id_ in set(ours) if ours.count(id_) > 1]
-    return told
+        found += [f"O: {kind} {id_} is an orphan" for id_ in marked - set(ours)]
+        found += [f"O: {kind} {id_} is missing" for id_ in set(ours) - marked]
+        found += [f"O: {kind} {id_} is used twice" for id_ in set(ours) if ours.count(id_) > 1]
+    return found
 
 
 async def active_means_held(sql: Any, airbyte: AirbyteServer) -> list[str]:
@@ -75,14 +75,14 @@ async def active_means_held(sql: Any, airbyte: AirbyteServer) -> list[str]:
             ON v.connection_id = c.id AND v.version_number = c.catalog_version
         WHERE c.status = 'ACTIVE' AND c.archived_at IS NULL
     """)
-    told = []
+    found = []
     for row in rows:
         held = airbyte.connections.get(row["id"])
         if held is None:
-            told.append(f"U: Airbyte has no connection {row['id']}")
+            found.append(f"U: Airbyte has no connection {row['id']}")
         elif _meaning(held["syncCatalog"]) != row["fingerprint"]:
-            told.append(f"U: connection {row['id']} does not hold its head")
-    return told
+            found.append(f"U: connection {row['id']} does not hold its head")
+    return found
 
 
 def _meaning(catalog: Any) -> str:
@@ -91,24 +91,26 @@ def _meaning(catalog: Any) -> str:
     return str(steps(orjson.dumps(catalog)))
 
 
-async def events_are_told(sql: Any, redis: Redis) -> list[str]:
+async def events_are_published(sql: Any, redis: Redis) -> list[str]:
     """E: each outbox event is in the stream, in order per connection, with no other fields."""
     rows = await sql.fetch("SELECT event_id::text, connection_id::text, seq FROM events")
     seen: dict[str, dict[str, str]] = {}
     order: dict[str, list[int]] = defaultdict(list)
-    told = []
+    found = []
     for _, fields in await redis.xrange(STREAM) or []:
         event = {str(name): str(value) for name, value in (fields or {}).items()}
         if set(event) != _FIELDS:
-            told.append(f"E: an event has the fields {sorted(event)}")
+            found.append(f"E: an event has the fields {sorted(event)}")
         if event["event_id"] not in seen:
             order[event["connection_id"]].append(int(event["seq"]))
         elif seen[event["event_id"]] != event:
-            told.append(f"E: {event['event_id']} came twice and differs")
+            found.append(f"E: {event['event_id']} came twice and differs")
         seen[event["event_id"]] = event
-    told += [f"E: {row['event_id']} was not told" for row in rows if row["event_id"] not in seen]
-    return told + [
-        f"E: {connection} was told in the order {seqs}"
+    found += [
+        f"E: {row['event_id']} was not published" for row in rows if row["event_id"] not in seen
+    ]
+    return found + [
+        f"E: {connection} was published in the order {seqs}"
         for connection, seqs in order.items()
         if seqs != sorted(seqs)
     ]
@@ -116,10 +118,10 @@ async def events_are_told(sql: Any, redis: Redis) -> list[str]:
 
 async def violations(sql: Any, airbyte: AirbyteServer, redis: Redis | None) -> list[str]:
     """List all violated invariants."""
-    told = [
+    found = [
         *await versions_are_whole(sql),
         *await nothing_is_stuck(sql),
         *await nothing_is_orphaned(sql, airbyte),
         *await active_means_held(sql, airbyte),
     ]
-    return told if redis is None else told + await events_are_told(sql, redis)
+    return found if redis is None else found + await events_are_published(sql, redis)

@@ -68,8 +68,8 @@ def at_once(kind: Kind, name: str, count: int, *, with_key: bool) -> Cell:
         )
         good = [one for one in answers if one.status_code < 300]
         # 503: overloaded beyond this matrix's deadlines, and nothing was recorded.
-        told = {(one.status_code, one.json()["code"]) for one in answers if one not in good}
-        assert {status for status, _ in told} <= {409, 503}, told
+        refusals = {(one.status_code, one.json()["code"]) for one in answers if one not in good}
+        assert {status for status, _ in refusals} <= {409, 503}, refusals
         if with_key:
             assert len({one.content for one in good}) == 1
             codes = {one.json()["code"] for one in answers if one.status_code == 409}

@@ -58,11 +58,11 @@ async def test_hanging_calls_delay_no_other_connection(world: World) -> None:
     """Requests about other connections are answered while every call for one of them hangs."""
     world.settings = {"AIRBYTE_TIMEOUT": "10", "DISCOVER_TIMEOUT": "10", "OPERATION_DEADLINE": "90"}
     process = await world.replace("orchestrator")
-    made = [
+    connections = [
         (await process.client.post("/connections/onboard", json={**ORDER, "connection_name": name}))
         for name in ("hanging", "other")
     ]
-    hanging, other = (one.json()["id"] for one in made)
+    hanging, other = (one.json()["id"] for one in connections)
     world.airbyte.requests.clear()
     world.airbyte.fault("commands/run/discover", "hang", times=None)
     stuck = [

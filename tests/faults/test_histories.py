@@ -98,8 +98,8 @@ async def stage(redis_url: str, postgres_url: str, registry_of_faults: str) -> A
         async def client(app: Any) -> httpx.AsyncClient:
             await stack.enter_async_context(app.router.lifespan_context(app))
             transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-            made = access.client(transport=transport, timeout=30)
-            return await stack.enter_async_context(made)
+            created = access.client(transport=transport, timeout=30)
+            return await stack.enter_async_context(created)
 
         sql = await asyncpg.connect(postgres_url)
         redis = Redis.from_url(redis_url, decode_responses=True, protocol=3)
@@ -136,15 +136,15 @@ class Request:
         )
 
 
-def _heard(call: Call, answer: httpx.Response) -> Call:
+def _with_answer(call: Call, answer: httpx.Response) -> Call:
     """The call with this answer."""
-    told = answer.json()
+    body = answer.json()
     return replace(
         call,
         ended=time.monotonic(),
         status=answer.status_code,
-        version=told.get("version_number") if answer.status_code == 200 else None,
-        job=told.get("airbyte_job_id") if answer.status_code == 202 else None,
+        version=body.get("version_number") if answer.status_code == 200 else None,
+        job=body.get("airbyte_job_id") if answer.status_code == 202 else None,
     )
 
 
@@ -175,10 +175,10 @@ class Run:
                 "/connections/onboard", json={**ORDER, "connection_name": f"c{number}"}
             )
             assert answer.status_code == 201, answer.text
-            made = answer.json()
-            self._connections.append(made)
-            path = f"/connections/{made['id']}/catalog-versions/1"
-            self._catalogs[made["id"]] = (await stage.orchestrators[0].get(path)).content
+            body = answer.json()
+            self._connections.append(body)
+            path = f"/connections/{body['id']}/catalog-versions/1"
+            self._catalogs[body["id"]] = (await stage.orchestrators[0].get(path)).content
 
     async def play(self) -> None:
         """All callers at once, each with its share of the calls."""
@@ -223,7 +223,7 @@ class Run:
         self, call: Call, client: httpx.AsyncClient, path: str, name: str, body: Any = None
     ) -> Call:
         request = Request(client, path, f"history-{self._seed}-{name}", body)
-        heard = _heard(call, await request.send())
+        heard = _with_answer(call, await request.send())
         self._calls.append((heard, request))
         return heard
 
@@ -234,7 +234,7 @@ class Run:
         answer = await request.send()
         assert answer.headers.get("idempotency-replayed") == "true", answer.text
         self._stage.counted["heard later"] += 1
-        return _heard(call, answer)
+        return _with_answer(call, answer)
 
     async def end(self) -> History:
         """Mend everything, wait until nothing is open, and look."""

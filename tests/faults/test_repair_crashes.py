@@ -21,9 +21,9 @@ async def _connection(world: World) -> Json:
     world.settings = {"ORCHESTRATOR_URL": url}
     orchestrator = await world.replace("orchestrator")
     await world.replace("schema_observer")
-    made = await orchestrator.client.post("/connections/onboard", json=ORDER)
-    assert made.status_code == 201, made.text
-    connection: Json = made.json()
+    answer = await orchestrator.client.post("/connections/onboard", json=ORDER)
+    assert answer.status_code == 201, answer.text
+    connection: Json = answer.json()
     return connection
 
 

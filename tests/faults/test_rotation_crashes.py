@@ -22,9 +22,9 @@ _NOTHING_CHANGED = ("rotation_unchecked", "auth_broker_unavailable")
 async def test_rotation_is_sent_once_despite_a_crash(world: World, failpoint: str) -> None:
     """One update arrives and one event reports it; a token renewed later is not overwritten."""
     orchestrator = await world.replace("orchestrator")
-    made = await orchestrator.client.post("/connections/onboard", json=ORDER)
-    assert made.status_code == 201, made.text
-    source_id = made.json()["airbyte_source_id"]
+    onboarding = await orchestrator.client.post("/connections/onboard", json=ORDER)
+    assert onboarding.status_code == 201, onboarding.text
+    source_id = onboarding.json()["airbyte_source_id"]
     world.credentials[TOKEN] = "new token"
     armed = await world.replace("orchestrator", failpoints=f"rotate.{failpoint}=kill")
 
@@ -46,13 +46,13 @@ async def test_rotation_is_sent_once_despite_a_crash(world: World, failpoint: st
 
 
 async def _settled(client: httpx.AsyncClient) -> str:
-    """What a rotation tells, once no other is under way."""
+    """Return the outcome of a rotation, once no other is running."""
     async with asyncio.timeout(_WITHIN_S):
         while True:
             answer = await _asked(client)
-            told: str = answer.json()["connections"][0]["outcome"]
-            if told != "busy":
-                return told
+            outcome: str = answer.json()["connections"][0]["outcome"]
+            if outcome != "busy":
+                return outcome
             await asyncio.sleep(0.2)
 
 

@@ -51,13 +51,13 @@ async def test_services_start_in_any_order(
     processes = [await world.replace(name) for name in names]
     up: set[str] = set()
     for process in processes:
-        await _tells(process, up)
+        await _wait_until_ready_shows(process, up)
     for part in order:
         await absent[part]()
         del absent[part]
         up.add(part)
         for process in processes:
-            await _tells(process, up)
+            await _wait_until_ready_shows(process, up)
 
     orchestrator = processes[names.index("orchestrator")]
     answer = await orchestrator.client.post("/connections/onboard", json=ORDER)
@@ -65,7 +65,7 @@ async def test_services_start_in_any_order(
     await world.converged()
 
 
-async def _tells(process: Process, up: set[str]) -> None:
+async def _wait_until_ready_shows(process: Process, up: set[str]) -> None:
     """Wait until `/ready` says that just these parts are there; those that are not are at once.
 
     It is 503 without the registry alone: with it, what else is away is `degraded`.
@@ -74,8 +74,8 @@ async def _tells(process: Process, up: set[str]) -> None:
         while True:
             assert (await process.client.get("/health")).status_code == 200
             answer = await process.client.get("/ready")
-            told = answer.json()
-            checks = told["checks"]
+            body = answer.json()
+            checks = body["checks"]
             here = {part for part, check in _CHECK_OF.items() if checks.get(check) == "ok"}
             assert here <= up
             expected = {part for part in up if _CHECK_OF.get(part) in checks}
@@ -86,5 +86,5 @@ async def _tells(process: Process, up: set[str]) -> None:
             await asyncio.sleep(0.1)
     is_ready = "postgres" in up
     away = [part for part in _DEGRADES if part in checks and part not in up]
-    assert (answer.status_code, told["ready"]) == (200 if is_ready else 503, is_ready)
-    assert told.get("degraded", []) == (away if is_ready else [])
+    assert (answer.status_code, body["ready"]) == (200 if is_ready else 503, is_ready)
+    assert body.get("degraded", []) == (away if is_ready else [])

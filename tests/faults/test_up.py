@@ -37,9 +37,11 @@ class Up:
         self.ports = dict(zip(names, ports, strict=True))
         self.state = folder / "state"
         self.output = folder / "output"
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("AAM_", "CREDENTIAL_"))}
+        environment = {
+            k: v for k, v in os.environ.items() if not k.startswith(("AAM_", "CREDENTIAL_"))
+        }
         self.environment = (
-            kept
+            environment
             | {f"AAM_{name.upper()}": str(port) for name, port in self.ports.items()}
             | {"AAM_STATE_DIR": str(self.state), "COLUMNS": "80"}
             | {reaper.VARIABLE: os.environ[reaper.VARIABLE]}
@@ -101,16 +103,16 @@ def up() -> Iterator[Up]:
 def test_up_supervises_and_stops_the_mesh(up: Up) -> None:
     """It serves, restarts processes that die, refuses a second mesh, and leaves nothing behind."""
     up.start()
-    told = env_files.read(up.state / "env")
+    environment = env_files.read(up.state / "env")
     for name in SERVICES:
-        address = told[name.upper()]
+        address = environment[name.upper()]
         assert address == f"http://127.0.0.1:{up.ports[f'{name}_port']}"
         with urllib.request.urlopen(f"{address}/ready", timeout=10) as answer:  # noqa: S310
             assert answer.status == 200
     found = family(up.process.pid)
     assert len(found) > 9
 
-    _assert_secrets_are_where_they_belong(up, found, told)
+    _assert_secrets_are_where_they_belong(up, found, environment)
     _assert_files_are_private(up.state)
     _assert_another_user_reads_nothing(up.state, found)
 
@@ -127,7 +129,7 @@ def test_up_supervises_and_stops_the_mesh(up: Up) -> None:
     os.kill(up.pid_of("schema_observer"), signal.SIGKILL)
     up.wait_for("schema_observer ended with -9", 10)
     up.wait_for("schema_observer is running again", 60)
-    with urllib.request.urlopen(f"{told['SCHEMA_OBSERVER']}/health", timeout=10) as answer:  # noqa: S310
+    with urllib.request.urlopen(f"{environment['SCHEMA_OBSERVER']}/health", timeout=10) as answer:  # noqa: S310
         assert answer.status == 200
     os.kill(up.pid_of("postgres"), signal.SIGKILL)
     up.wait_for("postgres ended with -9", 10)
@@ -219,14 +221,16 @@ def test_events_without_a_mesh_name_the_command_to_start_one(up: Up) -> None:
     assert refused.stderr.endswith("make up starts one.\n")
 
 
-def _assert_secrets_are_where_they_belong(up: Up, found: set[int], told: dict[str, str]) -> None:
+def _assert_secrets_are_where_they_belong(
+    up: Up, found: set[int], addresses: dict[str, str]
+) -> None:
     """Each process has the secrets that it needs, in its environment and in no command line."""
     postgres = up.state / "postgres"
     secrets = {
         "owner of the registry": (postgres / "password").read_text(),
         "warehouse": (postgres / "warehouse_password").read_text(),
         "events": (up.state / "valkey" / "password").read_text(),
-        "airbyte": told["AIRBYTE_API_KEY"],
+        "airbyte": addresses["AIRBYTE_API_KEY"],
         "sample org": (up.state / "sample_org" / "auth").read_text().split()[-1],
         "credential": "CREDENTIAL_",
     }
@@ -263,7 +267,7 @@ def _assert_secrets_are_where_they_belong(up: Up, found: set[int], told: dict[st
 
 
 def _assert_files_are_private(state: Path) -> None:
-    """Nobody else reads a file of the mesh, nor what its user's shell writes from now on."""
+    """Only the user can read the mesh's files and what the user's shell writes from now on."""
     files = [path for path in state.rglob("*") if path.is_file() and not path.is_symlink()]
     assert len(files) > 20
     assert [path for path in files if _is_open_to_others(path, below=state)] == []
@@ -320,8 +324,8 @@ def test_two_replicas_of_every_service(tmp_path: Path) -> None:
         key = {name: value}
 
         def listed(port: int) -> set[str]:
-            asked = urllib.request.Request(f"http://127.0.0.1:{port}/connections", headers=key)
-            with urllib.request.urlopen(asked, timeout=20) as answer:  # noqa: S310
+            request = urllib.request.Request(f"http://127.0.0.1:{port}/connections", headers=key)
+            with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310
                 return {one["id"] for one in json.load(answer)["items"]}
 
         assert listed(first) == listed(second) == {str(kept), str(archived)}

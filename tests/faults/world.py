@@ -138,13 +138,13 @@ class World:
     async def _hear(self) -> None:
         assert self._zygote.stdout is not None
         while line := await self._zygote.stdout.readline():
-            told = json.loads(line)
-            if "code" not in told:
+            message = json.loads(line)
+            if "code" not in message:
                 process = self._starting.get_nowait()
-                process.pid = told["pid"]
+                process.pid = message["pid"]
                 self._by_pid[process.pid] = process
-            elif not self._by_pid[told["pid"]].code.done():
-                self._by_pid[told["pid"]].code.set_result(told["code"])
+            elif not self._by_pid[message["pid"]].code.done():
+                self._by_pid[message["pid"]].code.set_result(message["code"])
 
     async def forget(self) -> None:
         """Reset the world: no rows, no events, a new Airbyte with one destination."""

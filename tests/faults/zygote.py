@@ -24,8 +24,8 @@ _MODULES = (
 _children: set[int] = set()
 
 
-def _tell(**told: int) -> None:
-    os.write(1, (json.dumps(told) + "\n").encode())
+def _report(**message: int) -> None:
+    os.write(1, (json.dumps(message) + "\n").encode())
 
 
 def _reap(_signal: int, _frame: FrameType | None) -> None:
@@ -37,7 +37,7 @@ def _reap(_signal: int, _frame: FrameType | None) -> None:
         if pid == 0:
             return
         _children.discard(pid)
-        _tell(pid=pid, code=os.waitstatus_to_exitcode(status))
+        _report(pid=pid, code=os.waitstatus_to_exitcode(status))
 
 
 def _become(order: dict[str, Any]) -> None:
@@ -81,7 +81,7 @@ def main() -> None:
             finally:
                 os._exit(code)
         _children.add(pid)
-        _tell(pid=pid)
+        _report(pid=pid)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
     for pid in list(_children):
         os.kill(pid, signal.SIGKILL)

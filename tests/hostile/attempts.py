@@ -113,9 +113,9 @@ class World:
 def expect_problem(answer: httpx.Response, expected: tuple[int, str], what: str) -> None:
     """Expect a problem with this status and code that reveals nothing of the request."""
     assert answer.headers["content-type"] == "application/problem+json", what
-    told = answer.json()
-    assert (answer.status_code, told["code"]) == expected, (what, answer.text)
-    assert {"type", "title", "status", "detail", "code", "request_id"} <= told.keys(), what
-    assert told["type"] == f"urn:aam:problem:{told['code']}", what
+    body = answer.json()
+    assert (answer.status_code, body["code"]) == expected, (what, answer.text)
+    assert {"type", "title", "status", "detail", "code", "request_id"} <= body.keys(), what
+    assert body["type"] == f"urn:aam:problem:{body['code']}", what
     assert CANARY not in answer.text, what
-    assert all(set(one) == {"field", "type", "message"} for one in told.get("fields", ())), what
+    assert all(set(one) == {"field", "type", "message"} for one in body.get("fields", ())), what

@@ -23,19 +23,19 @@ POST = f"POST {APPLY} HTTP/1.1\r\nHost: aam\r\n{KEY}Content-Type: application/js
 async def answer_of(process: Process, *pieces: bytes) -> bytes:
     """Return everything received until the connection closes, which must be within ten seconds."""
     reader, writer = await asyncio.open_connection("127.0.0.1", process.port)
-    told = b""
+    answer = b""
     try:
         async with asyncio.timeout(10):
             for piece in pieces:
                 writer.write(piece)
                 await writer.drain()
             while piece := await reader.read(65536):
-                told += piece
+                answer += piece
     except ConnectionError:
         pass  # closed by the server during the request
     finally:
         writer.close()
-    return told
+    return answer
 
 
 def cpu_ms(process: Process) -> float:
@@ -51,18 +51,18 @@ async def health_cpu_ms(process: Process) -> float:
     It does not include time in which the machine runs other programs.
     """
     began = cpu_ms(process)
-    told = await answer_of(process, f"{GET}Connection: close\r\n\r\n".encode())
-    assert told.startswith(b"HTTP/1.1 200 "), told
+    answer = await answer_of(process, f"{GET}Connection: close\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 200 "), answer
     return cpu_ms(process) - began
 
 
-def expect_refusal(told: bytes, status: int, code: str) -> None:
+def expect_refusal(answer: bytes, status: int, code: str) -> None:
     """Expect one problem with this status and code, after which the connection is closed."""
-    head, _, body = told.partition(b"\r\n\r\n")
-    assert told.count(b"HTTP/1.1 ") == 1, told
-    assert head.startswith(b"HTTP/1.1 %d " % status), told
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert answer.count(b"HTTP/1.1 ") == 1, answer
+    assert head.startswith(b"HTTP/1.1 %d " % status), answer
     assert b"\r\ncontent-type: application/problem+json" in head.lower()
     assert b"\r\nconnection: close" in head.lower()
     assert json.loads(body)["code"] == code
-    assert body.endswith(b"}\n"), told
-    assert CANARY.encode() not in told
+    assert body.endswith(b"}\n"), answer
+    assert CANARY.encode() not in answer

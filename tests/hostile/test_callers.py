@@ -52,8 +52,8 @@ async def test_c17_body_of_unauthenticated_caller_is_not_parsed(
 async def test_c17_body_of_unauthenticated_caller_is_not_awaited(process: Process) -> None:
     """A body that stalls is answered at once."""
     head = POST.replace(access.HEADERS["Authorization"], "Bearer x")
-    told = await answer_of(process, f"{head}Content-Length: 9000000\r\n\r\n".encode())
-    expect_refusal(told, *NOBODY)  # 401; waiting for the body would end in a 408
+    answer = await answer_of(process, f"{head}Content-Length: 9000000\r\n\r\n".encode())
+    expect_refusal(answer, *NOBODY)  # 401; waiting for the body would end in a 408
 
 
 async def test_c18_invalid_credentials_are_refused(world: World) -> None:
@@ -103,8 +103,8 @@ async def test_c18_credentials_in_raw_requests(process: Process) -> None:
     ):
         expect_refusal(await answer_of(process, head.format(token).encode()), *refusal)
     target = f"/repairs?api_key={access.KEY.key}&token={access.KEY.key}"
-    asked = f"GET {target} HTTP/1.1\r\nHost: aam\r\n\r\n"
-    expect_refusal(await answer_of(process, asked.encode()), *NOBODY)
+    request_head = f"GET {target} HTTP/1.1\r\nHost: aam\r\n\r\n"
+    expect_refusal(await answer_of(process, request_head.encode()), *NOBODY)
     assert access.KEY.key not in process.log.read_text()
     assert await health_cpu_ms(process) < 1000
 
@@ -126,16 +126,16 @@ def signed(changes: Mapping[str, Any], *, key: Any = None, **header: Any) -> str
         "cid": "salesforce-prod",
         **changes,
     }
-    told = {name: value for name, value in claims.items() if value is not None}
+    payload = {name: value for name, value in claims.items() if value is not None}
     headers = {**honest._headers, **header}
-    return jwt.encode(told, key or honest._key, algorithm="EdDSA", headers=headers)
+    return jwt.encode(payload, key or honest._key, algorithm="EdDSA", headers=headers)
 
 
 def forged(header: Mapping[str, Any], signature: bytes = b"") -> str:
     """A token with any header and any signature."""
     parts = jwt.decode_complete(signed({}), options={"verify_signature": False})
-    told = {**parts["header"], **header}
-    raw = [json.dumps(part).encode() for part in (told, parts["payload"])]
+    forged_header = {**parts["header"], **header}
+    raw = [json.dumps(part).encode() for part in (forged_header, parts["payload"])]
     return ".".join(
         base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in (*raw, signature)
     )
@@ -161,7 +161,7 @@ def _base64(raw: bytes) -> str:
 
 
 async def refused(world: World, token: str, what: str, expected: tuple[int, str] = NOBODY) -> None:
-    """The broker tells no secret, and writes down nothing but the refusal."""
+    """The broker returns no secret and records only the refusal."""
     async with without_key(world.mesh.auth_broker) as client:
         answer = await client.get(SECRET, headers={"Authorization": f"Bearer {token}"})
     expect_problem(answer, expected, what)
@@ -178,10 +178,10 @@ async def test_valid_token_is_accepted(world: World) -> None:
 
 async def test_c19_forged_tokens_are_refused(world: World, tmp_path: Path) -> None:
     """Nothing in a token's header chooses the key, the algorithm, a file or an address."""
-    asked: list[bytes] = []
+    requests: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        asked.append(await reader.read(100))
+        requests.append(await reader.read(100))
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
@@ -209,7 +209,7 @@ async def test_c19_forged_tokens_are_refused(world: World, tmp_path: Path) -> No
     }.items():
         await refused(world, token, what)
     server.close()
-    assert asked == []
+    assert requests == []
 
 
 async def test_c20_tokens_for_other_audiences_are_refused(world: World) -> None:

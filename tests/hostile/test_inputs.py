@@ -102,10 +102,10 @@ def c6(world: World) -> Attempts:
     """Size, declared and undeclared; test_sockets does the same over real sockets."""
     for path, limits in ((APPLY, CATALOG), (ONBOARD, ORDER)):
         content = b" " * (limits.body_bytes + 1)
-        yield Attempt(f"told, {path}", content, TOO_LARGE, path)
+        yield Attempt(f"declared, {path}", content, TOO_LARGE, path)
         yield Attempt(f"untold, {path}", pieces(content), TOO_LARGE, path)
-        told = {**JSON, "Content-Length": str(10**12)}
-        yield Attempt(f"told and not sent, {path}", b"{}", TOO_LARGE, path, told)
+        headers = {**JSON, "Content-Length": str(10**12)}
+        yield Attempt(f"declared and not sent, {path}", b"{}", TOO_LARGE, path, headers)
 
 
 def c7(world: World) -> Attempts:
@@ -117,9 +117,12 @@ def c7(world: World) -> Attempts:
         "a long key", world.poisoned(b'{"%b":1}' % (b"a" * 1_000_000)), (422, "name_too_long")
     )
     stream = {"stream": {"name": CANARY, "jsonSchema": {}}, "config": {"selected": True}}
-    told = {"connection_id": world.connection["id"], "sync_catalog": {"streams": [stream] * 10_001}}
+    large_order = {
+        "connection_id": world.connection["id"],
+        "sync_catalog": {"streams": [stream] * 10_001},
+    }
     large = (422, "catalog_too_large")
-    yield Attempt("streams", json.dumps(told).encode(), large)
+    yield Attempt("streams", json.dumps(large_order).encode(), large)
     order = json.loads(world.order)
     pair = order["sync_catalog"]["streams"][0]
     pair["stream"]["jsonSchema"]["properties"] |= {
@@ -182,10 +185,12 @@ def c11(world: World) -> Attempts:
 
 def c12(world: World) -> Attempts:
     """Other types of bodies."""
-    for told in ("text/plain", "application/json; charset=utf-7", "application/xml",
+    for media_type in ("text/plain", "application/json; charset=utf-7", "application/xml",
                  "multipart/form-data; boundary=x", "application/x-www-form-urlencoded",
                  "application/json, text/html", "application/jsonp", "", "*/*"):  # fmt: skip
-        yield Attempt(told or "nothing", world.order, MEDIA, headers={"Content-Type": told})
+        yield Attempt(
+            media_type or "nothing", world.order, MEDIA, headers={"Content-Type": media_type}
+        )
     yield Attempt("missing", world.order, MEDIA, headers={})
     twice = [("Content-Type", "application/json"), ("Content-Type", "text/plain")]
     yield Attempt("two", world.order, MEDIA, headers=twice)

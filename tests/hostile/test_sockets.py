@@ -61,27 +61,27 @@ def chunked(content: bytes) -> Iterator[bytes]:
     yield b"0\r\n\r\n"
 
 
-@pytest.mark.parametrize("how", ["told", "untold", "told and not sent"])
+@pytest.mark.parametrize("how", ["declared", "undeclared", "declared and not sent"])
 async def test_c6_oversized_bodies_are_refused(process: Process, how: str) -> None:
     """Over the limit by a byte or by a terabyte, without being held in memory."""
     content = b" " * (CATALOG.body_bytes + 1)
     sent: Iterable[bytes]
-    if how == "untold":
+    if how == "undeclared":
         sent = [f"{POST}Transfer-Encoding: chunked\r\n\r\n".encode(), *chunked(content)]
-    elif how == "told":
+    elif how == "declared":
         sent = [f"{POST}Content-Length: {len(content)}\r\n\r\n".encode(), content]
     else:
         sent = [f"{POST}Content-Length: {10**12}\r\n\r\n".encode()]
     before, _ = memory(process)
 
     began = cpu_ms(process)
-    told = await answer_of(process, *sent)
+    answer = await answer_of(process, *sent)
 
     assert cpu_ms(process) - began < 2000
-    if told:  # else the connection was reset while the rest of the body came
-        expect_refusal(told, 413, "body_too_large")
+    if answer:  # else the connection was reset while the rest of the body came
+        expect_refusal(answer, 413, "body_too_large")
     else:
-        assert how != "told and not sent"
+        assert how != "declared and not sent"
     assert memory(process)[1] - before < 32 * MIB
     assert await health_cpu_ms(process) < 1000
 
@@ -132,9 +132,9 @@ async def test_c7_too_many_items_are_refused(process: Process, what: str) -> Non
 
     async def send() -> None:
         began = cpu_ms(process)
-        told = await answer_of(process, head.encode(), content)
+        answer = await answer_of(process, head.encode(), content)
         assert cpu_ms(process) - began < 2000
-        expect_refusal(told, 422, code)
+        expect_refusal(answer, 422, code)
 
     assert await slowest_beside(process, send()) < _P99_MS
 
@@ -193,8 +193,8 @@ async def test_c23_malformed_http_is_refused(process: Process, what: str) -> Non
 async def test_c23_huge_heads_are_refused(process: Process, head: str) -> None:
     """The connection is closed while they arrive; the refusal may not reach the caller."""
     began = cpu_ms(process)
-    told = await answer_of(process, head.encode())
-    assert told == b"" or told.startswith(b"HTTP/1.1 431 ")
+    answer = await answer_of(process, head.encode())
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 431 ")
     assert cpu_ms(process) - began < 1000
     assert await health_cpu_ms(process) < 1000
 
@@ -233,27 +233,27 @@ async def test_c23_slow_requests_are_dropped(process: Process) -> None:
     slow = asyncio.create_task(all_at_once())
     assert await slowest_beside(process, slow) < _P99_MS
     nothing, head, head_dripping, lines, body_stalled, body_dripping = slow.result()
-    for told in (nothing, head, head_dripping, lines):
-        expect_refusal(told, 408, "head_timeout")
-    for told in (body_stalled, body_dripping):
-        expect_refusal(told, 408, "body_timeout")
+    for answer in (nothing, head, head_dripping, lines):
+        expect_refusal(answer, 408, "head_timeout")
+    for answer in (body_stalled, body_dripping):
+        expect_refusal(answer, 408, "body_timeout")
     assert uvicorn_protocol.Http.head_deadline_s <= 15
 
 
 async def test_c23_idle_connections_block_nobody(process: Process) -> None:
     """Five hundred silent connections keep no other caller from being served, and are closed."""
-    told: list[bytes] = []
+    answers: list[bytes] = []
 
     async def say_nothing() -> None:
         idle = [await asyncio.open_connection("127.0.0.1", process.port) for _ in range(500)]
         async with asyncio.timeout(10):
-            told.extend(await asyncio.gather(*(reader.read() for reader, _ in idle)))
+            answers.extend(await asyncio.gather(*(reader.read() for reader, _ in idle)))
         for _, writer in idle:
             writer.close()
 
     assert await slowest_beside(process, say_nothing()) < _P99_MS
-    assert len(told) == 500
-    assert all(one.startswith(b"HTTP/1.1 408 ") for one in told)
+    assert len(answers) == 500
+    assert all(one.startswith(b"HTTP/1.1 408 ") for one in answers)
 
 
 async def test_c23_refused_body_is_not_parsed_as_a_request(process: Process) -> None:

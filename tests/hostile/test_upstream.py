@@ -49,8 +49,8 @@ def offers_half(airbyte: AirbyteServer) -> None:
     catalog = json.dumps(DEFAULT_CATALOG).replace(
         '"jsonSchema": {', '"jsonSchema": {"x": "\\ud800",'
     )
-    told = f'{{"status": "succeeded", "catalogId": "{uuid4()}", "catalog": {catalog}}}'
-    airbyte.answer("commands/output/discover", told.encode(), times=None)
+    content = f'{{"status": "succeeded", "catalogId": "{uuid4()}", "catalog": {catalog}}}'
+    airbyte.answer("commands/output/discover", content.encode(), times=None)
 
 
 def nested(layers: int) -> bytes:
@@ -129,8 +129,8 @@ async def _answered_with(mesh: Mesh, content: bytes, encoding: str) -> dict[str,
     order = {"airbyte_connection_id": str(uuid4())}
     answer = await mesh.orchestrator.post("/connections/import", json=order)
     mesh.airbyte.heal()
-    told: dict[str, Any] = answer.json()
-    return told
+    body: dict[str, Any] = answer.json()
+    return body
 
 
 @pytest.mark.exact

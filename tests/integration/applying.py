@@ -34,7 +34,7 @@ async def apply(mesh: Mesh, order: Json) -> tuple[int, Json]:
     return answer.status_code, answer.json()
 
 
-def held(mesh: Mesh, connection: Json) -> Json:
+def streams_in_airbyte(mesh: Mesh, connection: Json) -> Json:
     """Return the catalog in Airbyte, by stream name."""
     streams = mesh.airbyte.connections[connection["airbyte_connection_id"]]["syncCatalog"][
         "streams"

@@ -80,12 +80,12 @@ def broker_for(
     registry_url: str, credentials: Mapping[str, str] = CREDENTIALS, **more: Any
 ) -> FastAPI:
     """Create an auth_broker with these environment variables."""
-    told = {
+    values = {
         "supabase_db_url": servers.as_service(registry_url, "auth_broker"),
         "log_level": "DEBUG",
         **access.service_keys(),
         **more,
     }
-    app = auth_broker.build(BrokerSettings(_env_file=None, **told), EnvironmentStore(credentials))
+    app = auth_broker.build(BrokerSettings(_env_file=None, **values), EnvironmentStore(credentials))
     _made.append(app)
     return app

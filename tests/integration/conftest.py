@@ -253,7 +253,9 @@ def settings_for(
     airbyte: AirbyteServer, registry_url: str, redis_url: str, **more: Any
 ) -> Settings:
     """Build settings for the services of a test, with short intervals."""
-    told: dict[str, Any] = {name.lower(): value for name, value in airbyte.environment.items()} | {
+    values: dict[str, Any] = {
+        name.lower(): value for name, value in airbyte.environment.items()
+    } | {
         "supabase_db_url": registry_url,
         "redis_url": redis_url,
         "airbyte_destination_id": DESTINATION_ID,
@@ -269,7 +271,7 @@ def settings_for(
         "webhook_networks": "127.0.0.0/8, ::1/128",
         **more,
     }
-    return Settings(_env_file=None, **told)
+    return Settings(_env_file=None, **values)
 
 
 def as_service(settings: Settings, service: str) -> Settings:
@@ -281,9 +283,9 @@ def as_service(settings: Settings, service: str) -> Settings:
 @pytest.fixture(autouse=True)
 async def brokers_are_closed() -> AsyncIterator[None]:
     """Close the registry connections of the brokers that a test created."""
-    with brokers.made_here() as made:
+    with brokers.made_here() as created:
         yield
-        for broker in made:
+        for broker in created:
             await brokers.close(broker)
 
 
@@ -347,8 +349,8 @@ async def running(
             "rag_engine_url": await stack.enter_async_context(serving(suggesting)),
         }
         # Addresses that a test sets take precedence: they may be unreachable on purpose.
-        told = {name: url for name, url in peers.items() if name not in settings.model_fields_set}
-        settings = settings.model_copy(update=told)
+        urls = {name: url for name, url in peers.items() if name not in settings.model_fields_set}
+        settings = settings.model_copy(update=urls)
         repairing_app = drift_repair_agent.build(as_service(settings, "drift_repair_agent"))
         observing_app = schema_observer.build(as_service(settings, "schema_observer"))
         apps = [orchestrating_app, repairing_app, observing_app, broker]

@@ -87,6 +87,6 @@ async def planned(mesh: Mesh, connection: Json, drift_id: str, *, within: float 
 
 async def post(mesh: Mesh, path: str, body: Json, **headers: str) -> tuple[int, Json]:
     """Post to the drift_repair_agent; return status and body."""
-    told = {name.replace("_", "-"): value for name, value in headers.items()}
-    answer = await mesh.drift_repair_agent.post(path, json=body, headers=told)
+    sent_headers = {name.replace("_", "-"): value for name, value in headers.items()}
+    answer = await mesh.drift_repair_agent.post(path, json=body, headers=sent_headers)
     return answer.status_code, answer.json()

@@ -77,9 +77,9 @@ class OpenBao:
 
     def unseal(self) -> None:
         """Unseal it, with the key that it logged at its start."""
-        told = re.search(r"Unseal Key: (\S+)", self._log.read_text())
-        assert told is not None
-        self.root.sys.submit_unseal_key(told[1])
+        unseal_key = re.search(r"Unseal Key: (\S+)", self._log.read_text())
+        assert unseal_key is not None
+        self.root.sys.submit_unseal_key(unseal_key[1])
 
     def allow(self, **how: Any) -> None:
         """Configure the broker's role; by default its tokens can be renewed without limit."""
@@ -96,8 +96,8 @@ class OpenBao:
 
     def wrapped_secret_id(self) -> str:
         """Return a wrapping token for a one-use secret id; it can be unwrapped once."""
-        made = self.root.auth.approle.generate_secret_id(ROLE, wrap_ttl="60s")
-        token: str = made["wrap_info"]["token"]
+        generated = self.root.auth.approle.generate_secret_id(ROLE, wrap_ttl="60s")
+        token: str = generated["wrap_info"]["token"]
         leaks.know("a wrapped secret id", token.removeprefix("s."))
         return token
 

@@ -62,9 +62,9 @@ class Receiver:
 
     async def hang(self, request: web.Request) -> web.StreamResponse:
         """Answer only at the end of the test."""
-        return await self.held(status(204))(request)
+        return await self.delayed(status(204))(request)
 
-    def held(self, answer: Answer) -> Answer:
+    def delayed(self, answer: Answer) -> Answer:
         """Delay an answer until the end of the test."""
 
         async def hold(request: web.Request) -> web.StreamResponse:

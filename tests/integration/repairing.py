@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.integration.applying import held
+from tests.integration.applying import streams_in_airbyte
 from tests.integration.conftest import (
     Mesh,
 )
@@ -30,7 +30,9 @@ def upstream(mesh: Mesh, connection: Json) -> Json:
 
 def fields(mesh: Mesh, connection: Json) -> set[str]:
     """Return the fields of Account in Airbyte's catalog."""
-    return set(held(mesh, connection)["Account"]["stream"]["jsonSchema"]["properties"])
+    return set(
+        streams_in_airbyte(mesh, connection)["Account"]["stream"]["jsonSchema"]["properties"]
+    )
 
 
 def nothing_was_reset(mesh: Mesh) -> bool:
@@ -53,13 +55,13 @@ async def approve(mesh: Mesh, repair: Json, **order: Any) -> tuple[int, Json]:
 
 async def types(mesh: Mesh, count: int) -> list[str]:
     """Wait for `count` events other than those of observing and onboarding; return their types."""
-    told: list[str] = []
+    published: list[str] = []
     seen_so_far = 1
-    while len(told) < count:
+    while len(published) < count:
         found = [one["type"] for one in await mesh.events(seen_so_far)]
-        told = [one for one in found if one not in _BESIDE]
-        seen_so_far = len(found) + (len(told) < count)
-    return told
+        published = [one for one in found if one not in _BESIDE]
+        seen_so_far = len(found) + (len(published) < count)
+    return published
 
 
 _BESIDE = {"connection.onboarded", "drift.detected"}

@@ -328,8 +328,8 @@ async def test_each_failure_has_its_class_and_is_sent_once(
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
     shown = "".join(traceback.format_exception(caught.value)) + repr(caught.value.problem())
-    told = shown + caplog.text + "".join(capsys.readouterr())
-    assert "AAMCANARY" not in told
+    output = shown + caplog.text + "".join(capsys.readouterr())
+    assert "AAMCANARY" not in output
 
 
 async def test_refused_connection_means_not_sent(unused_port: int) -> None:

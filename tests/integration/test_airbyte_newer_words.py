@@ -52,7 +52,7 @@ def connection(status: str = "hibernating") -> Json:
 
 def job(status: str, *attempts: Json) -> Json:
     """A job whose every word is new."""
-    told = {
+    fields = {
         "id": 7,
         "configType": "compaction",
         "configId": str(ID),
@@ -61,7 +61,7 @@ def job(status: str, *attempts: Json) -> Json:
         "updatedAt": 1_760_000_100,
         **NEW,
     }
-    return {"job": told, "attempts": [{"attempt": {**NEW, **one}} for one in attempts]}
+    return {"job": fields, "attempts": [{"attempt": {**NEW, **one}} for one in attempts]}
 
 
 @pytest.mark.parametrize("status", ["locked", "deprecated", "hibernating"])

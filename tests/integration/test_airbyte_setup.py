@@ -70,10 +70,10 @@ def _environment(airbyte: AirbyteServer, folder: Path) -> dict[str, str]:
 async def test_warehouse_destination_is_created_once(airbyte: AirbyteServer, folder: Path) -> None:
     """The second run adopts it, and no output has the password."""
     async with airbyte:
-        first, said = await set_up(airbyte, folder)
-        second, said_again = await set_up(airbyte, folder)
+        first, output = await set_up(airbyte, folder)
+        second, second_output = await set_up(airbyte, folder)
 
-    assert (first, second) == (0, 0), said + said_again
+    assert (first, second) == (0, 0), output + second_output
     [destination] = airbyte.destinations.values()
     assert destination["name"] == "AAM warehouse"
     assert destination["destinationDefinitionId"] == POSTGRES
@@ -88,7 +88,7 @@ async def test_warehouse_destination_is_created_once(airbyte: AirbyteServer, fol
         "ssl_mode": {"mode": "disable"},
         "tunnel_method": {"tunnel_method": "NO_TUNNEL"},
     }
-    assert PASSWORD not in said + said_again
+    assert PASSWORD not in output + second_output
 
 
 async def test_services_read_the_stored_ids(
@@ -111,9 +111,9 @@ async def test_configured_destination_is_kept(airbyte: AirbyteServer, folder: Pa
     """Where AIRBYTE_DESTINATION_ID is set, nothing is made and it is not overwritten."""
     async with airbyte:
         theirs = airbyte.add_destination("theirs")["destinationId"]
-        status, said = await set_up(airbyte, folder, AIRBYTE_DESTINATION_ID=theirs)
+        status, output = await set_up(airbyte, folder, AIRBYTE_DESTINATION_ID=theirs)
 
-    assert status == 0, said
+    assert status == 0, output
     assert list(airbyte.destinations) == [theirs]
     assert not (folder / "airbyte_destination_id").exists()
 
@@ -123,10 +123,10 @@ async def test_setup_without_a_warehouse(airbyte: AirbyteServer, folder: Path) -
     async with airbyte:
         await set_up(airbyte, folder)
         airbyte.destinations.clear()
-        status, said = await set_up(airbyte, folder, WAREHOUSE_DB_URL="")
+        status, output = await set_up(airbyte, folder, WAREHOUSE_DB_URL="")
 
-    assert status == 0, said
-    assert "airbyte_has_no_warehouse" in said
+    assert status == 0, output
+    assert "airbyte_has_no_warehouse" in output
     assert airbyte.destinations == {}
     assert os.listdir(folder) == ["airbyte_workspace_id"]
 
@@ -137,9 +137,9 @@ async def test_deleted_warehouse_destination_is_created_again(
     async with airbyte:
         await set_up(airbyte, folder)
         airbyte.destinations.clear()
-        status, said = await set_up(airbyte, folder)
+        status, output = await set_up(airbyte, folder)
 
-    assert status == 0, said
+    assert status == 0, output
     assert (folder / "airbyte_destination_id").read_text().split() == list(airbyte.destinations)
 
 
@@ -153,9 +153,9 @@ async def test_warehouse_is_found_among_many_destinations(
         ours = airbyte.add_destination("AAM warehouse")["destinationId"]
         for number in range(45):
             airbyte.add_destination(f"aam warehouse {number}")
-        status, said = await set_up(airbyte, folder)
+        status, output = await set_up(airbyte, folder)
 
-    assert status == 0, said
+    assert status == 0, output
     assert (folder / "airbyte_destination_id").read_text().strip() == ours
 
 
@@ -169,21 +169,21 @@ async def test_setup_waits_for_airbyte(airbyte: AirbyteServer, folder: Path) -> 
     await airbyte.start(airbyte.port)
     # More than one call repeats by itself.
     airbyte.fault("instance_configuration", "html_502", times=7)
-    status, said = await running
+    status, output = await running
     await airbyte.stop()
 
-    assert status == 0, said
-    assert "waiting_for_airbyte" in said
+    assert status == 0, output
+    assert "waiting_for_airbyte" in output
     assert len(airbyte.called("instance_configuration")) == 8
 
 
 async def test_setup_times_out_in_one_line(folder: Path) -> None:
     absent = AirbyteServer()
     absent.port = 1
-    status, said = await set_up(absent, folder, AIRBYTE_START_TIMEOUT="0.5")
+    status, output = await set_up(absent, folder, AIRBYTE_START_TIMEOUT="0.5")
 
     assert status == 1
-    assert said.splitlines()[-1] == (
+    assert output.splitlines()[-1] == (
         "airbyte-setup: Airbyte did not answer at AIRBYTE_API_URL within 0.5 s"
     )
 
@@ -194,12 +194,12 @@ async def test_refusal_is_one_line(airbyte: AirbyteServer, folder: Path) -> None
         text = f"does not fulfill the specification: {PASSWORD}"
         refusal = {"message": text, "errorId": str(uuid4())}
         airbyte.answer("destinations/create", refusal, status=422, effect=False)
-        status, said = await set_up(airbyte, folder)
+        status, output = await set_up(airbyte, folder)
 
     assert status == 1
-    assert said.splitlines()[-1].startswith("airbyte-setup: ")
-    assert "Traceback" not in said
-    assert PASSWORD not in said
+    assert output.splitlines()[-1].startswith("airbyte-setup: ")
+    assert "Traceback" not in output
+    assert PASSWORD not in output
 
 
 @both_releases
@@ -210,11 +210,11 @@ async def test_wrong_credentials_are_not_retried(airbyte: AirbyteServer, folder:
             for name, value in airbyte.environment.items()
             if name in ("AIRBYTE_PASSWORD", "AIRBYTE_CLIENT_SECRET")
         }
-        status, said = await set_up(airbyte, folder, **environment)
+        status, output = await set_up(airbyte, folder, **environment)
 
     assert status == 1
-    assert said.splitlines()[-1].startswith("airbyte-setup: ")
-    assert "-wrong" not in said
+    assert output.splitlines()[-1].startswith("airbyte-setup: ")
+    assert "-wrong" not in output
 
 
 async def test_lost_answer_is_resolved_by_the_next_run(
@@ -224,9 +224,9 @@ async def test_lost_answer_is_resolved_by_the_next_run(
     async with airbyte:
         airbyte.fault("destinations/create", "reset", after_effect=True)
         first, _ = await set_up(airbyte, folder)
-        second, said = await set_up(airbyte, folder)
+        second, output = await set_up(airbyte, folder)
 
-    assert (first, second) == (1, 0), said
+    assert (first, second) == (1, 0), output
     assert len(airbyte.destinations) == 1
 
 
@@ -236,11 +236,11 @@ async def test_stored_workspace_of_another_airbyte_is_replaced(
     """A configured workspace is kept."""
     (folder / "airbyte_workspace_id").write_text("11111111-0000-4000-8000-000000000000")
     async with airbyte:
-        status, said = await set_up(airbyte, folder)
-        assert status == 0, said
+        status, output = await set_up(airbyte, folder)
+        assert status == 0, output
         assert (folder / "airbyte_workspace_id").read_text().strip() == WORKSPACE_ID
 
         (folder / "airbyte_workspace_id").unlink()
-        status, said = await set_up(airbyte, folder, AIRBYTE_WORKSPACE_ID=WORKSPACE_ID)
-    assert status == 0, said
+        status, output = await set_up(airbyte, folder, AIRBYTE_WORKSPACE_ID=WORKSPACE_ID)
+    assert status == 0, output
     assert not (folder / "airbyte_workspace_id").exists()

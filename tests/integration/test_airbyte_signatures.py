@@ -1,7 +1,7 @@
 """Only what carries Airbyte's signature is a definite answer; everything else is unknown.
 
-The error bodies are facts: recorded or reported by users of the releases they name, who are told in
-the comments by repository and issue.
+The error bodies are recorded, or reported by users of the releases they name; the comments cite
+repository and issue.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ PATH = "sources/update"
 
 def known(message: str, name: str = "KnownException", *, stack: bool = True) -> Json:
     """An error of Airbyte up to 1.8."""
-    told: Json = {
+    body: Json = {
         "message": message,
         "exceptionClassName": f"io.airbyte.commons.server.errors.{name}",
     }
-    return told | ({"exceptionStack": []} if stack else {})
+    return body | ({"exceptionStack": []} if stack else {})
 
 
 def micronaut(message: str, detail: str, href: str, *, as_list: bool = False) -> Json:
@@ -466,8 +466,10 @@ async def test_deleted_page_anchor_is_not_a_missing_object(
     """Where the connection that a page ended with is deleted meanwhile, the whole list is read."""
     source = UUID(airbyte.add_source("crm")["sourceId"])
     destination = UUID(airbyte.add_destination()["destinationId"])
-    made = await client.create_connection(NewConnection("first", source, destination, CATALOG))
-    held = airbyte.connections[str(made.connection_id)]
+    connection = await client.create_connection(
+        NewConnection("first", source, destination, CATALOG)
+    )
+    held = airbyte.connections[str(connection.connection_id)]
     for number in range(118):
         copy = {**held, "connectionId": str(uuid4()), "name": f"connection {number}"}
         airbyte.connections[copy["connectionId"]] = copy

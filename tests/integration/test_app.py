@@ -149,18 +149,18 @@ async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 
 
 def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
-    """The answer as a problem that is whole and tells nothing of what was sent."""
+    """Check that the answer is a complete problem without request data; return its body."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
-    told: dict[str, Any] = answer.json()
-    assert told["status"] == status
-    assert told["code"] == code
-    assert told["type"] == f"urn:aam:problem:{code}"
-    assert told["title"]
-    assert told["detail"]
-    assert told["request_id"] == answer.headers["x-request-id"]
+    body: dict[str, Any] = answer.json()
+    assert body["status"] == status
+    assert body["code"] == code
+    assert body["type"] == f"urn:aam:problem:{code}"
+    assert body["title"]
+    assert body["detail"]
+    assert body["request_id"] == answer.headers["x-request-id"]
     assert CANARY not in answer.text
-    return told
+    return body
 
 
 @pytest.mark.parametrize(
@@ -181,10 +181,10 @@ async def test_every_error_is_a_problem(
     """By RFC 9457, with the headers that its status asks for."""
     answer = await client.request(method, path)
 
-    told = problem(answer, status, code)
+    body = problem(answer, status, code)
     assert ("retry-after" in answer.headers) is (status == 503)
     assert answer.headers.get("allow") == ("POST" if status == 405 else None)
-    assert told.get("variable") == ("X" if code == "credential_incomplete" else None)
+    assert body.get("variable") == ("X" if code == "credential_incomplete" else None)
 
 
 ID = '"7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f"'
@@ -214,10 +214,10 @@ async def test_invalid_body_is_not_echoed(client: httpx.AsyncClient, body: str, 
         "/orders/1", content=body, headers={"content-type": "application/json"}
     )
 
-    told = problem(answer, 422, "invalid_request")
-    named = [one["field"] for one in told["fields"]]
+    refusal = problem(answer, 422, "invalid_request")
+    named = [one["field"] for one in refusal["fields"]]
     assert any(name == field or name.startswith(f"{field}.") for name in named), named
-    assert all(one["message"] for one in told["fields"])
+    assert all(one["message"] for one in refusal["fields"])
 
 
 @pytest.mark.parametrize(
@@ -297,8 +297,8 @@ async def test_late_body_is_408(app: FastAPI) -> None:
 async def test_invalid_url_is_not_echoed(client: httpx.AsyncClient, url: str, field: str) -> None:
     answer = await client.post(url, json={"id": json.loads(ID)})
 
-    told = problem(answer, 422, "invalid_request")
-    assert [one["field"] for one in told["fields"]] == [field]
+    body = problem(answer, 422, "invalid_request")
+    assert [one["field"] for one in body["fields"]] == [field]
     assert "99999" not in answer.text
 
 

@@ -17,7 +17,7 @@ from local.processes import servers
 from shared.airbyte_client import AirbyteClient
 from tests import factories
 from tests.fakes.airbyte_server import DEFAULT_CATALOG, AirbyteServer, Auth
-from tests.integration.applying import GREW, apply, discovered, held, seen
+from tests.integration.applying import GREW, apply, discovered, seen, streams_in_airbyte
 from tests.integration.conftest import (
     FAULT_RATE,
     ORDER,
@@ -62,7 +62,7 @@ async def test_discovered_order_can_be_applied(mesh: Mesh) -> None:
             "changed": True,
         },
     )
-    account = held(mesh, connection)["Account"]
+    account = streams_in_airbyte(mesh, connection)["Account"]
     assert "Region__c" in account["stream"]["jsonSchema"]["properties"]
     versions = (
         await mesh.orchestrator.get(f"/connections/{connection['id']}/catalog-versions")
@@ -128,7 +128,7 @@ async def test_discover_all_lists_unselected_streams(mesh: Mesh) -> None:
     status, _ = await apply(mesh, order)
 
     assert status == 200
-    assert set(held(mesh, connection)) == {"Account", "Case"}
+    assert set(streams_in_airbyte(mesh, connection)) == {"Account", "Case"}
 
 
 async def test_selected_fields_survive_the_read_back(mesh: Mesh) -> None:
@@ -269,15 +269,15 @@ async def test_refusal_keeps_the_old_version(
 ) -> None:
     """Airbyte has version 1, the connection is ACTIVE at it, and the event says refused."""
     connection = await mesh.onboard()
-    before = deepcopy(held(mesh, connection))
+    before = deepcopy(streams_in_airbyte(mesh, connection))
     mesh.airbyte.offers(GREW)
     order = await discovered(mesh, connection)
     mesh.airbyte.fault("connections/update", kind, **more)
 
-    told, problem = await apply(mesh, order)
+    answered, problem = await apply(mesh, order)
 
-    assert (told, problem["code"]) == (status, code)
-    assert held(mesh, connection) == before
+    assert (answered, problem["code"]) == (status, code)
+    assert streams_in_airbyte(mesh, connection) == before
     view = await seen(mesh, connection)
     assert (view["status"], view["catalog_version"]) == ("ACTIVE", 1)
     assert (await mesh.events(3))[-1]["type"] == "catalog.refused"

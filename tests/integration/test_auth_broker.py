@@ -147,8 +147,8 @@ async def test_invalid_credential_id_is_refused(
     """Before anything is looked up."""
     with pytest.raises(Invalid):
         await config(db, WHOLE, credential_id)
-    told = httpx.URL("/", params={"x": credential_id}).query.decode()[2:].replace("+", "%20")
-    answer = await ask(broker_for(registry_url, WHOLE), told, bearer=token(credential_id))
+    encoded = httpx.URL("/", params={"x": credential_id}).query.decode()[2:].replace("+", "%20")
+    answer = await ask(broker_for(registry_url, WHOLE), encoded, bearer=token(credential_id))
     # A slash makes it another path, of which there is none.
     assert answer.status_code == (404 if "/" in credential_id else 422)
     assert await audited(sql) == []
@@ -338,11 +338,11 @@ def test_another_process_of_the_user_cannot_read_secrets(how: str, seen: list[st
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
             looking = [sys.executable, "-c", _LOOKING, str(process.pid)]
-            looked = subprocess.run(looking, check=True, timeout=120, **run)
+            run_of_reader = subprocess.run(looking, check=True, timeout=120, **run)
             limits = Path(f"/proc/{process.pid}/limits").read_text()
         finally:
             process.kill()
-    assert looked.stdout.split() == seen
+    assert run_of_reader.stdout.split() == seen
     if how == "hardened":
         core = next(line for line in limits.splitlines() if line.startswith("Max core file size"))
         assert core.split()[4:6] == ["0", "0"]

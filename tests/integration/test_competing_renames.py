@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from tests.fakes.airbyte_server import catalog, stream
-from tests.integration.applying import held
+from tests.integration.applying import streams_in_airbyte
 from tests.integration.conftest import Mesh
 from tests.integration.drifting import drift, offering, repairs_until
 from tests.integration.repairing import approve, fields, proposal
@@ -110,4 +110,4 @@ async def test_chosen_stream_rename_takes_precedence(mesh: Mesh) -> None:
     status, decided = await approve(mesh, repair, choices=choices)
 
     assert (status, decided["state"]) == (200, "applied"), decided
-    assert set(held(mesh, connection)) == {"Account", "Persons"}
+    assert set(streams_in_airbyte(mesh, connection)) == {"Account", "Persons"}

@@ -125,7 +125,7 @@ def test_sslmode(place: str, mode: SslMode, root_cert: Path | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "url, told",
+    "url, explanation",
     [
         ("", "must start with postgresql://"),
         ("mysql://u:{}@h/d", "must start with postgresql://"),
@@ -143,14 +143,16 @@ def test_sslmode(place: str, mode: SslMode, root_cert: Path | None) -> None:
         ("postgresql://u:{}@h:5432/d?sslrootcert=/no/such/{}", "names a CA"),
     ],
 )
-def test_invalid_registry_url_is_explained(bare: pytest.MonkeyPatch, url: str, told: str) -> None:
+def test_invalid_registry_url_is_explained(
+    bare: pytest.MonkeyPatch, url: str, explanation: str
+) -> None:
     """One sentence about SUPABASE_DB_URL, which never quotes it."""
     bare.setenv("SUPABASE_DB_URL", url.replace("{}", CANARY))
 
     line = refusal()
 
     assert line.startswith("SUPABASE_DB_URL ")
-    assert told in line
+    assert explanation in line
 
 
 @pytest.mark.parametrize(

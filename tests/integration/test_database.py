@@ -202,7 +202,7 @@ def test_ca_file_enforces_verification(tmp_path: Path, ca: trustme.CA) -> None:
 
 
 @pytest.mark.parametrize(
-    "url, told",
+    "url, explanation",
     [
         ("postgresql://aam:AAMCANARY-database@127.0.0.1:{port}/aam", "refuses the user"),
         ("postgresql://AAMCANARY-database:x@127.0.0.1:{port}/aam", "refuses the user"),
@@ -212,13 +212,13 @@ def test_ca_file_enforces_verification(tmp_path: Path, ca: trustme.CA) -> None:
     ],
 )
 async def test_registry_that_refuses_the_login_is_explained(
-    postgres: servers.Postgres, url: str, told: str
+    postgres: servers.Postgres, url: str, explanation: str
 ) -> None:
     """Nothing was recorded, and the sentence says which half of the URL to check."""
     url = url.format(port=postgres.port, password=postgres.password)
     async with opened(url) as db:
         for raised in await both_ways(db, "SELECT 1"):
-            assert told in raised.detail
+            assert explanation in raised.detail
 
 
 @pytest.mark.parametrize(

@@ -242,7 +242,7 @@ async def test_used_up_token_is_refused_for_a_second_connection(mesh: Mesh) -> N
         connection["airbyte_source_id"], refresh_token="next", token_expiry_date="2026-12-01"
     )
     await observe(mesh, connection)
-    made = len(mesh.airbyte.sources)
+    sources = len(mesh.airbyte.sources)
 
     answer = await mesh.orchestrator.post(
         "/connections/onboard", json={**mesh.order, "connection_name": "Finance"}
@@ -251,7 +251,7 @@ async def test_used_up_token_is_refused_for_a_second_connection(mesh: Mesh) -> N
     assert (answer.status_code, answer.json()["code"]) == (409, "credential_used_up")
     assert answer.json()["connection_id"] == connection["id"]
     assert "refresh_token" in answer.json()["detail"]
-    assert len(mesh.airbyte.sources) == made
+    assert len(mesh.airbyte.sources) == sources
     assert await mesh.sql.fetchval("SELECT count(*) FROM connections") == 1
 
 
@@ -411,5 +411,5 @@ async def test_old_discoveries_are_pruned(mesh: Mesh) -> None:
         )
     await mesh.sql.execute("UPDATE periodic_runs SET next_at = now() WHERE name = 'observe.enrol'")
     await mesh.until_true("SELECT count(*) <= 2 FROM discoveries")
-    kept = await mesh.sql.fetch("SELECT is_renewed FROM discoveries ORDER BY started_at")
-    assert [row["is_renewed"] for row in kept] == [True, False]
+    remaining = await mesh.sql.fetch("SELECT is_renewed FROM discoveries ORDER BY started_at")
+    assert [row["is_renewed"] for row in remaining] == [True, False]

@@ -46,7 +46,7 @@ class Page(HTMLParser):
                 self.inline.append(f"{tag} {name}")
 
     def handle_data(self, data: str) -> None:
-        """Note a script or a style that stands in the page itself."""
+        """Note an inline script or style."""
         if self._open and self._open[-1] in ("script", "style") and data.strip():
             self.inline.append(data)
 

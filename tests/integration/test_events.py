@@ -179,9 +179,9 @@ async def test_relay_publishes_all_and_trims_the_stream(
     await Relay(db, redis).publish()
 
     assert await sql.fetchval("SELECT count(*) FROM events WHERE published_at IS NULL") == 0
-    kept = [int(event["seq"]) for event in await stream_of(redis)]
-    assert kept == list(range(1101 - len(kept), 1101))
-    assert 300 <= len(kept) < 600
+    remaining = [int(event["seq"]) for event in await stream_of(redis)]
+    assert remaining == list(range(1101 - len(remaining), 1101))
+    assert 300 <= len(remaining) < 600
 
 
 async def test_two_relays_keep_the_order_of_concurrent_writes(

@@ -142,17 +142,17 @@ async def test_link_out_of_the_folder_is_refused(tmp_path: Path, escape: str) ->
 
 
 @pytest.mark.parametrize(
-    "content, told",
+    "content, explanation",
     [(b"\xff\xfe", "not UTF-8 text"), (b"x" * (64 * 1024 + 1), "larger than 65536 bytes")],
 )
-async def test_invalid_file_is_not_read(tmp_path: Path, content: bytes, told: str) -> None:
+async def test_invalid_file_is_not_read(tmp_path: Path, content: bytes, explanation: str) -> None:
     """The broken rule is named."""
     put(tmp_path / "a", client_id=content)
 
     with pytest.raises(Unavailable) as refused:
         await FileStore(tmp_path).variables("a")
 
-    assert told in refused.value.detail
+    assert explanation in refused.value.detail
 
 
 async def test_pipe_is_refused_before_it_is_opened(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ async def test_missing_folder_is_503(sql: Sql, registry_url: str, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "told, refusal",
+    "values, refusal",
     [
         ({"credential_store": "file"}, "CREDENTIAL_STORE=file requires CREDENTIALS_DIR"),
         ({"credential_store": "vault"}, "CREDENTIAL_STORE=vault requires VAULT_ADDR"),
@@ -194,7 +194,7 @@ async def test_missing_folder_is_503(sql: Sql, registry_url: str, tmp_path: Path
     ],
 )
 def test_incomplete_store_settings_are_refused(
-    registry_url: str, told: dict[str, str], refusal: str
+    registry_url: str, values: dict[str, str], refusal: str
 ) -> None:
     """At the start, by the name of what is missing."""
     with pytest.raises(ValueError, match=refusal):
@@ -202,5 +202,5 @@ def test_incomplete_store_settings_are_refused(
             _env_file=None,
             supabase_db_url=registry_url,
             **access.service_keys(),
-            **told,  # type: ignore[arg-type]
+            **values,  # type: ignore[arg-type]
         )

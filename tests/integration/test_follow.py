@@ -82,8 +82,8 @@ async def stop_following(mesh: Mesh) -> None:
     )
     # One that has begun ends: it lists what is new last.
     async with asyncio.timeout(10):
-        asked = -1
-        while asked != (asked := len(mesh.airbyte.called("jobs/list"))):  # noqa: ASYNC110 (the mesh's doing)
+        calls = -1
+        while calls != (calls := len(mesh.airbyte.called("jobs/list"))):  # noqa: ASYNC110 (the mesh's doing)
             await asyncio.sleep(0.2)
 
 
@@ -156,9 +156,9 @@ async def test_job_unknown_to_airbyte_ends_alone(
 
     await follower.update_running()
     assert (await job_of(mesh, lost["id"]))["ended_at"] is None
-    asked = len(mesh.airbyte.called("jobs/get_without_logs"))
+    calls = len(mesh.airbyte.called("jobs/get_without_logs"))
     await follower.update_running()
-    assert len(mesh.airbyte.called("jobs/get_without_logs")) == asked
+    assert len(mesh.airbyte.called("jobs/get_without_logs")) == calls
     clock.forward(LOST_AFTER)
     await follower.update_running()
 
@@ -384,5 +384,5 @@ async def test_archiving_ends_running_jobs_with_an_event(mesh: Mesh) -> None:
 
     await mesh.orchestrator.delete(f"/connections/{connection['id']}")
 
-    told = [(one["type"], one["code"]) for one in await mesh.events(4)]
-    assert told[-2:] == [("sync.finished", "connection_archived"), ("connection.archived", "")]
+    published = [(one["type"], one["code"]) for one in await mesh.events(4)]
+    assert published[-2:] == [("sync.finished", "connection_archived"), ("connection.archived", "")]

@@ -33,12 +33,12 @@ async def get(client: httpx.AsyncClient, path: str, **parameters: Any) -> Any:
     return answer.json()
 
 
-def texts(told: Any) -> Iterator[str]:
+def texts(value: Any) -> Iterator[str]:
     """Every text in an answer."""
-    if isinstance(told, str):
-        yield told
-    elif isinstance(told, dict | list):
-        for one in told.values() if isinstance(told, dict) else told:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for one in value.values() if isinstance(value, dict) else value:
             yield from texts(one)
 
 
@@ -148,8 +148,8 @@ async def test_archived_connection_is_listed_as_archived(mesh: Mesh) -> None:
 async def test_reader_sees_only_the_host_of_a_webhook_url(mesh: Mesh) -> None:
     """Many services have their secret in the path or the query."""
     url = "http://127.0.0.1:9/T0/B0/s3cr3t?token=s3cr3t"
-    made = await mesh.drift_repair_agent.post("/webhooks", json={"url": url})
-    id_ = made.json()["id"]
+    created = await mesh.drift_repair_agent.post("/webhooks", json={"url": url})
+    id_ = created.json()["id"]
     scopes = {"owner": "a", "scopes": ["connections:read"]}
     key = (await mesh.orchestrator.post("/api-keys", json=scopes)).json()["key"]
 

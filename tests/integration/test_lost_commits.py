@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from tests.fakes.airbyte_server import AirbyteServer
 from tests.fakes.postgres_proxies import STORY, LossyCommit, moved
-from tests.integration.applying import GREW, apply, discovered, held, seen
+from tests.integration.applying import GREW, apply, discovered, seen, streams_in_airbyte
 from tests.integration.conftest import ORDER, Mesh, add_destination, running, settings_for
 from tests.pools import Sql
 
@@ -84,7 +84,9 @@ async def test_applying_survives_a_lost_commit_answer(
 
         assert (status, applied["version_number"]) == (200, 2)
         assert (await seen(mesh, connection))["status"] == "ACTIVE"
-        fields = held(mesh, connection)["Account"]["stream"]["jsonSchema"]["properties"]
+        fields = streams_in_airbyte(mesh, connection)["Account"]["stream"]["jsonSchema"][
+            "properties"
+        ]
         assert "Region__c" in fields
     versions = await sql.fetch("SELECT version_number FROM sync_catalog_versions ORDER BY 1")
     assert [row["version_number"] for row in versions] == [1, 2]

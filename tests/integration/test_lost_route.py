@@ -105,8 +105,10 @@ async def test_connection_of_another_workspace_is_not_archived(
 
         answer = await moved.orchestrator.delete(f"/connections/{connection['id']}")
 
-    asked = {body["workspaceId"] for body in mesh.airbyte.called("web_backend/connections/list")}
-    assert asked == {WORKSPACE_ID}
+    workspaces = {
+        body["workspaceId"] for body in mesh.airbyte.called("web_backend/connections/list")
+    }
+    assert workspaces == {WORKSPACE_ID}
     assert answer.status_code in (202, 204), answer.text
     await has(mesh, connection, "archived_at")
     assert mesh.airbyte.connections == {}

@@ -249,8 +249,8 @@ async def test_changes_made_in_airbyte_are_reported(mesh: Mesh, tools: Tools) ->
     held |= {"syncCatalog": before, "status": "active", "breakingChange": False}
     assert await seen() is None
 
-    told = [(one["type"].split(".")[1], one["code"]) for one in (await mesh.events(7))[1:]]
-    assert told == [
+    published = [(one["type"].split(".")[1], one["code"]) for one in (await mesh.events(7))[1:]]
+    assert published == [
         ("drifted_upstream", "paused"),
         ("drifted_upstream", "locked"),
         ("drifted_upstream", "status_unknown"),
@@ -305,9 +305,9 @@ async def test_connection_deleted_in_airbyte_is_reported(mesh: Mesh, tools: Tool
     connection = await mesh.onboard()
     del mesh.airbyte.connections[connection["airbyte_connection_id"]]
 
-    told = await tools.reconciler(on_upstream_drift="reapply").reconcile(dry_run=False)
+    report = await tools.reconciler(on_upstream_drift="reapply").reconcile(dry_run=False)
 
-    assert told.drifted == {UUID(connection["id"]): "upstream_missing"}
+    assert report.drifted == {UUID(connection["id"]): "upstream_missing"}
     assert await _is_drifted(mesh) is True
     assert mesh.airbyte.called("connections/update") == []
 
@@ -316,9 +316,9 @@ async def test_unreachable_airbyte_is_reported_as_unknown(mesh: Mesh, tools: Too
     connection = await mesh.onboard()
     mesh.airbyte.fault("connections/get", 500, times=None)
 
-    told = await tools.reconciler().reconcile(dry_run=False)
+    report = await tools.reconciler().reconcile(dry_run=False)
 
-    assert (told.drifted, told.unknown) == ({}, {UUID(connection["id"]): "upstream_unknown"})
+    assert (report.drifted, report.unknown) == ({}, {UUID(connection["id"]): "upstream_unknown"})
     assert await _is_drifted(mesh) is False
 
 
@@ -341,9 +341,9 @@ async def test_failed_recording_does_not_block_the_others(
         return await is_busy(session, connection_id)
 
     monkeypatch.setattr(registry, "is_busy", broken)
-    told = await tools.reconciler().reconcile(dry_run=False)
+    report = await tools.reconciler().reconcile(dry_run=False)
 
-    assert {str(id_): code for id_, code in told.unknown.items()} == {
+    assert {str(id_): code for id_, code in report.unknown.items()} == {
         connections[0]["id"]: "internal_error"
     }
     rows = await mesh.sql.fetch("SELECT id FROM connections WHERE drifted_upstream_at IS NOT NULL")
@@ -364,7 +364,7 @@ async def test_maintenance_commands_have_a_dry_run(
         "REDIS_URL": redis_url,
     }
 
-    async def told(*command: str) -> dict[str, Any]:
+    async def run_command(*command: str) -> dict[str, Any]:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "services.orchestrator.maintenance", *command),
             cwd=REPOSITORY,
@@ -375,10 +375,10 @@ async def test_maintenance_commands_have_a_dry_run(
         assert process.returncode == 0, output
         return dict(json.loads(output))
 
-    assert [one["id"] for one in (await told("sweep", "--dry-run"))["deleted"]] == [left]
+    assert [one["id"] for one in (await run_command("sweep", "--dry-run"))["deleted"]] == [left]
     assert left in mesh.airbyte.sources
-    assert (await told("reconcile", "--dry-run"))["compared"] == 1
-    await told("sweep")
+    assert (await run_command("reconcile", "--dry-run"))["compared"] == 1
+    await run_command("sweep")
     assert left not in mesh.airbyte.sources
 
 
@@ -406,8 +406,8 @@ async def test_import_takes_over_an_existing_connection(mesh: Mesh, tools: Tools
     again = await mesh.orchestrator.post("/connections/import", json=order)
     assert (again.status_code, again.json()["code"]) == (409, "already_managed")
 
-    (told,) = imported.json()["items"]
-    path = f"/connections/{told['connection_id']}"
+    (item,) = imported.json()["items"]
+    path = f"/connections/{item['connection_id']}"
     view = (await mesh.orchestrator.get(path)).json()
     assert (view["status"], view["catalog_version"], view["imported"]) == ("ACTIVE", 1, True)
     assert (await tools.reconciler().reconcile(dry_run=True)).drifted == {}
@@ -453,8 +453,8 @@ async def test_failed_import_does_not_block_the_others(mesh: Mesh) -> None:
         answer = await mesh.orchestrator.post("/connections/import", json={})
         assert answer.status_code == 200, answer.text
         found = {one["airbyte_connection_id"]: one for one in answer.json()["items"]}
-        told = [found[copy["connectionId"]] for copy in copies]
-        return [(one["outcome"], one.get("code")) for one in told]
+        results = [found[copy["connectionId"]] for copy in copies]
+        return [(one["outcome"], one.get("code")) for one in results]
 
     seen = await outcomes()
     assert sorted(seen) == [("failed", "upstream_auth")] + [("would_import", None)] * 5

@@ -126,10 +126,10 @@ async def traffic(mesh: Mesh, airbyte: AirbyteServer) -> None:
     connection = onboarded.json()["id"]
     for offered in ({**ACCOUNT, "Region": "string"}, {"Id": "string", "Region": "string"}):
         airbyte.offers(offering(offered))
-        looked = await observer.post(
+        answer = await observer.post(
             f"/connections/{connection}/observe", json={"accept_missing": True}
         )
-        assert looked.status_code == 200, looked.text
+        assert answer.status_code == 200, answer.text
         await mesh.until(_has("aam_repairs_total", outcome="applied"))
     await mesh.until(_has("aam_repairs_total", outcome="proposed"))
     airbyte.jobs_end_with("succeeded", polls=1, records=7, bytes=700)
@@ -201,9 +201,9 @@ async def test_every_declared_metric_is_exposed(mesh: Mesh) -> None:
     """With its declared labels and values, and no others."""
     declared = _by_sample()
     words = await _fixed_by_code(mesh)
-    told = await asyncio.to_thread(mesh.everything)
-    assert {sample.name for sample in told} == declared.keys()
-    for sample in told:
+    samples = await asyncio.to_thread(mesh.everything)
+    assert {sample.name for sample in samples} == declared.keys()
+    for sample in samples:
         labels = {name: value for name, value in sample.labels.items() if name != "le"}
         assert labels.keys() == declared[sample.name].values.keys(), sample
         for label, value in labels.items():
@@ -236,8 +236,8 @@ async def test_traffic_is_counted(mesh: Mesh) -> None:
     assert total("aam_repairs_open", state="proposed") == 1
     assert total("aam_webhook_deliveries_total", outcome="unreachable") >= 1
     assert total("aam_auth_refusals_total", reason="not_valid") == 2
-    asked = {"method": "GET", "route": "/connections/{connection_id}", "status": "200"}
-    assert total("aam_http_request_duration_seconds_count", **asked) == 3
+    labels = {"method": "GET", "route": "/connections/{connection_id}", "status": "200"}
+    assert total("aam_http_request_duration_seconds_count", **labels) == 3
     assert total("aam_http_request_duration_seconds_count", route="none", status="404") == 3
     assert total("aam_http_request_duration_seconds_count", method=OTHER) == 3
     created = {"endpoint": "sources/create", "outcome": "ok"}
@@ -274,22 +274,22 @@ def _queries() -> Iterator[tuple[str, str]]:
 
 async def test_dashboard_and_alerts_use_existing_metrics(mesh: Mesh) -> None:
     """Each name is exposed by a process, each label value is possible."""
-    told = await asyncio.to_thread(mesh.everything)
-    names = {sample.name for sample in told}
+    samples = await asyncio.to_thread(mesh.everything)
+    names = {sample.name for sample in samples}
     declared = _by_sample()
-    asked = set()
+    queried = set()
     for where, query in _queries():
         used = set(_METRIC.findall(query))
         assert used, where
         assert used <= names, (where, used - names)
-        asked |= {declared[name] for name in used}
+        queried |= {declared[name] for name in used}
         selectors = re.findall(r"(aam_[a-z_]+)\{([^}]*)\}", query)
         for name, selector in selectors:
             for label, operator, value in re.findall(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"', selector):
                 known = declared[name].values[label]
                 if known is not None and operator in ("=", "!="):
                     assert value in known, (where, label, value)
-    assert asked == set(_declared().values()), set(_declared().values()) - asked
+    assert queried == set(_declared().values()), set(_declared().values()) - queried
 
 
 def _values(metric: Metric, label: str) -> frozenset[str]:
@@ -305,8 +305,8 @@ def test_declared_label_values_match_the_code() -> None:
     more = {"ok", "cancelled", "catalog_too_large", "upstream_unsupported"}
     assert _values(metrics.AIRBYTE, "outcome") == codes | more
     assert _values(metrics.OPERATIONS, "kind") >= set(re.findall(r'\.tell\("(\w+)"', services))
-    told = {event.value for event in EventType if event.value.startswith("repair.")}
-    assert {f"repair.{one}" for one in _values(metrics.REPAIRS, "outcome")} == told
+    event_types = {event.value for event in EventType if event.value.startswith("repair.")}
+    assert {f"repair.{one}" for one in _values(metrics.REPAIRS, "outcome")} == event_types
     assert _values(metrics.DRIFTS, "severity") == {one.value for one in Severity}
     state = _declared()["aam_repairs_open"]
     assert _values(state, "state") == {one.value for one in queries.OPEN_STATES}
@@ -365,8 +365,8 @@ def test_docs_page_lists_every_metric() -> None:
     rows = re.findall(
         r"^\| `(aam_\w+)` \| ([^|]*) \|", (ROOT / "docs/metrics.md").read_text(), re.M
     )
-    told = {name: set(re.findall(r"`(\w+)`:", labels)) for name, labels in rows}
-    assert told == {name: set(metric.values) for name, metric in _declared().items()}
+    documented = {name: set(re.findall(r"`(\w+)`:", labels)) for name, labels in rows}
+    assert documented == {name: set(metric.values) for name, metric in _declared().items()}
 
 
 def test_occupied_port_is_reported_in_one_line() -> None:

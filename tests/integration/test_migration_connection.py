@@ -25,8 +25,8 @@ CANARY = "AAMCANARYpassword"
 _ENCRYPTED = text("SELECT 1")
 
 
-def asked(address: PostgresAddress) -> str:
-    """Whether libpq spoke TLS, once a query was answered; else the refusal."""
+def encryption_of(address: PostgresAddress) -> str:
+    """Return "encrypted", "in clear" or why the connection was refused."""
     try:
         connection = connect_synchronously(address)
     except Unavailable as refused:
@@ -78,7 +78,7 @@ async def test_ca_file_is_verified_like_in_the_services(
             host=host, port=port, user="aam", password=postgres.password, database="aam",
             ssl_mode=mode, ssl_root_cert=tmp_path / "ca.pem" if authority else None,
         )  # fmt: skip
-        answer = await asyncio.to_thread(asked, address)
+        answer = await asyncio.to_thread(encryption_of, address)
 
     assert outcome in answer
     assert postgres.password not in answer
@@ -106,7 +106,7 @@ async def test_unix_socket(folders: tuple[Path, Path]) -> None:
         ):
             address = postgres_address(url)
             assert (address.host, address.port) == (str(folder), server.port)
-            assert await asyncio.to_thread(asked, address) == "in clear"
+            assert await asyncio.to_thread(encryption_of, address) == "in clear"
             db = Database.at(address, application="test")
             async with db.read() as session:
                 assert await session.scalar(text("SELECT inet_client_addr()")) is None
@@ -148,4 +148,4 @@ def test_password_repeated_in_a_reason_is_removed(postgres: servers.Postgres) ->
     """Such as one that is also the name of the user."""
     address = postgres_address(f"postgresql://{CANARY}:{CANARY}@127.0.0.1:{postgres.port}/aam")
 
-    assert CANARY not in asked(address)
+    assert CANARY not in encryption_of(address)

@@ -94,7 +94,7 @@ async def test_failed_learning_blocks_no_later_repair(
         shown = (await repairs(mesh, connection))[-1]
         assert (shown["id"], len(shown["not_learned"])) == (first["id"], 1)
         assert await mesh.sql.fetchval(IS_LEARNED, UUID(first["id"])) is False
-    # What is told late is no newer for it.
+    # A decision that is sent late does not count as a newer one.
     await mesh.until_true(IS_LEARNED, UUID(first["id"]))
     assert (await repairs(mesh, connection))[-1]["not_learned"] == []
     rows = await mesh.sql.fetch("SELECT removed::text FROM knowledge ORDER BY created_at")

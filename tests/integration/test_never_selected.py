@@ -17,8 +17,8 @@ Json = dict[str, Any]
 SECRETS = {"SSN__c": "string", "Password_Hint__c": "string"}
 
 
-def held(mesh: Mesh, connection: Json) -> Json:
-    """Account as Airbyte holds it."""
+def account_in_airbyte(mesh: Mesh, connection: Json) -> Json:
+    """Return the stream Account as Airbyte stores it."""
     one = mesh.airbyte.connections[connection["airbyte_connection_id"]]
     (account,) = [
         pair for pair in one["syncCatalog"]["streams"] if pair["stream"]["name"] == "Account"
@@ -28,7 +28,7 @@ def held(mesh: Mesh, connection: Json) -> Json:
 
 def synced(mesh: Mesh, connection: Json) -> set[str]:
     """The fields of Account that Airbyte syncs."""
-    account = held(mesh, connection)
+    account = account_in_airbyte(mesh, connection)
     if account["config"].get("fieldSelectionEnabled"):
         return {one["fieldPath"][0] for one in account["config"]["selectedFields"]}
     return set(account["stream"]["jsonSchema"]["properties"])
@@ -37,19 +37,19 @@ def synced(mesh: Mesh, connection: Json) -> set[str]:
 async def imported(mesh: Mesh, *, dry_run: bool = False) -> tuple[Json, Json]:
     """A connection that syncs such fields, made by hand and imported; what the import reported."""
     onboarded = await mesh.onboard()
-    made = deepcopy(mesh.airbyte.connections[onboarded["airbyte_connection_id"]])
-    made |= {"connectionId": str(uuid4()), "name": "by hand"}
-    (account,) = [p for p in made["syncCatalog"]["streams"] if p["stream"]["name"] == "Account"]
+    copied = deepcopy(mesh.airbyte.connections[onboarded["airbyte_connection_id"]])
+    copied |= {"connectionId": str(uuid4()), "name": "by hand"}
+    (account,) = [p for p in copied["syncCatalog"]["streams"] if p["stream"]["name"] == "Account"]
     account["stream"]["jsonSchema"]["properties"]["SSN__c"] = {"type": ["string", "null"]}
     account["config"] |= {"fieldSelectionEnabled": False, "selectedFields": []}
-    mesh.airbyte.connections[made["connectionId"]] = made
-    order = {"airbyte_connection_id": made["connectionId"], "dry_run": dry_run}
+    mesh.airbyte.connections[copied["connectionId"]] = copied
+    order = {"airbyte_connection_id": copied["connectionId"], "dry_run": dry_run}
     answer = await mesh.orchestrator.post("/connections/import", json=order)
     assert answer.status_code == 200, answer.text
     (report,) = answer.json()["items"]
     connection = {
         "id": report.get("connection_id"),
-        "airbyte_connection_id": made["connectionId"],
+        "airbyte_connection_id": copied["connectionId"],
     }
     return connection, report
 

@@ -41,12 +41,12 @@ async def test_discovered_order_with_unknown_settings_can_be_applied(mesh: Mesh)
 async def test_repair_keeps_unknown_settings(mesh: Mesh) -> None:
     """Also in the very stream that changes."""
     connection = await mesh.onboard()
-    made = deepcopy(mesh.airbyte.connections[connection["airbyte_connection_id"]])
-    made |= {"connectionId": "6c3f4e5d-0000-4000-8000-000000000001", "name": "by hand"}
-    for pair in made["syncCatalog"]["streams"]:
+    copied = deepcopy(mesh.airbyte.connections[connection["airbyte_connection_id"]])
+    copied |= {"connectionId": "6c3f4e5d-0000-4000-8000-000000000001", "name": "by hand"}
+    for pair in copied["syncCatalog"]["streams"]:
         pair["config"] |= NEWER
-    mesh.airbyte.connections[made["connectionId"]] = made
-    order = {"airbyte_connection_id": made["connectionId"]}
+    mesh.airbyte.connections[copied["connectionId"]] = copied
+    order = {"airbyte_connection_id": copied["connectionId"]}
     answer = await mesh.orchestrator.post("/connections/import", json=order)
     (report,) = answer.json()["items"]
 

@@ -204,13 +204,13 @@ async def test_requested_source_is_observed_first(mesh: Mesh) -> None:
     await until_not(
         lambda: mesh.sql.fetchval("SELECT count(DISTINCT claimed_by) < 4 FROM observations")
     )
-    asked = await mesh.sql.fetchrow(
+    requested = await mesh.sql.fetchrow(
         "SELECT c.id FROM connections c JOIN observations o USING (airbyte_source_id)"
         " WHERE o.claimed_by IS NULL AND o.observed_at IS NULL ORDER BY o.airbyte_source_id DESC"
     )
-    assert asked is not None
+    assert requested is not None
 
-    found = await observe(mesh, {"id": str(asked["id"])})
+    found = await observe(mesh, {"id": str(requested["id"])})
 
     assert found["outcome"] == "unchanged"
     assert await mesh.sql.fetchval("SELECT count(*) FROM observations WHERE observed_at IS NULL")

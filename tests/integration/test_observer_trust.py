@@ -312,7 +312,7 @@ async def test_suspicion_affects_only_its_source(mesh: Mesh) -> None:
 
     found = await asyncio.gather(observe(mesh, one), observe(mesh, two))
 
-    assert [look["outcome"] for look in found] == ["suspicious", "unchanged"]
+    assert [observation["outcome"] for observation in found] == ["suspicious", "unchanged"]
     assert await kinds(mesh, two) == []
 
 

@@ -222,7 +222,7 @@ def problem(detail: str, kind: str = REFERENCE) -> Json:
 
 
 ORDERS: list[tuple[Json, str, str]] = [
-    # what is different, the field that is named, a part of what is said
+    # what is different, the field that is named, a part of the message
     ({"schedule": {"cron": "0 0 * * *"}}, "body.schedule.cron", "6 or 7 fields"),
     ({"schedule": {"cron": "cron(0 4 * * * ?)"}}, "body.schedule.cron", "second is invalid"),
     ({"schedule": {"cron": "0 27 * * * ? * US/Pacific"}}, "body.schedule.cron", "got 8"),
@@ -268,16 +268,16 @@ ORDERS: list[tuple[Json, str, str]] = [
 
 async def test_invalid_order_is_refused_before_any_effect(mesh: Mesh) -> None:
     """422 that names the field and its allowed values; no row, no call, no use of a credential."""
-    for changes, field, said in ORDERS:
+    for changes, field, message in ORDERS:
         answer = await mesh.orchestrator.post(
             "/connections/onboard", json={**mesh.order, **changes}
         )
 
-        told = answer.json()
-        assert answer.status_code == 422, (changes, told)
-        named = {one["field"]: one["message"] for one in told["fields"]}
-        assert said in named[field], (changes, told)
-        assert said.rstrip(".") in told["detail"], (changes, told)
+        body = answer.json()
+        assert answer.status_code == 422, (changes, body)
+        named = {one["field"]: one["message"] for one in body["fields"]}
+        assert message in named[field], (changes, body)
+        assert message.rstrip(".") in body["detail"], (changes, body)
     assert mesh.airbyte.sources == {}
     assert mesh.airbyte.called("destination_definition_specifications/get") == []
     assert await mesh.sql.fetchval("SELECT count(*) FROM connections") == 0
@@ -340,16 +340,16 @@ async def test_unknown_stream_is_answered_with_suggestions(mesh: Mesh) -> None:
 async def test_refused_part_of_the_order_is_named(
     mesh: Mesh, path: str, body: Json, part: str | None
 ) -> None:
-    """Airbyte's message is not repeated; that it is about the schedule is said."""
+    """The answer names the schedule and does not repeat Airbyte's message."""
     if "title" not in body:
         body = {"exceptionClassName": "io.airbyte.JsonValidationException", **body}
     mesh.airbyte.answer(path, body, status=400, effect=False)
 
     answer = await mesh.orchestrator.post("/connections/onboard", json=mesh.order)
 
-    told = answer.json()
-    assert (answer.status_code, told["code"]) == (422, "upstream_rejected")
-    assert told.get("part") == part
-    assert part is None or told["detail"].endswith(f"with status 400. It is about the {part}.")
+    refusal = answer.json()
+    assert (answer.status_code, refusal["code"]) == (422, "upstream_rejected")
+    assert refusal.get("part") == part
+    assert part is None or refusal["detail"].endswith(f"with status 400. It is about the {part}.")
     assert str(body.get("message", "AAMCANARY")) not in answer.text
     assert mesh.airbyte.sources == {}

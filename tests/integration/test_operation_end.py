@@ -120,8 +120,8 @@ async def test_operation_that_cannot_be_abandoned_fails(
     assert saga.abandoned == 5
     connection = await sql.fetchrow("SELECT * FROM connections WHERE id = $1", connection_id)
     assert connection is not None
-    told = [connection[name] for name in ("status", "failure_code", "heal_id")]
-    assert told == ["FAILED", "abandon_failed", None]
+    shown = [connection[name] for name in ("status", "failure_code", "heal_id")]
+    assert shown == ["FAILED", "abandon_failed", None]
     code = await sql.fetchval("SELECT code FROM events WHERE type = 'connection.failed'")
     assert code == "abandon_failed"
 

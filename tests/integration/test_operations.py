@@ -107,17 +107,17 @@ async def test_two_idempotency_keys_are_refused(mesh: Mesh) -> None:
 async def test_idempotency_key_is_scoped_to_its_route(mesh: Mesh) -> None:
     """The same key for an onboarding, a sync and an apply: three effects."""
     headers = {"Idempotency-Key": KEY}
-    made = await mesh.orchestrator.post("/connections/onboard", json=mesh.order, headers=headers)
-    assert made.status_code == 201
-    path = f"/connections/{made.json()['id']}"
+    answer = await mesh.orchestrator.post("/connections/onboard", json=mesh.order, headers=headers)
+    assert answer.status_code == 201
+    path = f"/connections/{answer.json()['id']}"
     synced = await mesh.orchestrator.post(f"{path}/sync", headers=headers)
     assert synced.status_code == 202
     again = await mesh.orchestrator.post(f"{path}/sync", headers=headers)
     assert (again.content, again.headers["idempotency-replayed"]) == (synced.content, "true")
     mesh.airbyte.finish_job(synced.json()["airbyte_job_id"])
-    await mesh.jobs_until_end(made.json()["id"])
+    await mesh.jobs_until_end(answer.json()["id"])
     catalog = (await mesh.orchestrator.get(f"{path}/catalog-versions/1")).json()
-    order = {"connection_id": made.json()["id"], "sync_catalog": catalog}
+    order = {"connection_id": answer.json()["id"], "sync_catalog": catalog}
     for _ in range(2):
         applied = await mesh.drift_repair_agent.post(
             "/repair/apply_new_catalog", json=order, headers=headers
@@ -146,8 +146,8 @@ async def test_refusal_without_a_record_does_not_use_the_key(mesh: Mesh) -> None
     taken = await mesh.orchestrator.post("/connections/onboard", json=mesh.order, headers=headers)
     assert (taken.status_code, taken.json()["code"]) == (409, "name_taken")
     other = {**mesh.order, "connection_name": "other"}
-    made = await mesh.orchestrator.post("/connections/onboard", json=other, headers=headers)
-    assert made.status_code == 201
+    answer = await mesh.orchestrator.post("/connections/onboard", json=other, headers=headers)
+    assert answer.status_code == 201
 
 
 async def test_idempotency_key_expires_after_a_day(mesh: Mesh) -> None:
@@ -157,9 +157,9 @@ async def test_idempotency_key_expires_after_a_day(mesh: Mesh) -> None:
         "UPDATE operations SET created_at = now() - interval '24 hours 1 second'"
     )
     other = {**mesh.order, "connection_name": "other"}
-    made = await mesh.orchestrator.post("/connections/onboard", json=other, headers=headers)
-    assert made.status_code == 201
-    assert "idempotency-replayed" not in made.headers
+    answer = await mesh.orchestrator.post("/connections/onboard", json=other, headers=headers)
+    assert answer.status_code == 201
+    assert "idempotency-replayed" not in answer.headers
 
 
 # Cost
@@ -172,8 +172,8 @@ async def test_onboarding_needs_few_statements(mesh: Mesh) -> None:
 
     def count(_c: Any, _u: Any, statement: str, _p: Any, _x: Any, _m: Any) -> None:
         # What runs beside the request has an id of its own; the auth_broker's audit is its own.
-        asked = structlog.contextvars.get_contextvars().get("request_id")
-        if asked == "counted" and "credential_audit" not in statement:
+        request_id = structlog.contextvars.get_contextvars().get("request_id")
+        if request_id == "counted" and "credential_audit" not in statement:
             counted.append(statement)
 
     await mesh.orchestrator.get("/connections")  # who asks is known for the next four seconds

@@ -119,7 +119,7 @@ def statements(db: Database) -> Iterator[list[tuple[str, tuple[object, ...]]]]:
 
 
 async def blocks(sql: Sql, statement: str, given: tuple[object, ...]) -> int:
-    """How many blocks of 8 KiB Postgres looks at for it; it is rolled back."""
+    """Return how many blocks of 8 KiB Postgres reads for it; it is rolled back."""
     transaction = sql.transaction()
     await transaction.start()
     explained = await sql.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", *given)

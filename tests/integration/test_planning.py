@@ -16,7 +16,7 @@ from services.rag_engine import main as rag_engine
 from shared.config import RagEngineSettings
 from tests import access
 from tests.fakes.airbyte_server import AirbyteServer
-from tests.integration.applying import held, seen
+from tests.integration.applying import seen, streams_in_airbyte
 from tests.integration.conftest import (
     Mesh,
     Meshes,
@@ -181,7 +181,7 @@ async def test_selected_field_is_followed_to_its_new_name(mesh: Mesh) -> None:
     status, _ = await approve(mesh, repair)
 
     assert status == 200
-    account = held(mesh, connection)["Account"]
+    account = streams_in_airbyte(mesh, connection)["Account"]
     chosen = {one["fieldPath"][0] for one in account["config"]["selectedFields"]}
     assert chosen == {"Id", "TotalAmount__c", "SystemModstamp"}
 
@@ -222,12 +222,12 @@ async def test_rename_waits_while_the_rag_engine_is_unavailable(
     )
     async with AsyncExitStack() as stack:
         # An engine whose registry is away: it answers 503, and then it is there.
-        told = RagEngineSettings(
+        settings = RagEngineSettings(
             _env_file=None,
             supabase_db_url=servers.as_service(meshes.registry_url, "rag_engine"),
             **access.service_keys(),
         )
-        engine = rag_engine.build(told)
+        engine = rag_engine.build(settings)
         away = True
 
         async def door(scope: Any, receive: Any, send: Any) -> None:
@@ -334,7 +334,7 @@ async def test_removed_stream_is_deselected_after_a_decision(mesh: Mesh) -> None
     assert {one["kind"] for one in shown["catalog"]["config_changes"]} == {"stream_deselected"}
     status, _ = await approve(mesh, repair)
     assert status == 200
-    assert set(held(mesh, connection)) == {"Account"}
+    assert set(streams_in_airbyte(mesh, connection)) == {"Account"}
     assert nothing_was_reset(mesh)
 
 
@@ -353,7 +353,7 @@ async def test_renamed_stream_keeps_its_settings(mesh: Mesh) -> None:
     status, decided = await approve(mesh, repair, choices=choices)
 
     assert (status, decided["state"]) == (200, "applied")
-    assert set(held(mesh, connection)) == {"Account", "Contacts"}
+    assert set(streams_in_airbyte(mesh, connection)) == {"Account", "Contacts"}
     (known,) = await knowledge(mesh, 1)
     assert (known["removed"], known["became"]) == ('["Contact"]', '["Contacts"]')
 
@@ -364,7 +364,7 @@ async def test_person_chooses_a_cursor_for_a_lost_one(mesh: Mesh) -> None:
     before = offering(kinds, cursor="Changed")
     before["streams"][0]["stream"]["sourceDefinedCursor"] = False
     connection = await onboarded(mesh, before)
-    assert held(mesh, connection)["Account"]["config"]["syncMode"] == "incremental"
+    assert streams_in_airbyte(mesh, connection)["Account"]["config"]["syncMode"] == "incremental"
     after = offering({"Id": "string", "Created": "string"}, cursor="Created")
     after["streams"][0]["stream"] |= {"sourceDefinedCursor": False, "defaultCursorField": []}
 
@@ -376,7 +376,7 @@ async def test_person_chooses_a_cursor_for_a_lost_one(mesh: Mesh) -> None:
 
     assert status in (200, 202), decided
     await repairs_until(mesh, connection, ["applied"])
-    config = held(mesh, connection)["Account"]["config"]
+    config = streams_in_airbyte(mesh, connection)["Account"]["config"]
     assert (config["syncMode"], config["cursorField"]) == ("incremental", ["Created"])
 
 
@@ -385,7 +385,7 @@ async def test_webhook_message_lists_the_changes(mesh: Mesh) -> None:
     connection = await mesh.onboard()
     await mesh.sql.execute(
         "INSERT INTO webhooks (id, url, events) VALUES (gen_random_uuid(),"
-        """ 'http://127.0.0.1:9/told', '["repair.proposed", "repair.applied"]')"""
+        """ 'http://127.0.0.1:9/hook', '["repair.proposed", "repair.applied"]')"""
     )
     repair = await proposal(mesh, connection, offering({"Id": "string", "Name": "string"}))
     await approve(mesh, repair)
@@ -406,8 +406,8 @@ async def test_loss_seen_only_by_a_requested_discovery_is_not_planned(mesh: Mesh
     discovered = await mesh.orchestrator.post(f"/connections/{connection['id']}/discover")
     assert discovered.status_code == 200, discovered.text
     path = f"/connections/{connection['id']}"
-    looked = await mesh.schema_observer.post(f"{path}/observe")
-    assert looked.json()["outcome"] == "suspicious"
+    observed = await mesh.schema_observer.post(f"{path}/observe")
+    assert observed.json()["outcome"] == "suspicious"
     answer = await mesh.drift_repair_agent.post(f"{path}/plan")
     assert answer.status_code < 300, answer.text
     assert len(await repairs(mesh, connection)) == 1

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from tests.fakes.airbyte_server import catalog, stream
-from tests.integration.applying import held, seen
+from tests.integration.applying import seen, streams_in_airbyte
 from tests.integration.conftest import Mesh
 from tests.integration.drifting import ACCOUNT, drift, offering, planned, repairs, repairs_until
 from tests.integration.repairing import put
@@ -121,8 +121,8 @@ async def test_policy_change_plans_open_repairs_again(mesh: Mesh) -> None:
 
 async def test_ignored_change_is_planned_without_a_repair(mesh: Mesh) -> None:
     connection = await mesh.onboard()
-    status, told = await put(mesh, connection, {"reactions": {"field": {"added": "ignore"}}})
-    assert status == 200, told
+    status, body = await put(mesh, connection, {"reactions": {"field": {"added": "ignore"}}})
+    assert status == 200, body
 
     drift_id = await drift(mesh, connection, offering(ACCOUNT | {"Region__c": "string"}))
 
@@ -140,7 +140,7 @@ async def test_excluded_field_is_left_out(mesh: Mesh) -> None:
     (repair,) = await repairs_until(mesh, connection, ["applied"])
     (change,) = repair["changes"]
     assert (change["excluded"], change["decision"]["action"]) == (True, "exclude")
-    account = held(mesh, connection)["Account"]
+    account = streams_in_airbyte(mesh, connection)["Account"]
     picked = {one["fieldPath"][0] for one in account["config"]["selectedFields"]}
     assert picked == {"Id", "Name", "AnnualRevenue", "SystemModstamp"}
     assert "Portal_Password__c" not in account["stream"]["jsonSchema"]["properties"]
@@ -161,7 +161,8 @@ async def test_new_object_with_an_excluded_field_is_left_out(mesh: Mesh) -> None
     (repair,) = await repairs_until(mesh, connection, ["applied"])
     assert [change["excluded"] for change in repair["changes"]] == [True]
     assert (
-        "Portal__c" not in held(mesh, connection)["Account"]["stream"]["jsonSchema"]["properties"]
+        "Portal__c"
+        not in streams_in_airbyte(mesh, connection)["Account"]["stream"]["jsonSchema"]["properties"]
     )
 
 
@@ -186,4 +187,4 @@ async def test_new_stream_is_selected_by_policy(mesh: Mesh) -> None:
     await drift(mesh, connection, offered)
 
     await repairs_until(mesh, connection, ["applied"])
-    assert set(held(mesh, connection)) == {"Account", "Contact", "Invoice"}
+    assert set(streams_in_airbyte(mesh, connection)) == {"Account", "Contact", "Invoice"}

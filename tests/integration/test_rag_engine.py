@@ -34,7 +34,7 @@ NUMBER = {"type": ["null", "number"]}
 
 
 def settings_for(registry_url: str, **more: Any) -> RagEngineSettings:
-    """What the service is told."""
+    """The settings of the service."""
     return RagEngineSettings(
         _env_file=None,
         supabase_db_url=Secret(servers.as_service(registry_url, "rag_engine")),
@@ -72,8 +72,8 @@ def question(removed: dict[str, Any], added: dict[str, Any], **more: Any) -> dic
         [{"path": [name], "schema": schema} for name, schema in side.items()]
         for side in (removed, added)
     ]
-    asked = {"source_type": "Salesforce", "stream": ORDERS, "removed": sides[0], "added": sides[1]}
-    return {**asked, **more}
+    body = {"source_type": "Salesforce", "stream": ORDERS, "removed": sides[0], "added": sides[1]}
+    return {**body, **more}
 
 
 def decision(removed: str, became: str | None, **more: Any) -> dict[str, Any]:
@@ -90,17 +90,17 @@ def decision(removed: str, became: str | None, **more: Any) -> dict[str, Any]:
     }
 
 
-async def suggested(rag: httpx.AsyncClient, asked: dict[str, Any]) -> list[dict[str, Any]]:
+async def suggested(rag: httpx.AsyncClient, body: dict[str, Any]) -> list[dict[str, Any]]:
     """The suggestions."""
-    answer = await rag.post("/suggest", json=asked)
+    answer = await rag.post("/suggest", json=body)
     assert answer.status_code == 200, answer.text
-    told: list[dict[str, Any]] = answer.json()["suggestions"]
-    return told
+    suggestions: list[dict[str, Any]] = answer.json()["suggestions"]
+    return suggestions
 
 
-async def learned(rag: httpx.AsyncClient, told: dict[str, Any]) -> None:
+async def learned(rag: httpx.AsyncClient, decided: dict[str, Any]) -> None:
     """The service knows this decision now."""
-    answer = await rag.post("/learn", json=told)
+    answer = await rag.post("/learn", json=decided)
     assert answer.json() == {"learned": True}, answer.text
 
 
@@ -120,9 +120,9 @@ async def test_not_ready_without_a_registry() -> None:
 
 async def test_rename_is_suggested_with_evidence(rag: httpx.AsyncClient) -> None:
     """By names alone it is never certain enough to be applied without a decision."""
-    asked = question({"meta": {"type": "object"}}, {"metadata": {"type": "object"}})
+    body = question({"meta": {"type": "object"}}, {"metadata": {"type": "object"}})
 
-    [rename] = await suggested(rag, asked)
+    [rename] = await suggested(rag, body)
 
     assert (rename["removed"], rename["became"]) == (["meta"], ["metadata"])
     assert 0.8 < rename["confidence"] <= 0.9
@@ -152,13 +152,13 @@ async def test_sample_values_are_compared_and_not_stored(
 ) -> None:
     """Nor are they in the answer or the log."""
     values = [f"{CANARY}-{n}" for n in range(30)]
-    asked = question(
+    body = question(
         {"inbox": {"type": "string"}},
         {"intake": {"type": "string"}, "inbox_name": {"type": "string"}},
         samples={"removed": {"inbox": values}, "added": {"intake": values[5:]}},
     )
 
-    answer = await rag.post("/suggest", json=asked)
+    answer = await rag.post("/suggest", json=body)
 
     [rename] = answer.json()["suggestions"]
     assert (rename["became"], rename["more_than_names"]) == (["intake"], True)
@@ -169,39 +169,39 @@ async def test_sample_values_are_compared_and_not_stored(
 
 async def test_accepted_decision_is_reused(rag: httpx.AsyncClient) -> None:
     """In the same stream of the same source type it is strong evidence; elsewhere a remark."""
-    asked = question({"icon": NUMBER}, {"emoji": NUMBER, "size": NUMBER, "color": NUMBER})
-    [before] = await suggested(rag, asked)
+    body = question({"icon": NUMBER}, {"emoji": NUMBER, "size": NUMBER, "color": NUMBER})
+    [before] = await suggested(rag, body)
     assert before["confidence"] < 0.5
 
     await learned(rag, decision("icon", "emoji"))
 
-    [rename] = await suggested(rag, asked)
+    [rename] = await suggested(rag, body)
     assert (rename["became"], rename["confidence"]) == (["emoji"], 0.95)
     assert rename["more_than_names"] is True
-    [elsewhere] = await suggested(rag, {**asked, "stream": {"namespace": None, "name": "users"}})
+    [elsewhere] = await suggested(rag, {**body, "stream": {"namespace": None, "name": "users"}})
     assert (elsewhere["became"], elsewhere["more_than_names"]) == (["emoji"], False)
     assert before["confidence"] < elsewhere["confidence"] < 0.9
     assert elsewhere["evidence"][-1]["kind"] == "past_decision"
-    [other_type] = await suggested(rag, {**asked, "source_type": "HubSpot"})
+    [other_type] = await suggested(rag, {**body, "source_type": "HubSpot"})
     assert other_type["confidence"] == before["confidence"]
 
 
 async def test_rejected_pair_is_not_suggested_again(rag: httpx.AsyncClient) -> None:
     """Another candidate is; in another connection the rejection only lowers the confidence."""
     here, there = str(uuid4()), str(uuid4())
-    asked = question({"price": NUMBER}, {"price_amount": NUMBER}, connection_id=here)
-    [before] = await suggested(rag, asked)
+    body = question({"price": NUMBER}, {"price_amount": NUMBER}, connection_id=here)
+    [before] = await suggested(rag, body)
     rejected = decision("price", "price_amount", verdict="rejected", connection_id=here)
     await learned(rag, rejected)
 
-    answer = (await rag.post("/suggest", json=asked)).json()
+    answer = (await rag.post("/suggest", json=body)).json()
 
     assert answer == {"suggestions": [], "unmatched": [["price"]]}
     both = {"price_amount": NUMBER, "cost": NUMBER}
     more = question({"price": NUMBER}, both, connection_id=here)
     [rename] = await suggested(rag, more)
     assert (rename["became"], rename["alternatives"]) == (["cost"], [])
-    [elsewhere] = await suggested(rag, {**asked, "connection_id": there})
+    [elsewhere] = await suggested(rag, {**body, "connection_id": there})
     assert 0.5 < elsewhere["confidence"] < before["confidence"]
     assert {key: value for key, value in elsewhere["evidence"][-1].items() if key != "detail"} == {
         "kind": "past_decision",
@@ -214,19 +214,19 @@ async def test_dropped_field_is_suggested_as_before(rag: httpx.AsyncClient) -> N
     text, yes_no = {"type": ["null", "string"]}, {"type": ["null", "boolean"]}
     new = {"Sales_Region__c": text, "Fax_Consent__c": yes_no}
     connection_id = str(uuid4())
-    asked = question({"Region__c": text}, new)
-    before = await suggested(rag, asked)
+    body = question({"Region__c": text}, new)
+    before = await suggested(rag, body)
     assert (before[0]["became"], before[0]["confidence"] > 0.8) == (["Sales_Region__c"], True)
 
     await learned(rag, decision("Region__c", None, connection_id=connection_id))
 
-    assert await suggested(rag, asked) == before
-    assert await suggested(rag, {**asked, "connection_id": connection_id}) == before
+    assert await suggested(rag, body) == before
+    assert await suggested(rag, {**body, "connection_id": connection_id}) == before
 
 
 async def test_newest_decision_counts(rag: httpx.AsyncClient, sql: Sql) -> None:
     """Every decision is kept: a person may change their mind and change it back."""
-    asked = question({"icon": NUMBER}, {"emoji": NUMBER, "glyph": NUMBER})
+    body = question({"icon": NUMBER}, {"emoji": NUMBER, "glyph": NUMBER})
     for verdict, became, sure, chosen in (
         ("accepted", "emoji", True, "emoji"),
         ("accepted", "glyph", True, "glyph"),
@@ -235,25 +235,25 @@ async def test_newest_decision_counts(rag: httpx.AsyncClient, sql: Sql) -> None:
         ("accepted", None, False, "emoji"),
     ):
         await learned(rag, decision("icon", became, verdict=verdict))
-        told = (await suggested(rag, asked))[0]
-        assert told["more_than_names"] is sure, (verdict, became)
-        assert told["became"] == [chosen]
+        suggestion = (await suggested(rag, body))[0]
+        assert suggestion["more_than_names"] is sure, (verdict, became)
+        assert suggestion["became"] == [chosen]
     assert await sql.fetchval("SELECT count(*) FROM knowledge") == 5
 
 
 async def test_repeated_decision_is_stored_once(rag: httpx.AsyncClient) -> None:
     """Also concurrently; a different one with the same id is refused."""
-    told = decision("icon", "emoji", reason="It was redesigned.", connection_id=str(uuid4()))
+    order = decision("icon", "emoji", reason="It was redesigned.", connection_id=str(uuid4()))
 
-    answers = await asyncio.gather(*(rag.post("/learn", json=told) for _ in range(5)))
+    answers = await asyncio.gather(*(rag.post("/learn", json=order) for _ in range(5)))
 
     assert sorted(answer.json()["learned"] for answer in answers) == [False] * 4 + [True]
-    refused = await rag.post("/learn", json={**told, "became": ["glyph"]})
+    refused = await rag.post("/learn", json={**order, "became": ["glyph"]})
     assert (refused.status_code, refused.json()["code"]) == (409, "decision_differs")
     [known] = (await rag.get("/knowledge")).json()["items"]
     assert known.pop("created_at")
     assert known.pop("requested_by") == access.NAME
-    assert known == {**told, "entity": "field", "connection_name": None}
+    assert known == {**order, "entity": "field", "connection_name": None}
 
 
 async def test_decision_is_recorded_for_its_caller(rag: httpx.AsyncClient) -> None:
@@ -289,8 +289,8 @@ async def test_knowledge_is_listed_newest_first(rag: httpx.AsyncClient) -> None:
         await learned(rag, decision(name, None))
     await learned(rag, decision("d", None, source_type="HubSpot"))
 
-    async def removed(**asked: Any) -> list[str]:
-        rows = (await rag.get("/knowledge", params=asked)).json()["items"]
+    async def removed(**query: Any) -> list[str]:
+        rows = (await rag.get("/knowledge", params=query)).json()["items"]
         return [row["removed"][0] for row in rows]
 
     assert await removed() == ["d", "c", "b", "a"]
@@ -302,33 +302,33 @@ async def test_streams_are_suggested_by_their_fields(rag: httpx.AsyncClient) -> 
     """Their names may have nothing in common; a decision about one is found again."""
     columns = dict.fromkeys(("id", "status", "size", "placed_at", "customer"), NUMBER)
     invoice = dict.fromkeys(("id", "due_at", "sum", "tax"), NUMBER)
-    asked = question(
+    body = question(
         {"Order": {"properties": columns}},
         {"Purchase": {"properties": columns | {"note": NUMBER}}, "Bill": {"properties": invoice}},
         entity="stream",
         stream=None,
     )
-    [rename] = await suggested(rag, asked)
+    [rename] = await suggested(rag, body)
     assert (rename["became"], rename["more_than_names"]) == (["Purchase"], False)
     assert 0.6 < rename["confidence"] <= 0.9
 
     await learned(rag, decision("Order", "Purchase", entity="stream", stream=None))
 
-    assert (await suggested(rag, asked))[0]["more_than_names"] is True
+    assert (await suggested(rag, body))[0]["more_than_names"] is True
     [known] = (await rag.get("/knowledge")).json()["items"]
     assert known["stream"] == {"namespace": None, "name": "Order"}
 
 
 async def test_equal_names_are_found_without_pg_trgm(registry_url: str, sql: Sql) -> None:
     """The extension is not available everywhere; identical decisions count all the same."""
-    asked = question({"icon": NUMBER}, {"emoji": NUMBER, "size": NUMBER})
+    body = question({"icon": NUMBER}, {"emoji": NUMBER, "size": NUMBER})
     had_it = await sql.fetchval("SELECT count(*) FROM pg_extension WHERE extname = 'pg_trgm'")
     await sql.execute("DROP EXTENSION IF EXISTS pg_trgm")
     try:
         async with engine(settings_for(registry_url)) as rag:
             await learned(rag, decision("icon", "emoji"))
-            assert (await suggested(rag, asked))[0]["more_than_names"] is True
-            elsewhere = {**asked, "stream": {"namespace": None, "name": "users"}}
+            assert (await suggested(rag, body))[0]["more_than_names"] is True
+            elsewhere = {**body, "stream": {"namespace": None, "name": "users"}}
             [rename] = await suggested(rag, elsewhere)
             assert rename["evidence"][-1]["kind"] == "past_decision"
     finally:
@@ -339,11 +339,11 @@ async def test_equal_names_are_found_without_pg_trgm(registry_url: str, sql: Sql
 async def test_similar_names_are_found_with_pg_trgm(rag: httpx.AsyncClient, sql: Sql) -> None:
     """The same change of words, accepted for other names, is weak evidence."""
     assert await sql.fetchval("SELECT count(*) FROM pg_extension WHERE extname = 'pg_trgm'") == 1
-    asked = question({"modified": NUMBER}, {"modified_on": NUMBER, "seen_on": NUMBER})
-    before = (await suggested(rag, asked))[0]
+    body = question({"modified": NUMBER}, {"modified_on": NUMBER, "seen_on": NUMBER})
+    before = (await suggested(rag, body))[0]
     await learned(rag, decision("created", "created_on", stream={"name": "users"}))
 
-    after = (await suggested(rag, asked))[0]
+    after = (await suggested(rag, body))[0]
 
     assert (
         after["evidence"][-1]["detail"]
@@ -363,9 +363,9 @@ async def test_old_decision_is_found_among_many(rag: httpx.AsyncClient, sql: Sql
             to_jsonb(ARRAY['b' || n]), 'accepted', 'ada@example.com'
         FROM generate_series(1, 2000) n
     """)
-    asked = question({"icon": NUMBER}, {"emoji": NUMBER, "size": NUMBER})
+    body = question({"icon": NUMBER}, {"emoji": NUMBER, "size": NUMBER})
 
-    assert (await suggested(rag, asked))[0]["more_than_names"] is True
+    assert (await suggested(rag, body))[0]["more_than_names"] is True
 
 
 async def test_own_decision_is_found_among_those_of_many_connections(
@@ -383,10 +383,10 @@ async def test_own_decision_is_found_among_those_of_many_connections(
             'accepted', 'ada@example.com', gen_random_uuid()
         FROM generate_series(1, 2500) n
     """)
-    asked = question({"icon": NUMBER}, {"emoji": NUMBER}, connection_id=here)
+    body = question({"icon": NUMBER}, {"emoji": NUMBER}, connection_id=here)
 
-    assert await suggested(rag, asked) == []
-    elsewhere = await suggested(rag, {**asked, "connection_id": str(uuid4())})
+    assert await suggested(rag, body) == []
+    elsewhere = await suggested(rag, {**body, "connection_id": str(uuid4())})
     assert elsewhere[0]["more_than_names"] is True
 
 
@@ -416,7 +416,7 @@ async def test_invalid_request_is_refused(
 
     assert answer.status_code == 422, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
-    assert any(told["field"].startswith(field) for told in answer.json()["fields"])
+    assert any(problem["field"].startswith(field) for problem in answer.json()["fields"])
     assert "nested" not in answer.text
 
 
@@ -434,10 +434,10 @@ async def test_schema_that_postgres_cannot_store_is_refused(
     rag: httpx.AsyncClient, sql: Sql, text: bytes
 ) -> None:
     """Nothing of the decision is learned."""
-    told = orjson.dumps(decision("a", "b", schemas={"removed": {"default": "@"}}))
+    order = orjson.dumps(decision("a", "b", schemas={"removed": {"default": "@"}}))
     answer = await rag.post(
         "/learn",
-        content=told.replace(b'"@"', text),
+        content=order.replace(b'"@"', text),
         headers={"Content-Type": "application/json"},
     )
     assert answer.status_code == 422, answer.text
@@ -446,10 +446,10 @@ async def test_schema_that_postgres_cannot_store_is_refused(
 
 async def test_largest_request_does_not_block_others(rag: httpx.AsyncClient) -> None:
     """It runs in a thread: /health is answered meanwhile."""
-    asked = question(
+    body = question(
         {f"field_{n}": NUMBER for n in range(2000)}, {f"column_{n}": NUMBER for n in range(2000)}
     )
-    asking = asyncio.create_task(rag.post("/suggest", json=asked))
+    asking = asyncio.create_task(rag.post("/suggest", json=body))
     waits = []
     while not asking.done():
         started = asyncio.get_running_loop().time()
@@ -463,13 +463,13 @@ async def test_largest_request_does_not_block_others(rag: httpx.AsyncClient) -> 
 # Explainers
 
 
-def tells(suggestions: Sequence[dict[str, Any]]) -> list[str]:
-    """Named by a test's setting."""
+def explain(suggestions: Sequence[dict[str, Any]]) -> list[str]:
+    """An explainer that a setting of a test names."""
     return [f"{s['removed'][0]} is called {s['became'][0]} now." for s in suggestions]
 
 
 def reverses(suggestions: Sequence[dict[str, Any]]) -> list[str]:
-    """Tries to decide: turns the order round and makes itself sure."""
+    """An explainer that tries to decide: it reverses the order and raises the confidence."""
     assert isinstance(suggestions, list)
     suggestions.reverse()
     for suggestion in suggestions:
@@ -496,9 +496,9 @@ TWO = question(
 
 async def test_explainer_adds_an_explanation(registry_url: str, sql: Sql) -> None:
     """Only if a setting names one."""
-    async with engine(settings_for(registry_url, rag_explainer=f"{__name__}:tells")) as rag:
-        told = await suggested(rag, TWO)
-    assert told[0]["explanation"] == "total_net is called total_net_amount now."
+    async with engine(settings_for(registry_url, rag_explainer=f"{__name__}:explain")) as rag:
+        suggestions = await suggested(rag, TWO)
+    assert suggestions[0]["explanation"] == "total_net is called total_net_amount now."
 
 
 @pytest.mark.parametrize("explainer", [reverses, fails, rambles])
@@ -509,19 +509,19 @@ async def test_explainer_does_not_affect_the_answer(
     async with engine(settings_for(registry_url)) as rag:
         plain = await suggested(rag, TWO)
     async with engine(settings_for(registry_url), explainer=explainer) as rag:
-        told = await suggested(rag, TWO)
-    explanations = {rename.pop("explanation") for rename in told}
-    assert told == plain
+        suggestions = await suggested(rag, TWO)
+    explanations = {rename.pop("explanation") for rename in suggestions}
+    assert suggestions == plain
     assert explanations == ({"I decide."} if explainer is reverses else {None})
     assert CANARY not in "".join(capfd.readouterr())
 
 
 async def test_slow_explainer_is_not_waited_for(registry_url: str, sql: Sql) -> None:
     """It is not called again before it has returned."""
-    let_go, asked = threading.Event(), []
+    let_go, explained = threading.Event(), []
 
     def slow(suggestions: Sequence[dict[str, Any]]) -> list[str]:
-        asked.append(len(suggestions))
+        explained.append(len(suggestions))
         assert let_go.wait(10)
         return ["At last." for _ in suggestions]
 
@@ -529,7 +529,7 @@ async def test_slow_explainer_is_not_waited_for(registry_url: str, sql: Sql) -> 
     async with engine(settings, explainer=slow) as rag:
         for _ in range(3):
             assert {rename["explanation"] for rename in await suggested(rag, TWO)} == {None}
-        assert len(asked) == 1
+        assert len(explained) == 1
         let_go.set()
         async with asyncio.timeout(60):
             while (await suggested(rag, TWO))[0]["explanation"] != "At last.":
@@ -553,10 +553,10 @@ async def test_peer_client_requests_suggestions_and_sends_decisions(
     async with serving(main.build(settings_for(registry_url))) as url:
         peer = Peer(url, signer=access.signer("drift_repair_agent"), deadline=10)
         sides = question({"icon": NUMBER}, {"emoji": NUMBER})
-        told = decision("icon", "emoji")
+        order = decision("icon", "emoji")
 
-        assert await peer.learn({**told, "entity": "field"}) is True  # type: ignore[typeddict-item]
-        assert await peer.learn({**told, "entity": "field"}) is False  # type: ignore[typeddict-item]
+        assert await peer.learn({**order, "entity": "field"}) is True  # type: ignore[typeddict-item]
+        assert await peer.learn({**order, "entity": "field"}) is False  # type: ignore[typeddict-item]
         [rename] = await peer.suggest(
             source_type="Salesforce",
             entity="field",
@@ -567,5 +567,5 @@ async def test_peer_client_requests_suggestions_and_sends_decisions(
         )
         assert (rename["became"], rename["more_than_names"]) == (["emoji"], True)
         with pytest.raises(Conflict, match="already recorded"):
-            await peer.learn({**told, "verdict": "rejected"})  # type: ignore[typeddict-item]
+            await peer.learn({**order, "verdict": "rejected"})  # type: ignore[typeddict-item]
         await peer.close()

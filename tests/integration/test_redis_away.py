@@ -32,7 +32,7 @@ from tests.pools import Sql
 from tests.waiting import until_not
 
 ANSWERED_WITHIN_S = 3
-TOLD = [
+PUBLISHED = [
     "connection.onboarded",
     "catalog.healing",
     "catalog.applied",
@@ -41,10 +41,10 @@ TOLD = [
 ]
 
 
-async def asked(
+async def fetch(
     client: httpx.AsyncClient, method: str, path: str, *, body: Any = None, answers: int = 200
 ) -> Any:
-    """The answer's body; the answer is the usual one, in the usual time."""
+    """Return the answer's body; check its status and that it came in time."""
     begun = time.monotonic()
     answer = await client.request(method, path, json=body)
     assert time.monotonic() - begun < ANSWERED_WITHIN_S, path
@@ -53,21 +53,21 @@ async def asked(
 
 
 async def live(mesh: Mesh, name: str) -> str:
-    """One of everything that tells an event; the connection's id."""
+    """Do each thing that publishes an event once; return the connection's id."""
     mesh.airbyte.offers(catalog(stream("Account"), stream("Contact")))
     order = {**mesh.order, "connection_name": name}
-    onboarded = await asked(
+    onboarded = await fetch(
         mesh.orchestrator, "POST", "/connections/onboard", body=order, answers=201
     )
     path = f"/connections/{onboarded['id']}"
     mesh.airbyte.offers(catalog(stream("Account", ("Id", "Region__c")), stream("Contact")))
-    proposal = await asked(mesh.orchestrator, "POST", f"{path}/discover")
-    applied = await asked(
+    proposal = await fetch(mesh.orchestrator, "POST", f"{path}/discover")
+    applied = await fetch(
         mesh.drift_repair_agent, "POST", "/repair/apply_new_catalog", body=proposal
     )
     assert (applied["version_number"], applied["status"]) == (2, "ACTIVE")
     mesh.airbyte.jobs_end_with("succeeded")
-    await asked(mesh.orchestrator, "POST", f"{path}/sync", answers=202)
+    await fetch(mesh.orchestrator, "POST", f"{path}/sync", answers=202)
     await mesh.jobs_until_end(onboarded["id"])
     return str(onboarded["id"])
 
@@ -100,24 +100,24 @@ async def test_without_redis_nothing_is_lost(
     redis = outbox.open_redis(settings)
     async with running(settings, airbyte, sql=sql, redis=redis, order=ORDER) as mesh:
         before = await live(mesh, "before")
-        assert [one["type"] for one in await mesh.events(len(TOLD))] == TOLD
+        assert [one["type"] for one in await mesh.events(len(PUBLISHED))] == PUBLISHED
 
         own_valkey.stop()
         meanwhile = await live(mesh, "meanwhile")
-        page = await asked(mesh.orchestrator, "GET", "/connections")
+        page = await fetch(mesh.orchestrator, "GET", "/connections")
         assert [one["id"] for one in page["items"]] == [meanwhile, before]
         for service in (mesh.orchestrator, mesh.drift_repair_agent):
-            await asked(service, "GET", "/ready")
+            await fetch(service, "GET", "/ready")
         waiting = "SELECT count(*) FROM events WHERE published_at IS NULL"
-        assert await sql.fetchval(waiting) == len(TOLD)
+        assert await sql.fetchval(waiting) == len(PUBLISHED)
 
         own_valkey.start()
         await until_not(lambda: sql.fetchval(waiting))
-        told = await mesh.events(len(TOLD))
-    ours = [one for one in told if one["connection_id"] == meanwhile]
-    assert [one["type"] for one in ours] == TOLD
-    assert [one["seq"] for one in ours] == [str(number + 1) for number in range(len(TOLD))]
-    assert len({one["event_id"] for one in told}) == len(told)
+        published = await mesh.events(len(PUBLISHED))
+    ours = [one for one in published if one["connection_id"] == meanwhile]
+    assert [one["type"] for one in ours] == PUBLISHED
+    assert [one["seq"] for one in ours] == [str(number + 1) for number in range(len(PUBLISHED))]
+    assert len({one["event_id"] for one in published}) == len(published)
     await redis.aclose()
 
 
@@ -138,7 +138,7 @@ async def test_hanging_redis_delays_no_answer(
         assert time.monotonic() - begun < 10
         await redis.aclose()
     waiting = "SELECT count(*) FROM events WHERE published_at IS NULL"
-    assert await sql.fetchval(waiting) == 2 * len(TOLD)
+    assert await sql.fetchval(waiting) == 2 * len(PUBLISHED)
 
 
 @pytest.mark.timeout(60)
@@ -192,6 +192,6 @@ async def answers(client: httpx.AsyncClient) -> None:
     async with asyncio.timeout(10):
         while True:
             with suppress(httpx.TransportError):
-                await asked(client, "GET", "/health")
+                await fetch(client, "GET", "/health")
                 return
             await asyncio.sleep(0.05)

@@ -83,17 +83,17 @@ class RegistryMachine(RuleBasedStateMachine):
     @rule(target=connections, name=NAMES)
     def announce(self, name: str) -> UUID:
         """A name is taken while its connection lives."""
-        made = factories.connection(name=name)
+        connection = factories.connection(name=name)
         taken = self._lives(name)
         try:
-            self._run(lambda session: registry.insert_pending(session, made))
+            self._run(lambda session: registry.insert_pending(session, connection))
         except NameTaken:
             assert taken
-            return made.id
+            return connection.id
         assert not taken
-        self.status[made.id], self.names[made.id] = "PENDING", name
-        self.heads[made.id] = self.events[made.id] = 0
-        return made.id
+        self.status[connection.id], self.names[connection.id] = "PENDING", name
+        self.heads[connection.id] = self.events[connection.id] = 0
+        return connection.id
 
     @rule(id_=connections, expected=st.integers(0, 3))
     def append(self, id_: UUID, expected: int) -> None:

@@ -20,7 +20,7 @@ from shared import registry
 from shared.database import Database
 from shared.observability import logs
 from tests.fakes.airbyte_server import AirbyteServer, catalog, stream
-from tests.integration.applying import held, seen
+from tests.integration.applying import seen, streams_in_airbyte
 from tests.integration.conftest import (
     ORDER,
     Mesh,
@@ -68,8 +68,8 @@ async def test_new_field_is_applied_automatically(mesh: Mesh) -> None:
     assert "Region__c" in fields(mesh, connection)
     path = f"/connections/{connection['id']}/catalog-versions"
     version = (await mesh.orchestrator.get(path)).json()["items"][0]
-    told = [version[name] for name in ("repair_id", "decided_by", "origin", "snapshot_id")]
-    assert told == [repair["id"], "policy", "repair", repair["snapshot_id"]]
+    recorded = [version[name] for name in ("repair_id", "decided_by", "origin", "snapshot_id")]
+    assert recorded == [repair["id"], "policy", "repair", repair["snapshot_id"]]
     snapshot = await mesh.sql.fetchval("SELECT airbyte_catalog_id FROM snapshots ORDER BY taken_at")
     newest = await mesh.sql.fetchval(
         "SELECT airbyte_catalog_id FROM snapshots ORDER BY taken_at DESC LIMIT 1"
@@ -157,7 +157,7 @@ async def test_policy_changed_after_the_approval_is_obeyed(
     await approve(mesh, repair)
 
     await repairs_until(mesh, connection, ["applied"])
-    config = held(mesh, connection)["Account"]["config"]
+    config = streams_in_airbyte(mesh, connection)["Account"]["config"]
     assert config["fieldSelectionEnabled"]
     assert ["Region__c"] not in [one["fieldPath"] for one in config["selectedFields"]]
 
@@ -176,7 +176,9 @@ async def test_safe_changes_do_not_wait_for_the_rest(mesh: Mesh) -> None:
     assert proposed["base_version"] == 2
     status, decided = await approve(mesh, proposed)
     assert (status, decided["version_number"]) == (200, 3)
-    name = held(mesh, connection)["Account"]["stream"]["jsonSchema"]["properties"]["Name"]
+    name = streams_in_airbyte(mesh, connection)["Account"]["stream"]["jsonSchema"]["properties"][
+        "Name"
+    ]
     assert "integer" in name["type"]
 
 
@@ -329,7 +331,7 @@ async def test_lost_cursor_pauses_the_connection_until_a_decision(mesh: Mesh) ->
 
     assert (status, decided["state"], decided["paused"]) == (200, "applied", False)
     assert upstream(mesh, connection)["status"] == "active"
-    config = held(mesh, connection)["Account"]["config"]
+    config = streams_in_airbyte(mesh, connection)["Account"]["config"]
     assert config["syncMode"] == "full_refresh"
     assert await types(mesh, 6) == [
         "repair.proposed",
@@ -557,13 +559,13 @@ async def test_decision_and_expiry_exclude_each_other(mesh: Mesh) -> None:
     await db.close()
 
     (over,) = await repairs(mesh, connection)
-    told = [one["type"] for one in await mesh.events(4)]
+    published = [one["type"] for one in await mesh.events(4)]
     if status == 200:
         assert over["state"] == "applied"
-        assert "repair.expired" not in told
+        assert "repair.expired" not in published
     else:
         assert (status, body["code"], over["state"]) == (409, "not_proposed", "expired")
-        assert told.count("repair.expired") == 1
+        assert published.count("repair.expired") == 1
     versions = await mesh.sql.fetchval("SELECT count(*) FROM sync_catalog_versions")
     assert versions == (2 if status == 200 else 1)
 

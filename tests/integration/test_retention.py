@@ -223,7 +223,7 @@ async def test_repairs_are_pruned(db: Database, sql: Sql) -> None:
         await a_repair(sql, live, state="applied", kind="rollback"),
         *[await a_repair(sql, live, state=x) for x in ("rejected", "failed", "rolled_back")],
     }
-    version, paused, told = [await a_repair(sql, live, state="applied") for _ in range(3)]
+    version, paused, delivered = [await a_repair(sql, live, state="applied") for _ in range(3)]
     await insert(
         sql,
         "sync_catalog_versions",
@@ -236,12 +236,14 @@ async def test_repairs_are_pruned(db: Database, sql: Sql) -> None:
     )
     await a_connection(sql, paused_by=paused)
     webhook = await insert(sql, "webhooks", url="https://x")
-    await insert(sql, "webhook_deliveries", webhook_id=webhook, repair_id=told, type="x", body="{}")
+    await insert(
+        sql, "webhook_deliveries", webhook_id=webhook, repair_id=delivered, type="x", body="{}"
+    )
     parent = await a_repair(sql, live)
     child = await a_repair(sql, live, YOUNG, parent_id=parent)
     newer = await a_repair(sql, live)
     older = await a_repair(sql, live, YOUNG, superseded_by=newer)
-    kept |= {version, paused, told, parent, child, newer, older}
+    kept |= {version, paused, delivered, parent, child, newer, older}
 
     assert await pruned(db, sql, "repairs") == kept
 
@@ -286,7 +288,7 @@ async def test_snapshots_are_pruned(db: Database, sql: Sql) -> None:
     source = uuid4()
     await a_snapshot(sql, source, OLD + DAY)
     connection = await a_connection(sql, airbyte_source_id=source)
-    version, repair, plan, before, after, look, compared, seen_lately = [
+    version, repair, plan, before, after, observed, compared, seen_lately = [
         await a_snapshot(sql, source, OLD + DAY) for _ in range(8)
     ]
     newest = await a_snapshot(sql, source, OLD)
@@ -317,13 +319,15 @@ async def test_snapshots_are_pruned(db: Database, sql: Sql) -> None:
     ):
         await sql.execute(statement, connection, snapshot)
     await sql.execute(
-        "INSERT INTO observations (airbyte_source_id, snapshot_id) VALUES ($1, $2)", source, look
+        "INSERT INTO observations (airbyte_source_id, snapshot_id) VALUES ($1, $2)",
+        source,
+        observed,
     )
     await sql.execute("UPDATE snapshots SET seen_at = now() WHERE id = $1", seen_lately)
 
     left = await pruned(db, sql, "snapshots")
 
-    assert left == {version, repair, plan, before, after, look, compared, seen_lately, newest}
+    assert left == {version, repair, plan, before, after, observed, compared, seen_lately, newest}
 
 
 def a_schema(number: int) -> StreamSchema:
@@ -495,15 +499,15 @@ async def test_batch_is_bounded_with_any_query_plan(sql: Sql, off: str) -> None:
 
 async def test_first_run_after_a_start_prunes_nothing(db: Database, sql: Sql) -> None:
     await a_repair(sql, await a_connection(sql))
-    look = Retention(db, [History("repairs", KEPT)]).task
+    task = Retention(db, [History("repairs", KEPT)]).task
     for left in (1, 0):
-        await look.run()
+        await task.run()
         assert await sql.fetchval("SELECT count(*) FROM repairs") == left
 
 
-def settings(**told: str) -> Settings:
+def settings(**values: str) -> Settings:
     """Settings as the environment gives them."""
-    return Settings.model_validate({"supabase_db_url": "postgresql://u:p@h/d", **told})
+    return Settings.model_validate({"supabase_db_url": "postgresql://u:p@h/d", **values})
 
 
 def test_retention_setting_formats() -> None:

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from shared.service_clients import Orchestrator
-from tests.integration.applying import held, seen
+from tests.integration.applying import seen, streams_in_airbyte
 from tests.integration.conftest import Mesh
 from tests.integration.drifting import ACCOUNT, drift, offering, planned, post, repairs_until
 from tests.integration.repairing import (
@@ -242,7 +242,7 @@ async def test_connection_is_paused_again_when_its_repair_is_rolled_back(mesh: M
 
     (repair,) = await repairs_until(mesh, connection, ["rolled_back"])
     assert upstream(mesh, connection)["status"] == "inactive"
-    assert held(mesh, connection)["Account"]["config"]["syncMode"] == "incremental"
+    assert streams_in_airbyte(mesh, connection)["Account"]["config"]["syncMode"] == "incremental"
     assert await mesh.sql.fetchval("SELECT paused_by FROM connections") == UUID(repair["id"])
 
 

@@ -59,8 +59,8 @@ def outcomes(connections: list[dict[str, Any]]) -> list[str]:
     return [one["outcome"] for one in connections]
 
 
-def held(mesh: Mesh, connection: dict[str, Any]) -> dict[str, Any]:
-    """What Airbyte configured the connection's source with."""
+def configuration_in_airbyte(mesh: Mesh, connection: dict[str, Any]) -> dict[str, Any]:
+    """Return the configuration of the connection's source in Airbyte."""
     source = mesh.airbyte.sources[connection["airbyte_source_id"]]
     configuration: dict[str, Any] = source["connectionConfiguration"]
     return configuration
@@ -77,17 +77,19 @@ async def test_changed_credential_is_sent_to_every_source(
     """The same sources, each by one update after one check; a repetition changes nothing."""
     connections = await two(mesh)
     sources = set(mesh.airbyte.sources)
-    before = {**held(mesh, connections[0])}
+    before = {**configuration_in_airbyte(mesh, connections[0])}
     assert outcomes(await rotate(mesh)) == ["unchanged", "unchanged"]
     assert mesh.airbyte.called(CHECK) == []
 
     store[SECRET] = "AAMCANARY-new-secret"
-    told = await rotate(mesh)
+    results = await rotate(mesh)
 
-    assert outcomes(told) == ["updated", "updated"]
+    assert outcomes(results) == ["updated", "updated"]
     assert set(mesh.airbyte.sources) == sources
     for connection in connections:
-        assert held(mesh, connection) == before | {"client_secret": "AAMCANARY-new-secret"}
+        assert configuration_in_airbyte(mesh, connection) == before | {
+            "client_secret": "AAMCANARY-new-secret"
+        }
     assert len(mesh.airbyte.called(UPDATE)) == len(mesh.airbyte.called(CHECK)) == 2
     # What did not change was not sent at all: Airbyte keeps its own.
     for sent in mesh.airbyte.called(UPDATE):
@@ -103,15 +105,15 @@ async def test_each_connection_has_an_operation_and_an_event(
     connection = await mesh.onboard()
     store[TOKEN] = "AAMCANARY-new-token"
 
-    (told,) = await rotate(mesh)
+    (result,) = await rotate(mesh)
 
-    path = f"/operations/{told['operation_id']}"
+    path = f"/operations/{result['operation_id']}"
     operation = (await mesh.orchestrator.get(path)).json()
     assert (operation["kind"], operation["status"]) == ("rotate", "done")
-    assert operation["connection_id"] == told["connection_id"] == connection["id"]
+    assert operation["connection_id"] == result["connection_id"] == connection["id"]
     assert operation["requested_by"].startswith("tests")
     event = (await mesh.events(2))[1]
-    assert (event["type"], event["ref"]) == ("credential.rotated", told["operation_id"])
+    assert (event["type"], event["ref"]) == ("credential.rotated", result["operation_id"])
     rows = await mesh.sql.fetch("SELECT o::text FROM operations o UNION ALL"
                                 " SELECT c::text FROM connections c")  # fmt: skip
     assert len(rows) == 3
@@ -121,7 +123,7 @@ async def test_each_connection_has_an_operation_and_an_event(
 async def test_failed_check_changes_nothing(mesh: Mesh, store: dict[str, str]) -> None:
     """422 with each connection's outcome; with the store corrected, all are updated."""
     a, b = await two(mesh)
-    before = [{**held(mesh, one)} for one in (a, b)]
+    before = [{**configuration_in_airbyte(mesh, one)} for one in (a, b)]
     store[TOKEN] = "AAMCANARY-mistyped"
     mesh.airbyte.fail_check("invalid_grant: AAMCANARY-said", source=b["airbyte_source_id"])
 
@@ -131,7 +133,7 @@ async def test_failed_check_changes_nothing(mesh: Mesh, store: dict[str, str]) -
     assert refused.json()["credential_id"] == "salesforce-prod"
     assert "AAMCANARY" not in refused.text
     assert outcomes(await rotate(mesh, status=422)) == ["skipped", "check_failed"]
-    assert [held(mesh, one) for one in (a, b)] == before
+    assert [configuration_in_airbyte(mesh, one) for one in (a, b)] == before
     assert mesh.airbyte.called(UPDATE) == []
     assert await mesh.sql.fetchval("SELECT count(*) FROM operations WHERE kind = 'rotate'") == 0
 
@@ -146,9 +148,9 @@ async def test_invalid_configuration_is_a_failed_check(mesh: Mesh, store: dict[s
     refusal = {"message": "AAMCANARY is not a string", "errorId": str(uuid4())}
     mesh.airbyte.answer(CHECK, refusal, status=422, times=None)
 
-    (told,) = await rotate(mesh, status=422)
+    (result,) = await rotate(mesh, status=422)
 
-    assert (told["outcome"], told["code"]) == ("check_failed", "upstream_rejected")
+    assert (result["outcome"], result["code"]) == ("check_failed", "upstream_rejected")
 
 
 async def test_renewed_token_is_never_overwritten(mesh: Mesh, store: dict[str, str]) -> None:
@@ -156,19 +158,19 @@ async def test_renewed_token_is_never_overwritten(mesh: Mesh, store: dict[str, s
     connection = await mesh.onboard()
     mesh.airbyte.renew(connection["airbyte_source_id"], refresh_token="renewed")
     assert outcomes(await rotate(mesh)) == ["unchanged"]
-    assert held(mesh, connection)["refresh_token"] == "renewed"
+    assert configuration_in_airbyte(mesh, connection)["refresh_token"] == "renewed"
 
     store[SECRET] = "new secret"
     mesh.airbyte.accept_only(client_secret="new secret", refresh_token="renewed")
     assert outcomes(await rotate(mesh)) == ["updated"]
-    found = held(mesh, connection)
+    found = configuration_in_airbyte(mesh, connection)
     assert (found["client_secret"], found["refresh_token"]) == ("new secret", "renewed")
 
     # One that the store was given since is newer than what the connector has.
     store[TOKEN] = "granted anew"
     mesh.airbyte.accept_only(refresh_token="granted anew")
     assert outcomes(await rotate(mesh)) == ["updated"]
-    assert held(mesh, connection)["refresh_token"] == "granted anew"
+    assert configuration_in_airbyte(mesh, connection)["refresh_token"] == "granted anew"
 
 
 async def test_token_renewed_by_the_check_stays(mesh: Mesh, store: dict[str, str]) -> None:
@@ -179,7 +181,7 @@ async def test_token_renewed_by_the_check_stays(mesh: Mesh, store: dict[str, str
     mesh.airbyte.renew_on_check(refresh_token="renewed")
 
     assert outcomes(await rotate(mesh)) == ["updated"]
-    found = held(mesh, connection)
+    found = configuration_in_airbyte(mesh, connection)
     assert (found["client_secret"], found["refresh_token"]) == ("new secret", "renewed")
     assert outcomes(await rotate(mesh)) == ["unchanged"]
 
@@ -193,11 +195,11 @@ async def test_renewal_by_a_check_is_kept_though_another_check_fails(
     mesh.airbyte.renew_on_check(refresh_token="renewed")
     mesh.airbyte.fail_check(source=b["airbyte_source_id"])
 
-    told = await rotate(mesh, status=422)
+    results = await rotate(mesh, status=422)
 
-    assert outcomes(told) == ["updated", "check_failed"]
-    assert held(mesh, a)["refresh_token"] == "renewed"
-    assert held(mesh, b)["refresh_token"] == CREDENTIALS[TOKEN]
+    assert outcomes(results) == ["updated", "check_failed"]
+    assert configuration_in_airbyte(mesh, a)["refresh_token"] == "renewed"
+    assert configuration_in_airbyte(mesh, b)["refresh_token"] == CREDENTIALS[TOKEN]
 
 
 async def test_without_digests_the_whole_credential_is_checked(
@@ -210,7 +212,7 @@ async def test_without_digests_the_whole_credential_is_checked(
     mesh.airbyte.accept_only(refresh_token="renewed")
 
     assert outcomes(await rotate(mesh, status=422)) == ["check_failed"]
-    assert held(mesh, connection)["refresh_token"] == "renewed"
+    assert configuration_in_airbyte(mesh, connection)["refresh_token"] == "renewed"
 
     mesh.airbyte.accept_only(refresh_token=CREDENTIALS[TOKEN])
     assert outcomes(await rotate(mesh)) == ["updated"]
@@ -227,7 +229,7 @@ async def test_members_set_in_airbyte_stay(mesh: Mesh, store: dict[str, str]) ->
 
     assert outcomes(await rotate(mesh)) == ["updated"]
 
-    found = held(mesh, connection)
+    found = configuration_in_airbyte(mesh, connection)
     assert found["streams_criteria"] == ["by hand"]
     assert "start_date" not in found
 
@@ -243,13 +245,16 @@ async def test_shared_source_is_updated_once(mesh: Mesh, store: dict[str, str]) 
     assert imported.status_code == 200, imported.text
     store[SECRET] = "new secret"
 
-    told = await rotate(mesh)
+    results = await rotate(mesh)
 
-    assert [(one["name"], one["outcome"]) for one in told] == [("A", "updated"), ("B", "updated")]
+    assert [(one["name"], one["outcome"]) for one in results] == [
+        ("A", "updated"),
+        ("B", "updated"),
+    ]
     assert len(mesh.airbyte.called(UPDATE)) == 1
     rotated = [event["connection_id"] for event in await mesh.events(4)
                if event["type"] == "credential.rotated"]  # fmt: skip
-    assert sorted(rotated) == sorted(one["connection_id"] for one in told)
+    assert sorted(rotated) == sorted(one["connection_id"] for one in results)
 
 
 @pytest.mark.parametrize("after_effect", [True, False])
@@ -264,7 +269,7 @@ async def test_lost_update_is_resolved(
 
     assert outcomes(await rotate(mesh)) == ["updated"]
 
-    assert held(mesh, connection)["refresh_token"] == "new token"
+    assert configuration_in_airbyte(mesh, connection)["refresh_token"] == "new token"
     assert len(mesh.airbyte.called(UPDATE)) == (1 if after_effect else 2)
 
 
@@ -277,19 +282,19 @@ async def test_update_that_arrived_and_was_renewed_is_not_repeated(
     mesh.airbyte.fault(UPDATE, "reset", after_effect=True)
 
     assert outcomes(await rotate(mesh, status=202, wait=0)) == ["running"]
-    await until(lambda: held(mesh, connection)["refresh_token"] == "new token")
+    await until(lambda: configuration_in_airbyte(mesh, connection)["refresh_token"] == "new token")
     mesh.airbyte.renew(connection["airbyte_source_id"], refresh_token="renewed")
 
     async with asyncio.timeout(10):
         while outcomes(await rotate_or_busy(mesh)) != ["unchanged"]:  # noqa: ASYNC110 (as above)
             await asyncio.sleep(0.1)
-    assert held(mesh, connection)["refresh_token"] == "renewed"
+    assert configuration_in_airbyte(mesh, connection)["refresh_token"] == "renewed"
 
 
 async def rotate_or_busy(mesh: Mesh) -> list[dict[str, Any]]:
-    """What a rotation tells while another may be under way."""
-    told: list[dict[str, Any]] = (await mesh.orchestrator.post(PATH)).json()["connections"]
-    return told
+    """Return the results of a rotation while another may be running."""
+    results: list[dict[str, Any]] = (await mesh.orchestrator.post(PATH)).json()["connections"]
+    return results
 
 
 async def test_acknowledged_update_without_effect_is_502(mesh: Mesh, store: dict[str, str]) -> None:
@@ -298,9 +303,9 @@ async def test_acknowledged_update_without_effect_is_502(mesh: Mesh, store: dict
     store[TOKEN] = "new token"
     mesh.airbyte.fault(UPDATE, "lie")
 
-    (told,) = await rotate(mesh, status=502)
-    assert (told["outcome"], told["code"]) == ("failed", "upstream_mismatch")
-    assert held(mesh, connection)["refresh_token"] == CREDENTIALS[TOKEN]
+    (result,) = await rotate(mesh, status=502)
+    assert (result["outcome"], result["code"]) == ("failed", "upstream_mismatch")
+    assert configuration_in_airbyte(mesh, connection)["refresh_token"] == CREDENTIALS[TOKEN]
 
     assert outcomes(await rotate(mesh)) == ["updated"]
 
@@ -311,13 +316,13 @@ async def test_refused_source_does_not_block_the_others(mesh: Mesh, store: dict[
     del mesh.airbyte.sources[a["airbyte_source_id"]]
     store[TOKEN] = "new token"
 
-    told = await rotate(mesh, status=502)
+    results = await rotate(mesh, status=502)
 
-    assert [(one["outcome"], one.get("code")) for one in told] == [
+    assert [(one["outcome"], one.get("code")) for one in results] == [
         ("failed", "upstream_missing"),
         ("updated", None),
     ]
-    assert held(mesh, b)["refresh_token"] == "new token"
+    assert configuration_in_airbyte(mesh, b)["refresh_token"] == "new token"
 
 
 @pytest.mark.parametrize("path", ["sources/get", CHECK])
@@ -347,12 +352,12 @@ async def test_credential_changed_after_the_check_is_not_sent(
     await until(lambda: mesh.airbyte.called(CHECK))
     store[TOKEN] = "never checked"
 
-    (told,) = await rotating
+    (result,) = await rotating
 
-    assert (told["outcome"], told["code"]) == ("failed", "credential_changed")
-    assert held(mesh, connection)["refresh_token"] == CREDENTIALS[TOKEN]
+    assert (result["outcome"], result["code"]) == ("failed", "credential_changed")
+    assert configuration_in_airbyte(mesh, connection)["refresh_token"] == CREDENTIALS[TOKEN]
     assert outcomes(await rotate(mesh)) == ["updated"]
-    assert held(mesh, connection)["refresh_token"] == "never checked"
+    assert configuration_in_airbyte(mesh, connection)["refresh_token"] == "never checked"
 
 
 async def test_concurrent_rotations_send_it_once(mesh: Mesh, store: dict[str, str]) -> None:
@@ -362,11 +367,11 @@ async def test_concurrent_rotations_send_it_once(mesh: Mesh, store: dict[str, st
 
     answers = await asyncio.gather(*(mesh.orchestrator.post(PATH) for _ in range(6)))
 
-    told = [answer.json()["connections"][0] for answer in answers]
-    assert {one["outcome"] for one in told} <= {"updated", "busy", "unchanged"}
-    assert {one.get("code") for one in told if one["outcome"] == "busy"} <= {"rotating"}
+    results = [answer.json()["connections"][0] for answer in answers]
+    assert {one["outcome"] for one in results} <= {"updated", "busy", "unchanged"}
+    assert {one.get("code") for one in results if one["outcome"] == "busy"} <= {"rotating"}
     assert mesh.airbyte.most_at_once(UPDATE) == 1
-    assert held(mesh, connection)["refresh_token"] == "new token"
+    assert configuration_in_airbyte(mesh, connection)["refresh_token"] == "new token"
     assert outcomes(await rotate(mesh)) == ["unchanged"]
 
 
@@ -383,9 +388,9 @@ async def test_credential_sent_by_another_rotation_is_not_repeated(
     assert outcomes(await rotate(mesh)) == ["updated"]
     mesh.airbyte.renew(connection["airbyte_source_id"], refresh_token="renewed")
 
-    (told,) = await slow
-    assert (told["outcome"], told["code"]) == ("busy", "rotating")
-    assert held(mesh, connection)["refresh_token"] == "renewed"
+    (result,) = await slow
+    assert (result["outcome"], result["code"]) == ("busy", "rotating")
+    assert configuration_in_airbyte(mesh, connection)["refresh_token"] == "renewed"
     assert outcomes(await rotate(mesh)) == ["unchanged"]
 
 
@@ -397,9 +402,9 @@ async def test_connection_being_onboarded_is_409(mesh: Mesh, store: dict[str, st
     await mesh.orchestrator.post("/connections/onboard", params={"wait": 0}, json=order)
     store[TOKEN] = "new token"
 
-    told = await rotate(mesh, status=409)
+    results = await rotate(mesh, status=409)
 
-    assert [(one["name"], one["outcome"]) for one in told] == [("A", "updated"), ("B", "busy")]
+    assert [(one["name"], one["outcome"]) for one in results] == [("A", "updated"), ("B", "busy")]
     mesh.airbyte.heal()
 
 

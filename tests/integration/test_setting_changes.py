@@ -36,10 +36,10 @@ async def caller(
     yield client  # the transport is closed by whoever made it
 
 
-async def history(mesh: Mesh, path: str, **asked: Any) -> Json:
+async def history(mesh: Mesh, path: str, **query: Any) -> Json:
     """A page of changes."""
     at = mesh.schema_observer if path.endswith("observation") else mesh.drift_repair_agent
-    answer = await at.get(f"{path}/history", params=asked)
+    answer = await at.get(f"{path}/history", params=query)
     assert answer.status_code == 200, answer.text
     page: Json = answer.json()
     return page
@@ -68,10 +68,10 @@ async def test_confirming_an_observation_needs_repairs_decide(mesh: Mesh) -> Non
 
     async with caller(mesh, mesh.schema_observer, *ALL_BUT_DECIDE) as other:
         refused = await other.post(f"{path}/observe", json={"accept_missing": True})
-        looked = await other.post(f"{path}/observe", json={"accept_missing": False})
+        answer = await other.post(f"{path}/observe", json={"accept_missing": False})
 
     assert (refused.status_code, refused.json()["scope"]) == (403, "repairs:decide")
-    assert looked.json()["outcome"] == "suspicious"
+    assert answer.json()["outcome"] == "suspicious"
     assert (await history(mesh, f"{path}/observation"))["items"] == []
     await mesh.schema_observer.post(f"{path}/observe", json={"accept_missing": True})
     (believed,) = (await history(mesh, f"{path}/observation"))["items"]
@@ -169,16 +169,16 @@ async def test_decision_is_recorded_for_its_caller(mesh: Mesh) -> None:
     approved = (await agent.post(f"{path}/approve", json={})).json()
     (decision,) = approved["decisions"]
     assert (decision["by"], decision["requested_by"]) == (access.NAME, access.NAME)
-    made = approved["changes"][0]["decision"]
-    assert (made["by"], made["requested_by"]) == (access.NAME, access.NAME)
+    created = approved["changes"][0]["decision"]
+    assert (created["by"], created["requested_by"]) == (access.NAME, access.NAME)
 
     path = await proposed(offering({"Id": "string"}), ["applied", "proposed"])
     rejected = (await agent.post(f"{path}/reject", json={"by": "Ada"})).json()
     assert [(one["by"], one["requested_by"]) for one in rejected["decisions"]] == [
         ("Ada", access.NAME)
     ]
-    made = rejected["changes"][0]["decision"]
-    assert (made["by"], made["requested_by"]) == ("Ada", access.NAME)
+    created = rejected["changes"][0]["decision"]
+    assert (created["by"], created["requested_by"]) == ("Ada", access.NAME)
 
     mesh.airbyte.offers(offering(ACCOUNT))
     discovered = await mesh.orchestrator.post(f"/connections/{connection['id']}/discover")

@@ -83,21 +83,21 @@ async def test_request_id_is_passed_to_airbyte(mesh: Mesh, written: io.StringIO)
 
     assert (answer.status_code, answer.headers[logs.REQUEST_ID_HEADER]) == (201, "mine-1")
     assert await mesh.sql.fetchval("SELECT request_id FROM operations") == "mine-1"
-    asked = {
+    request_ids = {
         request.path: request.headers.get(logs.REQUEST_ID_HEADER)
         for request in mesh.airbyte.requests
     }
-    assert {asked[path] for path in ("sources/create", "connections/create")} == {"mine-1"}
+    assert {request_ids[path] for path in ("sources/create", "connections/create")} == {"mine-1"}
     mine = [line for line in lines(written) if line.get("request_id") == "mine-1"]
-    told = {(line["event"], line.get("path"), line.get("caller")) for line in mine}
+    logged = {(line["event"], line.get("path"), line.get("caller")) for line in mine}
     key = mine[-1]["caller"]
     assert key.startswith("key:")
-    assert ("request", "/connections/onboard", key) in told
+    assert ("request", "/connections/onboard", key) in logged
     assert (
         "request",
         "/credentials/salesforce-prod/connector-config",
         "service:orchestrator",
-    ) in told
+    ) in logged
     assert any(line["event"] == "operation_ended" for line in mine)
     assert not any(secret in written.getvalue() for secret in SECRETS)
 
@@ -110,12 +110,12 @@ async def test_request_id_is_passed_from_observation_to_webhook(
     connection = await mesh.onboard()
     mesh.airbyte.offers(offering({**ACCOUNT, "Region": "string"}))
 
-    looked = await mesh.schema_observer.post(
+    answer = await mesh.schema_observer.post(
         f"/connections/{connection['id']}/observe",
         json={"accept_missing": True},
         headers={logs.REQUEST_ID_HEADER: "mine-2"},
     )
-    assert looked.status_code == 200, looked.text
+    assert answer.status_code == 200, answer.text
     await repairs_until(mesh, connection, ["applied"])
     await receiver.wait_for(1)
     await until(lambda: "webhook_tried" in written.getvalue())
@@ -249,8 +249,8 @@ async def test_no_span_has_a_secret_or_a_query(
 
     for span in found:
         attributes = [dict(span.attributes or {}), *(dict(e.attributes or {}) for e in span.events)]
-        told = json.dumps([span.name, attributes, span.status.description], default=str)
-        assert "AAMCANARY" not in told
+        exported = json.dumps([span.name, attributes, span.status.description], default=str)
+        assert "AAMCANARY" not in exported
         for one in attributes:
             assert one.keys() <= spans.ATTRIBUTES
             for name in one.keys() & {"http.url", "url.full"}:
@@ -271,13 +271,13 @@ async def test_sampling_applies_unless_the_caller_has_decided() -> None:
             flags = tracing.traceparent()["traceparent"].rpartition("-")[2]
             assert int(flags, 16) & 1 == 0
         with tracing.span("theirs", kind=SpanKind.SERVER, parent=sampled):
-            told = tracing.traceparent()["traceparent"]
+            traceparent = tracing.traceparent()["traceparent"]
         found = await collector.has("theirs")
     finally:
         tracing.stop_tracing()
 
     assert [span.name for span in found] == ["theirs"]
-    assert told.startswith(f"00-{trace_id}-")
+    assert traceparent.startswith(f"00-{trace_id}-")
     assert tracing.traceparent() == {}
 
 

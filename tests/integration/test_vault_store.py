@@ -61,9 +61,9 @@ def secret_id_file(tmp_path: Path) -> Path:
 
 
 @asynccontextmanager
-async def serving(registry_url: str, told: dict[str, Any]) -> AsyncIterator[FastAPI]:
+async def serving(registry_url: str, settings: dict[str, Any]) -> AsyncIterator[FastAPI]:
     """A broker that keeps itself logged in."""
-    app = broker_for(registry_url, {}, **told)
+    app = broker_for(registry_url, {}, **settings)
     async with app.router.lifespan_context(app):
         yield app
 
@@ -71,8 +71,8 @@ async def serving(registry_url: str, told: dict[str, Any]) -> AsyncIterator[Fast
 async def ready(app: FastAPI) -> dict[str, Any]:
     """What it says of itself."""
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://aam") as it:
-        told: dict[str, Any] = (await it.get("/ready")).json()
-    return told
+        body: dict[str, Any] = (await it.get("/ready")).json()
+    return body
 
 
 async def test_credential_is_read_each_time(
@@ -115,8 +115,8 @@ async def test_default_store_can_be_the_vault(
 ) -> None:
     """A missing member is named by its key."""
     bao.put("salesforce-prod", **FIELDS | {"client_secret": ""})
-    told = bao.settings(secret_id_file) | {"credential_store": "vault"}
-    async with serving(registry_url, told) as app:
+    settings = bao.settings(secret_id_file) | {"credential_store": "vault"}
+    async with serving(registry_url, settings) as app:
         answer = await ask(app, "salesforce-prod")
 
     assert answer.json()["code"] == "credential_incomplete"
@@ -141,10 +141,10 @@ async def test_wrapped_secret_id_is_valid_for_one_start(
     bao: OpenBao, registry_url: str, secret_id_file: Path
 ) -> None:
     """A second start is refused, and so is one after somebody else has unwrapped it."""
-    told = bao.settings(secret_id_file)
-    broker_for(registry_url, {}, **told)
+    settings = bao.settings(secret_id_file)
+    broker_for(registry_url, {}, **settings)
     with pytest.raises(SystemExit) as again:
-        broker_for(registry_url, {}, **told)
+        broker_for(registry_url, {}, **settings)
 
     stolen = bao.wrapped_secret_id()
     bao.root.sys.unwrap(stolen)
@@ -175,7 +175,7 @@ def test_refused_start_is_one_line(
 ) -> None:
     """No traceback, a failing exit code, and no wrapping token."""
     wrapped = bao.wrapped_secret_id()
-    told = bao.settings(secret_id_file, wrapped)
+    settings = bao.settings(secret_id_file, wrapped)
     bao.root.sys.unwrap(wrapped)
 
     process = processes.run(
@@ -185,7 +185,7 @@ def test_refused_start_is_one_line(
             "PYTHONPATH": str(REPOSITORY),
             "SUPABASE_DB_URL": servers.as_service(registry_url, "auth_broker"),
             **access.environment(),
-            **{name.upper(): str(value) for name, value in told.items()},
+            **{name.upper(): str(value) for name, value in settings.items()},
         },
         cwd=tmp_path,
         timeout=60,
@@ -265,9 +265,13 @@ async def test_vault_may_start_later(
 ) -> None:
     """Unreachable is not refused."""
     secret_id_file.write_text("not yet")
-    told = {"vault_addr": own_bao.url, "vault_role": ROLE, "vault_secret_id_file": secret_id_file}
+    settings = {
+        "vault_addr": own_bao.url,
+        "vault_role": ROLE,
+        "vault_secret_id_file": secret_id_file,
+    }
     # The role's id is known beforehand in life; here it is drawn at each start.
-    async with serving(registry_url, told | {"vault_role_id": "not yet"}) as app:
+    async with serving(registry_url, settings | {"vault_role_id": "not yet"}) as app:
         assert (await ask(app, REFERENCE)).status_code == 503
         await asyncio.to_thread(own_bao.start)
         own_bao.root.auth.approle.update_role_id(ROLE, "not yet")
@@ -281,8 +285,12 @@ async def test_concurrent_readers_log_in_once(
 ) -> None:
     """One unwraps the secret id; the others wait for it."""
     secret_id_file.write_text("not yet")
-    told = {"vault_addr": own_bao.url, "vault_role": ROLE, "vault_secret_id_file": secret_id_file}
-    app = broker_for(registry_url, {}, **told, vault_role_id="not yet")
+    settings = {
+        "vault_addr": own_bao.url,
+        "vault_role": ROLE,
+        "vault_secret_id_file": secret_id_file,
+    }
+    app = broker_for(registry_url, {}, **settings, vault_role_id="not yet")
     await asyncio.to_thread(own_bao.start)
     own_bao.root.auth.approle.update_role_id(ROLE, "not yet")
     own_bao.put("salesforce-prod", **FIELDS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.fakes.airbyte_server import AirbyteServer, Auth
-from tests.integration.applying import GREW, apply, discovered, held
+from tests.integration.applying import GREW, apply, discovered, streams_in_airbyte
 from tests.integration.conftest import Meshes
 
 
@@ -27,7 +27,7 @@ async def test_main_job_with_each_airbyte_release(version: str, auth: Auth, mesh
     ):
         airbyte.jobs_end_with("succeeded", records=5)
         connection = await mesh.onboard(streams=None)
-        assert set(held(mesh, connection)) == {"Account", "Contact", "Opportunity"}
+        assert set(streams_in_airbyte(mesh, connection)) == {"Account", "Contact", "Opportunity"}
         started = await mesh.orchestrator.post(f"/connections/{connection['id']}/sync")
         assert started.status_code == 202
         (job,) = await mesh.jobs_until_end(connection["id"])
@@ -36,7 +36,9 @@ async def test_main_job_with_each_airbyte_release(version: str, auth: Auth, mesh
         airbyte.offers(GREW)
         status, applied = await apply(mesh, await discovered(mesh, connection))
         assert (status, applied["version_number"]) == (200, 2)
-        fields = held(mesh, connection)["Account"]["stream"]["jsonSchema"]["properties"]
+        fields = streams_in_airbyte(mesh, connection)["Account"]["stream"]["jsonSchema"][
+            "properties"
+        ]
         assert "Region__c" in fields
 
         gone = await mesh.orchestrator.delete(f"/connections/{connection['id']}")

@@ -26,8 +26,10 @@ async def test_connection_is_repaired_by_policy_and_by_decision(tmp_path: Path) 
     environment = given_environment() | NO_SCHEDULED_OBSERVATIONS
     async with temporary_stack(environment=environment, keep_logs=tmp_path / "logs") as stack:
         mesh = Mesh(stack)
-        made = await mesh.ask("orchestrator", "POST", "/connections/onboard", ORDER, expect=201)
-        one = MeshConnection(mesh, made["id"])
+        connection = await mesh.ask(
+            "orchestrator", "POST", "/connections/onboard", ORDER, expect=201
+        )
+        one = MeshConnection(mesh, connection["id"])
         await one.synced()
         await personal_fields_are_never_taken_in(one)
         await a_hand_picked_list_does_not_grow(one)
@@ -67,9 +69,9 @@ async def a_hand_picked_list_does_not_grow(one: MeshConnection) -> None:
 
     await one.mesh.change("POST", "/Contact/fields", {"name": "Nickname__c"})
     await one.mesh.change("DELETE", "/Contact/fields/Languages__c")
-    look = await one.observed("changed")
+    observation = await one.observed("changed")
 
-    assert not any(change["affects_sync"] for change in look["changes"])
+    assert not any(change["affects_sync"] for change in observation["changes"])
     assert (await one.version(), len(await one.repairs())) == before
     assert sorted(await selected(one, "Contact")) == sorted(chosen)
 
@@ -155,10 +157,10 @@ async def an_older_version_comes_back_where_the_source_allows(one: MeshConnectio
     assert await one.version() == version
 
     order["version"] = version - 1
-    told = await one.mesh.ask("drift_repair_agent", "POST", path, order)
+    answer = await one.mesh.ask("drift_repair_agent", "POST", path, order)
 
-    assert (told["kind"], told["state"]) == ("rollback", "applied")
-    assert told["version_number"] == await one.version() == version + 1
+    assert (answer["kind"], answer["state"]) == ("rollback", "applied")
+    assert answer["version_number"] == await one.version() == version + 1
     diff = await one.mesh.ask(
         "orchestrator", "GET", f"{one.path}/catalog-versions/{version - 1}/diff/{version + 1}"
     )

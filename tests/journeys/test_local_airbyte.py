@@ -48,8 +48,8 @@ class Stage:
 
     async def count(self, table: str, where: str = "TRUE") -> int:
         """Rows of a synced table."""
-        asked = f'SELECT count(*) FROM "{self.prefix}{table}" WHERE {where}'  # noqa: S608 - ours
-        counted: int = await self.db.fetchval(asked)
+        query = f'SELECT count(*) FROM "{self.prefix}{table}" WHERE {where}'  # noqa: S608 - ours
+        counted: int = await self.db.fetchval(query)
         return counted
 
 
@@ -88,8 +88,8 @@ async def stage(tmp_path: Path, warehouse_url: str) -> AsyncIterator[Stage]:
 
 async def test_org_is_synced_and_then_its_new_field(stage: Stage) -> None:
     """Discover, sync, the org gains a field, discover again, update, sync: values are there."""
-    told = await stage.api.ask("sources/check_connection", sourceId=stage.source["sourceId"])
-    assert told["status"] == "succeeded"
+    answer = await stage.api.ask("sources/check_connection", sourceId=stage.source["sourceId"])
+    assert answer["status"] == "succeeded"
 
     first = await stage.api.ask("sources/discover_schema", sourceId=stage.source["sourceId"])
     suggested = {
@@ -100,18 +100,18 @@ async def test_org_is_synced_and_then_its_new_field(stage: Stage) -> None:
     assert suggested == SUGGESTED
     found = await stage.discovered("Account", "Contact")
     assert found["catalogId"] == first["catalogId"]
-    made = await stage.api.connection(
+    connection = await stage.api.connection(
         stage.source,
         found["catalog"]["streams"],
         sourceCatalogId=found["catalogId"],
         prefix=stage.prefix,
     )
-    job = await stage.api.synced(made)
+    job = await stage.api.synced(connection)
     assert job["job"]["status"] == "succeeded", job
     accounts, contacts = await stage.count("Account"), await stage.count("Contact")
     assert (accounts > 0, contacts > 0) == (True, True)
     assert job["attempts"][0]["attempt"]["recordsSynced"] == accounts + contacts
-    state = await stage.api.ask("state/get", connectionId=made["connectionId"])
+    state = await stage.api.ask("state/get", connectionId=connection["connectionId"])
     assert {each["streamDescriptor"]["name"] for each in state["streamState"]} == {
         "Account",
         "Contact",
@@ -124,11 +124,11 @@ async def test_org_is_synced_and_then_its_new_field(stage: Stage) -> None:
     assert changed["catalogId"] != found["catalogId"]
     await stage.api.ask(
         "connections/update",
-        connectionId=made["connectionId"],
+        connectionId=connection["connectionId"],
         syncCatalog=changed["catalog"],
         sourceCatalogId=changed["catalogId"],
     )
-    job = await stage.api.synced(made)
+    job = await stage.api.synced(connection)
     assert job["job"]["status"] == "succeeded", job
     assert await stage.count("Account", "\"Region__c\" IN ('north', 'south')") >= 3
     assert await stage.count("Account") == accounts
@@ -138,24 +138,24 @@ async def test_org_is_synced_and_then_its_new_field(stage: Stage) -> None:
 async def test_field_refused_by_queries_fails_the_sync(stage: Stage) -> None:
     """As a configuration error of the source, at once; the state stays for the next sync."""
     found = await stage.discovered("Contact")
-    made = await stage.api.connection(
+    connection = await stage.api.connection(
         stage.source, found["catalog"]["streams"], prefix=stage.prefix
     )
-    assert (await stage.api.synced(made))["job"]["status"] == "succeeded"
-    asked = {"connectionId": made["connectionId"]}
-    state = await stage.api.ask("state/get", **asked)
+    assert (await stage.api.synced(connection))["job"]["status"] == "succeeded"
+    body = {"connectionId": connection["connectionId"]}
+    state = await stage.api.ask("state/get", **body)
 
     (await stage.org.post("/org/objects/Contact/fields/Title/forbid")).raise_for_status()
-    job = await stage.api.synced(made)
+    job = await stage.api.synced(connection)
 
     assert (await stage.discovered("Contact"))["catalogId"] == found["catalogId"]
     assert job["job"]["status"] == "failed"
     (attempt,) = job["attempts"]
     (reason,) = attempt["attempt"]["failureSummary"]["failures"]
     assert (reason["failureOrigin"], reason["failureType"]) == ("source", "config_error")
-    assert await stage.api.ask("state/get", **asked) == state
+    assert await stage.api.ask("state/get", **body) == state
     (await stage.org.post("/org/objects/Contact/fields/Title/allow")).raise_for_status()
-    assert (await stage.api.synced(made))["job"]["status"] == "succeeded"
+    assert (await stage.api.synced(connection))["job"]["status"] == "succeeded"
     assert await stage.count("Contact") == 500
 
 
@@ -163,10 +163,10 @@ async def test_field_refused_by_queries_fails_the_sync(stage: Stage) -> None:
 async def test_hidden_object_and_lost_cursor(stage: Stage) -> None:
     """Discoveries show both; a sync shows neither: it reads nothing or everything."""
     found = await stage.discovered("Campaign", "Product2")
-    made = await stage.api.connection(
+    connection = await stage.api.connection(
         stage.source, found["catalog"]["streams"], prefix=stage.prefix
     )
-    assert (await stage.api.synced(made))["attempts"][0]["attempt"]["recordsSynced"] == 50
+    assert (await stage.api.synced(connection))["attempts"][0]["attempt"]["recordsSynced"] == 50
     (await stage.org.post("/org/objects/Campaign/hide")).raise_for_status()
     for name in ("SystemModstamp", "LastModifiedDate", "CreatedDate"):
         answer = await stage.org.delete(f"/org/objects/Product2/fields/{name}")
@@ -179,7 +179,7 @@ async def test_hidden_object_and_lost_cursor(stage: Stage) -> None:
     assert offered["Product2"]["stream"]["supportedSyncModes"] == ["full_refresh"]
     assert offered["Product2"]["stream"]["defaultCursorField"] == []
     assert offered["Product2"]["config"]["syncMode"] == "full_refresh"
-    job = await stage.api.synced(made)
+    job = await stage.api.synced(connection)
     assert job["job"]["status"] == "succeeded"
     (attempt,) = job["attempts"]
     synced = {
@@ -187,7 +187,7 @@ async def test_hidden_object_and_lost_cursor(stage: Stage) -> None:
         for each in attempt["attempt"]["streamStats"]
     }
     assert synced == {"Campaign": 0, "Product2": 30}
-    state = await stage.api.ask("state/get", connectionId=made["connectionId"])
+    state = await stage.api.ask("state/get", connectionId=connection["connectionId"])
     kept = {each["streamDescriptor"]["name"]: each["streamState"] for each in state["streamState"]}
     assert "slices" in kept["Campaign"]
     assert "slices" not in kept["Product2"]
@@ -206,9 +206,9 @@ async def test_rotated_token_survives(stage: Stage) -> None:
     rotate = {"rotate_refresh_token": True}
     (await stage.org.patch("/org/settings", json=rotate)).raise_for_status()
     for _ in range(2):
-        told = await stage.api.ask("sources/check_connection", sourceId=stage.source["sourceId"])
-        assert told["status"] == "succeeded"
-        assert told["jobInfo"]["connectorConfigurationUpdated"] is True
+        answer = await stage.api.ask("sources/check_connection", sourceId=stage.source["sourceId"])
+        assert answer["status"] == "succeeded"
+        assert answer["jobInfo"]["connectorConfigurationUpdated"] is True
     assert (await stage.discovered())["jobInfo"]["connectorConfigurationUpdated"] is True
 
 
@@ -219,10 +219,10 @@ async def test_wrong_credentials_are_reported_without_secrets(stage: Stage) -> N
         sourceId=stage.source["sourceId"],
         connectionConfiguration={"refresh_token": "canary-4711"},
     )
-    asked = {"sourceId": stage.source["sourceId"]}
-    told = await stage.api.ask("sources/check_connection", **asked)
-    assert told["status"] == "failed"
-    found = await stage.api.ask("sources/discover_schema", **asked)
+    body = {"sourceId": stage.source["sourceId"]}
+    answer = await stage.api.ask("sources/check_connection", **body)
+    assert answer["status"] == "failed"
+    found = await stage.api.ask("sources/discover_schema", **body)
     assert found["jobInfo"]["succeeded"] is False
     assert "catalog" not in found
-    assert "canary-4711" not in str([told, found])
+    assert "canary-4711" not in str([answer, found])

@@ -33,8 +33,10 @@ async def test_renewed_token_survives_every_rotation(tmp_path: Path) -> None:
         mesh = Mesh(stack)
         await mesh.ask("sample_org", "PATCH", "/org/settings", {"rotate_refresh_token": True})
         order = {**ORDER, "credential_id": REFERENCE}
-        made = await mesh.ask("orchestrator", "POST", "/connections/onboard", order, expect=201)
-        one = MeshConnection(mesh, made["id"])
+        connection = await mesh.ask(
+            "orchestrator", "POST", "/connections/onboard", order, expect=201
+        )
+        one = MeshConnection(mesh, connection["id"])
         await one.synced()
         assert await rotated(mesh) == "unchanged"
 
@@ -45,7 +47,7 @@ async def test_renewed_token_survives_every_rotation(tmp_path: Path) -> None:
         secret = org.client_secret.get_secret_value()
         await asyncio.to_thread(write, folder, client_secret=secret, start_date="2020-01-01")
         assert await rotated(mesh) == "updated"
-        held = await mesh.in_airbyte("sources/get", sourceId=made["airbyte_source_id"])
+        held = await mesh.in_airbyte("sources/get", sourceId=connection["airbyte_source_id"])
         assert held["connectionConfiguration"]["start_date"] == "2020-01-01"
         await one.synced()
         assert await rotated(mesh) == "unchanged"
@@ -61,5 +63,5 @@ def write(folder: Path, **fields: str) -> None:
 async def rotated(mesh: Mesh, *, expect: int = 200) -> Any:
     """What became of the one connection; None where the answer is a problem."""
     path = f"/credentials/{REFERENCE}/rotate"
-    told = await mesh.ask("orchestrator", "POST", path, expect=expect)
-    return told["connections"][0]["outcome"] if expect == 200 and told else None
+    answer = await mesh.ask("orchestrator", "POST", path, expect=expect)
+    return answer["connections"][0]["outcome"] if expect == 200 and answer else None

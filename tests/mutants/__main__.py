@@ -46,8 +46,8 @@ def main() -> int:
     chosen = [one for one in PATCHES if not wanted or one.stem.startswith(tuple(wanted))]
     alive = []
     for patch in chosen:
-        is_red, told = turns_red(patch)
-        print(f"{'red  ' if is_red else 'ALIVE'} {patch.stem}: {told}", flush=True)  # noqa: T201
+        is_red, verdict = turns_red(patch)
+        print(f"{'red  ' if is_red else 'ALIVE'} {patch.stem}: {verdict}", flush=True)  # noqa: T201
         if not is_red:
             alive.append(patch.stem)
     print(f"{len(chosen) - len(alive)} of {len(chosen)} mutants turned their test red")  # noqa: T201

@@ -86,20 +86,20 @@ async def ask(
     return answer
 
 
-def bearer(told: str) -> tuple[str, str]:
+def bearer(credential: str) -> tuple[str, str]:
     """Build the header with this token."""
-    return ("authorization", f"Bearer {told}")
+    return ("authorization", f"Bearer {credential}")
 
 
 def build(service: str, registry: str, **more: Any) -> FastAPI:
     """Build a service's application with its own login."""
     make = import_module(f"services.{service}.main").build
-    told: dict[str, Any] = {
+    values: dict[str, Any] = {
         "supabase_db_url": servers.as_service(registry, service),
         "log_level": "ERROR",
     }
     settings = get_type_hints(make)["settings"](
-        _env_file=None, **told, **{**access.service_keys(), **more}
+        _env_file=None, **values, **{**access.service_keys(), **more}
     )
     app: FastAPI = make(settings)
     return app
@@ -119,12 +119,12 @@ async def apps(
     redis: Redis,
 ) -> AsyncIterator[dict[str, FastAPI]]:
     """The services with an empty registry, without their background tasks."""
-    told = {name.lower(): value for name, value in airbyte.environment.items()}
+    values = {name.lower(): value for name, value in airbyte.environment.items()}
     built = {
         name: build(
             name,
             registry_url,
-            **told,
+            **values,
             redis_url=redis_url,
             request_wait="1",
             webhook_signing_key="for the tests of this run and no other",
@@ -143,15 +143,15 @@ async def insert_key(
     is_revoked: bool = False,
 ) -> NewKey:
     """Insert a key into the registry."""
-    made = new_key("test")
+    key = new_key("test")
     await sql.execute(
         "INSERT INTO api_keys (id, digest, scopes, owner, created_by, expires_at, revoked_at)"
         " VALUES ($1, $2, $3, 'ada', 'tests', now() + make_interval(secs => $4),"
         " CASE WHEN $5 THEN now() END)",
-        made.id,
-        made.digest,
+        key.id,
+        key.digest,
         list(scopes),
         expires_in_s,
         is_revoked,
     )
-    return made
+    return key

@@ -49,13 +49,13 @@ def walk(apps: dict[str, FastAPI]) -> Iterator[tuple[str, str, set[str]]]:
 
 def problem(answer: Answer) -> dict[str, Any]:
     """The problem that was answered, whole and as one line."""
-    told: dict[str, Any] = answer.json()
+    body: dict[str, Any] = answer.json()
     assert answer.headers["content-type"] == "application/problem+json"
-    assert {"type", "title", "status", "detail", "code", "request_id"} <= told.keys()
-    assert told["status"] == answer.status
-    assert answer.body == orjson.dumps(told) + b"\n"
+    assert {"type", "title", "status", "detail", "code", "request_id"} <= body.keys()
+    assert body["status"] == answer.status
+    assert answer.body == orjson.dumps(body) + b"\n"
     assert int(answer.headers["content-length"]) == len(answer.body)
-    return told
+    return body
 
 
 async def test_unsupported_method_is_405(apps: dict[str, FastAPI], caller: Headers) -> None:
@@ -127,11 +127,11 @@ async def test_unknown_query_parameter_is_refused_by_name(
                 query="limitt=s3cr3t-value&limitt=2",
             )
 
-            told = problem(answer)
-            where = (service, method, path, told)
-            assert (answer.status, told["code"]) == (422, "invalid_request"), where
-            assert "Unknown query parameter 'limitt'" in told["detail"], where
-            assert told["fields"][0]["field"] == "query.limitt", where
+            body = problem(answer)
+            where = (service, method, path, body)
+            assert (answer.status, body["code"]) == (422, "invalid_request"), where
+            assert "Unknown query parameter 'limitt'" in body["detail"], where
+            assert body["fields"][0]["field"] == "query.limitt", where
             assert b"s3cr3t" not in answer.body, where
 
 
@@ -174,7 +174,7 @@ async def test_query_error_suggests_the_nearest_name(
 
 
 BODIES = [
-    # service, method and path, body, the field that is named, a part of what is said
+    # service, method and path, body, the field that is named, a part of the message
     ("orchestrator", "POST /api-keys", {"owners": "a"}, "owners", "did you mean 'owner'?"),
     ("orchestrator", "POST /connections/import", {"dryrun": True}, "dryrun", "'dry_run'?"),
     (
@@ -283,7 +283,7 @@ BODIES = [
 
 async def test_unknown_member_is_refused_by_name(apps: dict[str, FastAPI], caller: Headers) -> None:
     """In every service, at every depth, with the nearest known name; only words are repeated."""
-    for service, target, order, field, said in BODIES:
+    for service, target, order, field, message in BODIES:
         method, path = target.split()
         body = orjson.dumps(order)
         headers = [
@@ -293,10 +293,10 @@ async def test_unknown_member_is_refused_by_name(apps: dict[str, FastAPI], calle
         ]
         answer = await ask(apps[service], method, path, headers, body=body)
 
-        told = problem(answer)
-        assert answer.status == 422, (target, told)
-        messages = {one["field"]: one["message"] for one in told["fields"]}
-        assert said in messages[f"body.{field}".rstrip(".")], (target, told)
+        refusal = problem(answer)
+        assert answer.status == 422, (target, refusal)
+        messages = {one["field"]: one["message"] for one in refusal["fields"]}
+        assert message in messages[f"body.{field}".rstrip(".")], (target, refusal)
         assert b"secret" not in answer.body
 
 

@@ -1,6 +1,6 @@
-"""A service that no caller, or any caller, could use does not start, and says why.
+"""A service whose settings admit no caller, or every caller, does not start and says why.
 
-Each file of tests/badconfig is an environment that is wrong, after a line `# <service>: <told>`.
+Each file of tests/badconfig is an invalid environment, after a line `# <service>: <explanation>`.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def test_invalid_setting_prevents_the_start(
 ) -> None:
     """One line names the variable, and not its value."""
     first, *variables = file.read_text().splitlines()
-    service, _, told = first.removeprefix("# ").partition(": ")
+    service, _, explanation = first.removeprefix("# ").partition(": ")
     for line in variables:
         name, _, value = line.partition("=")
         if value:
@@ -104,7 +104,7 @@ def test_invalid_setting_prevents_the_start(
         start(service)
 
     line = str(ended.value.code)
-    assert line.startswith(told)
+    assert line.startswith(explanation)
     assert "\n" not in line
     assert CANARY not in line.lower()
     assert variables[0].partition("=")[0] in line

@@ -27,15 +27,15 @@ async def app(registry_url: str, sql: Sql) -> AsyncIterator[FastAPI]:
 @pytest.fixture
 def queries(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The ids that the registry is asked for."""
-    asked: list[str] = []
+    queried: list[str] = []
     find = registry.find_key
 
     async def counted(session: Any, id_: str) -> Any:
-        asked.append(id_)
+        queried.append(id_)
         return await find(session, id_)
 
     monkeypatch.setattr(registry, "find_key", counted)
-    return asked
+    return queried
 
 
 async def test_address_with_too_many_failures_is_answered_429(

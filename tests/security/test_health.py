@@ -59,9 +59,9 @@ async def test_health_reveals_nothing_about_the_dependencies(service: str) -> No
 
     assert (health.status_code, health.json()) == (200, {"status": "ok"})
     assert ready.status_code == 503
-    told = ready.json()
-    assert told.keys() == {"ready", "checks"}
-    assert told["checks"]["registry"] == "The registry cannot be reached now."
+    body = ready.json()
+    assert body.keys() == {"ready", "checks"}
+    assert body["checks"]["registry"] == "The registry cannot be reached now."
     for answer in (health, ready):
         shown = answer.text + str(dict(answer.headers))
         assert "AAMCANARY" not in shown

@@ -175,13 +175,15 @@ def test_image_user_can_write_nothing(image: Image) -> None:
 
 
 @pytest.fixture(scope="module")
-def told(image: Image, postgres: servers.Postgres, redis_url: str) -> Iterator[dict[str, str]]:
-    """What compose tells the services: a database of this test's own, migrated from the image."""
+def environment(
+    image: Image, postgres: servers.Postgres, redis_url: str
+) -> Iterator[dict[str, str]]:
+    """The environment as in compose, with an own database that the image has migrated."""
     asyncio.run(_say(postgres, "CREATE DATABASE image"))
     owner = postgres.url_of("image")
     run = image.run("-m", "alembic", "upgrade", "head", SUPABASE_DB_URL=owner)
     assert run.returncode == 0, run.stderr
-    told = {
+    values = {
         "SUPABASE_DB_URL": _registry(postgres, "orchestrator"),
         "REDIS_URL": redis_url,
         "AIRBYTE_API_URL": f"http://127.0.0.1:{servers.free_port()}/api/v1",
@@ -190,13 +192,13 @@ def told(image: Image, postgres: servers.Postgres, redis_url: str) -> Iterator[d
     }
     run = image.run(
         *("-m", "services.orchestrator.manage_api_keys", "set-up"),
-        *("--private", told["SERVICE_PRIVATE_KEY_DIR"]),
-        *("--public", told["SERVICE_PUBLIC_KEYS_DIR"]),
+        *("--private", values["SERVICE_PRIVATE_KEY_DIR"]),
+        *("--public", values["SERVICE_PUBLIC_KEYS_DIR"]),
         *("--first-key", str(image.volume / "first_key")),
-        **told,
+        **values,
     )
     assert run.returncode == 0, run.stderr
-    yield told
+    yield values
     asyncio.run(_say(postgres, "DROP DATABASE image WITH (FORCE)"))
 
 
@@ -227,7 +229,7 @@ def is_up(port: int, path: str) -> bool:
 
 @pytest.mark.deep
 def test_services_start_in_the_image(
-    image: Image, told: dict[str, str], postgres: servers.Postgres, tmp_path: Path
+    image: Image, environment: dict[str, str], postgres: servers.Postgres, tmp_path: Path
 ) -> None:
     """All five answer /health, become ready, and leave the tree unchanged."""
     before = everything(image.app.parent)
@@ -235,13 +237,13 @@ def test_services_start_in_the_image(
     with ExitStack() as stack:
         for name, port in ports.items():
             log = stack.enter_context((tmp_path / f"{name}.log").open("wb"))
-            private = Path(told["SERVICE_PRIVATE_KEY_DIR"]) / name.replace("-", "_")
+            private = Path(environment["SERVICE_PRIVATE_KEY_DIR"]) / name.replace("-", "_")
             process = ChildProcess(
                 image.command(*served(name), "--host=127.0.0.1", f"--port={port}"),
                 log=log,
                 env={
                     **image.environment,
-                    **told,
+                    **environment,
                     "SUPABASE_DB_URL": _registry(postgres, name.replace("-", "_")),
                     "SERVICE_PRIVATE_KEY_DIR": str(private),
                 },

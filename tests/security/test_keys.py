@@ -54,22 +54,22 @@ async def test_key_is_shown_once(orchestrator: FastAPI, sql: Sql) -> None:
 
     assert answer.status == 201
     assert answer.headers["cache-control"] == "no-store"
-    made = answer.json()
-    form = FORM.fullmatch(made["key"])
+    created = answer.json()
+    form = FORM.fullmatch(created["key"])
     assert form is not None
-    assert form[1] == made["id"]
-    row = await sql.fetchrow("SELECT * FROM api_keys WHERE id = $1", made["id"])
+    assert form[1] == created["id"]
+    row = await sql.fetchrow("SELECT * FROM api_keys WHERE id = $1", created["id"])
     assert row is not None
     assert (row["owner"], row["created_by"]) == ("Ada", access.NAME)
-    secret = made["key"].rpartition(f"_{made['id']}_")[2]
+    secret = created["key"].rpartition(f"_{created['id']}_")[2]
     tables = await sql.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
-    kept = [
+    stored = [
         str(await sql.fetchval(f"SELECT string_agg(t::text, '') FROM {name} t"))  # noqa: S608
         for (name,) in tables
     ]
     listed = await ask(orchestrator, "GET", "/api-keys", [bearer(access.KEY.key)])
-    gone = await ask(orchestrator, "DELETE", f"/api-keys/{made['id']}", [bearer(access.KEY.key)])
-    for text in (*kept, listed.body.decode(), gone.body.decode()):
+    gone = await ask(orchestrator, "DELETE", f"/api-keys/{created['id']}", [bearer(access.KEY.key)])
+    for text in (*stored, listed.body.decode(), gone.body.decode()):
         assert secret not in text
         assert secret[:8] not in text
     for body in (listed.body, gone.body):
@@ -97,14 +97,14 @@ async def test_revoked_key_is_refused_everywhere(
     assert [await status(app, key.key) for app in (orchestrator, other)] == [200, 200]
 
     for _ in range(2):
-        told = await ask(orchestrator, "DELETE", f"/api-keys/{key.id}", [bearer(access.KEY.key)])
-        assert (told.status, told.json()["id"]) == (200, key.id)
+        answer = await ask(orchestrator, "DELETE", f"/api-keys/{key.id}", [bearer(access.KEY.key)])
+        assert (answer.status, answer.json()["id"]) == (200, key.id)
     began = time.monotonic()
     for app in (orchestrator, other):
         while await status(app, key.key) != 401:
             assert time.monotonic() - began < 5
             await asyncio.sleep(0.05)
-    first = told.json()["revoked_at"]
+    first = answer.json()["revoked_at"]
     again = await ask(orchestrator, "DELETE", f"/api-keys/{key.id}", [bearer(access.KEY.key)])
     assert again.json()["revoked_at"] == first
     await close(other)
@@ -116,12 +116,12 @@ async def test_cached_key_is_as_old_as_its_query(
     """A late answer of the registry does not extend a key's life."""
     key = await insert_key(sql, "admin")
     now = 1000.0
-    asked = 0
+    queries = 0
     find = registry.find_key
 
     async def slowly(*given: Any) -> Any:
-        nonlocal now, asked
-        asked += 1
+        nonlocal now, queries
+        queries += 1
         found = await find(*given)
         now += 3
         return found
@@ -132,11 +132,11 @@ async def test_cached_key_is_as_old_as_its_query(
     assert await ring.caller(key.key) is not None
     now += 0.9
     assert await ring.caller(key.key) is not None
-    assert asked == 1
+    assert queries == 1
     now += 0.2
     await sql.execute("UPDATE api_keys SET revoked_at = now() WHERE id = $1", key.id)
     assert await ring.caller(key.key) is None
-    assert asked == 2
+    assert queries == 2
 
 
 @pytest.mark.exact
@@ -336,9 +336,9 @@ def test_invalid_command_arguments_are_named(
 
 
 async def test_revoking_an_unknown_key_is_one_line(registry_url: str, sql: Sql) -> None:
-    told = await by_hand(registry_url, "revoke", "zzzzzzzz")
+    output = await by_hand(registry_url, "revoke", "zzzzzzzz")
 
-    assert told == (1, "", "manage_api_keys: No key has this id.\n")
+    assert output == (1, "", "manage_api_keys: No key has this id.\n")
 
 
 _WAITING = """
@@ -379,7 +379,7 @@ async def test_setup_creates_keys_once(
                 await asyncio.sleep(0.05)
                 await keyless.execute("SELECT pg_stat_clear_snapshot()")
     ended = list(await asyncio.gather(*running))
-    made = files(tmp_path)
+    created = files(tmp_path)
     ended.append(await set_up(registry_url, tmp_path))
 
     assert [code for code, _, _ in ended] == [0, 0, 0], ended
@@ -387,13 +387,13 @@ async def test_setup_creates_keys_once(
         *["A key already exists.\n"] * 2,
         f"The first key is in {tmp_path / 'auth'}.\n",
     ]
-    assert files(tmp_path) == made
+    assert files(tmp_path) == created
     services = {caller for caller, _ in SERVICE_CALLS}
     known = read_public_keys(tmp_path / "public")
     assert sorted(name for name, _ in known.values()) == sorted(services)
     for name in services:
         Signer(name, tmp_path / "own" / name / f"{name}.pem")
-    assert len(made) == 2 * len(services) + 1
+    assert len(created) == 2 * len(services) + 1
     assert await keyless.fetchval("SELECT count(*) FROM api_keys") == 1
     assert await status(orchestrator, first_key(tmp_path)) == 200
 

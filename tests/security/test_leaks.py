@@ -94,10 +94,10 @@ def test_report_names_the_output_and_the_test() -> None:
     assert {(find.output, find.test) for find in outputs.finds} == {
         ("an answer", "test_that_leaks")
     }
-    told = "\n".join(map(str, outputs.finds))
-    assert "the planted one, its start, in an answer: test_that_leaks" in told
-    assert SECRET[:8] not in told
-    assert SECRET[-8:] not in told
+    report = "\n".join(map(str, outputs.finds))
+    assert "the planted one, its start, in an answer: test_that_leaks" in report
+    assert SECRET[:8] not in report
+    assert SECRET[-8:] not in report
 
 
 PLANTED = """
@@ -179,7 +179,7 @@ def test_run_with_a_leak_fails(tmp_path: Path, workers: list[str]) -> None:
         timeout=120,
     )
 
-    told = [line for line in run.stdout.splitlines() if line.startswith("LEAKED ")]
+    leaked = [line for line in run.stdout.splitlines() if line.startswith("LEAKED ")]
     assert run.returncode == pytest.ExitCode.TESTS_FAILED, run.stdout + run.stderr
     assert "8 passed" in run.stdout
     for test, output, form in [
@@ -192,9 +192,10 @@ def test_run_with_a_leak_fails(tmp_path: Path, workers: list[str]) -> None:
         ("test_answers", "the answer to GET /told", "reversed"),
     ]:
         assert any(
-            line.endswith(f"in {output}: test_planted.py::{test}") and form in line for line in told
-        ), (test, told)
-    assert not any("test_is_clean" in line for line in told)
+            line.endswith(f"in {output}: test_planted.py::{test}") and form in line
+            for line in leaked
+        ), (test, leaked)
+    assert not any("test_is_clean" in line for line in leaked)
     assert "AAMCANARY" not in run.stdout
 
 

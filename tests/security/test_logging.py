@@ -214,9 +214,9 @@ async def test_exception_is_classes_and_frames(written: Written, postgres_url: s
             await attempt(postgres_url)
         assert CANARY in str(caught.value) + str(caught.value.__cause__)
         log.error("bug", exc_info=caught.value)
-    with pytest.raises(NotFound) as told:
+    with pytest.raises(NotFound) as raised:
         _raised(CANARY)
-    log.error("bug", exc_info=told.value)
+    log.error("bug", exc_info=raised.value)
     with pytest.raises(httpx.HTTPStatusError) as refused:
         httpx.Response(
             500, request=httpx.Request("GET", f"http://h/?key={CANARY}")
@@ -276,9 +276,9 @@ def test_library_logs_only_warnings_by_location(written: Written, name: str) -> 
     library = logging.getLogger(name)
     level = library.level
     library.setLevel(logging.DEBUG)
-    for tell in (library.debug, library.info, library.warning, library.error):
-        tell("GET https://host/?token=%s", CANARY)
-        tell(f"Bearer {CANARY}", extra={"token": CANARY, "status": CANARY})
+    for log in (library.debug, library.info, library.warning, library.error):
+        log("GET https://host/?token=%s", CANARY)
+        log(f"Bearer {CANARY}", extra={"token": CANARY, "status": CANARY})
     library.setLevel(level)
 
     lines = written.lines()

@@ -39,15 +39,15 @@ ED = Ed25519PrivateKey.generate()
 
 
 def _public(algorithm: Any, key: Any, kid: str, **other: Any) -> Json:
-    """A key as an issuer tells it."""
+    """Return a key as an issuer publishes it."""
     public = key if isinstance(key, bytes) else key.public_key()
-    told: Json = json.loads(algorithm.to_jwk(public))
-    told.pop("key_ops", None)
-    return {**told, "kid": kid, "use": "sig", **other}
+    jwk: Json = json.loads(algorithm.to_jwk(public))
+    jwk.pop("key_ops", None)
+    return {**jwk, "kid": kid, "use": "sig", **other}
 
 
 class Idp:
-    """An issuer: what it tells, and how often it was asked."""
+    """An issuer: the documents it serves, and how often each was requested."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -73,7 +73,7 @@ class Idp:
 
     def claims(self, **other: Any) -> Json:
         """A good token's claims, times from now; None takes one away."""
-        said = {
+        claims = {
             "iss": self.url,
             "aud": AUDIENCE,
             "sub": "00u1a",
@@ -83,9 +83,9 @@ class Idp:
             **other,
         }
         for name in ("exp", "iat", "nbf"):
-            if isinstance(said.get(name), int):
-                said[name] += int(time.time())
-        return {name: value for name, value in said.items() if value is not None}
+            if isinstance(claims.get(name), int):
+                claims[name] += int(time.time())
+        return {name: value for name, value in claims.items() if value is not None}
 
     def token(
         self,
@@ -96,8 +96,8 @@ class Idp:
         **headers: Any,
     ) -> str:
         """A token, by default a valid one."""
-        said = self.claims() if claims is None else claims
-        return jwt.encode(said, key, alg, headers={"kid": kid, **headers} if kid else headers)
+        payload = self.claims() if claims is None else claims
+        return jwt.encode(payload, key, alg, headers={"kid": kid, **headers} if kid else headers)
 
 
 @pytest.fixture
@@ -156,7 +156,7 @@ async def test_valid_token_gives_its_scopes(
 
 
 @pytest.mark.parametrize(
-    "told, name",
+    "claims, name",
     [
         ({"email": "ada@example.com"}, "ada@example.com (oidc 00u1a)"),
         ({"preferred_username": "ada"}, "ada (oidc 00u1a)"),
@@ -170,10 +170,10 @@ async def test_valid_token_gives_its_scopes(
     ],
 )
 async def test_caller_name_comes_from_the_claims(
-    idp: Idp, issuer: Issuer, told: Json, name: str
+    idp: Idp, issuer: Issuer, claims: Json, name: str
 ) -> None:
     """A claim that can be stored in a row, and always the subject."""
-    caller = await issuer.caller(idp.token(claims=idp.claims(**told)))
+    caller = await issuer.caller(idp.token(claims=idp.claims(**claims)))
 
     assert caller is not None
     assert caller.name == name
@@ -436,7 +436,7 @@ async def test_hostile_issuer_counts_as_unavailable(
 
 
 @pytest.mark.parametrize(
-    "told",
+    "document",
     [
         {"issuer": "https://elsewhere.example"},
         {"issuer": None},
@@ -450,9 +450,9 @@ async def test_hostile_issuer_counts_as_unavailable(
     ],
 )
 async def test_foreign_discovery_document_is_not_followed(
-    idp: Idp, issuer: Issuer, told: Json
+    idp: Idp, issuer: Issuer, document: Json
 ) -> None:
-    idp.discovery = told
+    idp.discovery = document
 
     with pytest.raises(Unavailable, match="OIDC_ISSUER"):
         await issuer.caller(idp.token())
@@ -471,15 +471,15 @@ async def test_service_accepts_oidc_callers(idp: Idp, registry_url: str, sql: An
             )
             body = json.dumps({"owner": "Bob", "scopes": ["connections:read"]}).encode()
             headers = [("content-type", "application/json"), ("content-length", str(len(body)))]
-            made = await ask(app, "POST", "/api-keys", [bearer(admin), *headers], body=body)
-            assert made.status == 201
-            assert made.json()["key"]
+            created = await ask(app, "POST", "/api-keys", [bearer(admin), *headers], body=body)
+            assert created.status == 201
+            assert created.json()["key"]
             by = await sql.fetchval("SELECT created_by FROM api_keys")
             assert by == "ada@example.com (oidc 00u1a)"
 
             for presented, status in (
                 (idp.token(), 200),
-                (made.json()["key"], 200),
+                (created.json()["key"], 200),
                 (idp.token(claims=idp.claims(scope="openid")), 403),
                 (idp.token(claims=idp.claims(aud="another")), 401),
                 (FORGED["alg none"](idp), 401),

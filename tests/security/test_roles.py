@@ -282,8 +282,8 @@ async def test_service_sessions_have_timeouts(registry_url: str) -> None:
     jobs = Jobs(postgres_address(registry_url), application="test")
     for way in (db.transaction, db.read):
         async with way() as session:
-            said = {one: await session.scalar(text(f"SHOW {one}")) for one in wanted}
-        assert said == wanted
+            shown = {one: await session.scalar(text(f"SHOW {one}")) for one in wanted}
+        assert shown == wanted
     async with jobs._connection() as connection:
         assert {one: await connection.fetchval(f"SHOW {one}") for one in wanted} == wanted
     await db.close()

@@ -156,9 +156,9 @@ async def test_unauthenticated_caller_is_answered_401(
                 if method == "HEAD":
                     assert answer.body == b"", where
                     continue
-                told = answer.json()
-                assert told["code"] == "unauthenticated", where
-                assert told["request_id"] == answer.headers["x-request-id"], where
+                refusal = answer.json()
+                assert refusal["code"] == "unauthenticated", where
+                assert refusal["request_id"] == answer.headers["x-request-id"], where
     assert await everything(sql, redis, airbyte) == before
 
 
@@ -390,7 +390,7 @@ async def test_refusal_does_not_wait_for_the_body(apps: dict[str, FastAPI]) -> N
             head = f"POST /connections/onboard HTTP/1.1\r\nhost: aam\r\n{length}\r\n"
             writer.write(f"{head}content-type: application/json\r\n\r\n".encode())
             async with asyncio.timeout(BODY_DEADLINE.total_seconds() / 2):
-                told = await reader.read()  # to the end: the server hangs up
+                answer = await reader.read()  # to the end: the server hangs up
             writer.close()
 
-            assert told.startswith(b"HTTP/1.1 401 ")
+            assert answer.startswith(b"HTTP/1.1 401 ")

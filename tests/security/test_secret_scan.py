@@ -144,7 +144,7 @@ def test_each_kind_of_secret_is_found(tmp_path: Path, kind: str, line: str) -> N
     planted = tmp_path / "notes.md"
     planted.write_text(f"# Notes\n{line.format(PLANTED[kind]())}\n")
 
-    assert kind in {told.partition(": ")[2] for told in found(planted)}
+    assert kind in {finding.partition(": ")[2] for finding in found(planted)}
 
 
 def test_every_own_kind_has_an_example() -> None:

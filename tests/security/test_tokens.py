@@ -67,12 +67,12 @@ class Keys:
 
     def headers(self, **other: Any) -> Json:
         """A good token's header; None takes one away."""
-        said = {"alg": "EdDSA", "typ": "at+jwt", "kid": self.kid, **other}
-        return {name: value for name, value in said.items() if value is not None}
+        headers = {"alg": "EdDSA", "typ": "at+jwt", "kid": self.kid, **other}
+        return {name: value for name, value in headers.items() if value is not None}
 
     def claims(self, **other: Any) -> Json:
         """A good token's claims, their times as seconds from now; None takes one away."""
-        said = {
+        claims = {
             "iss": CALLER,
             "sub": CALLER,
             "aud": AUDIENCE,
@@ -87,9 +87,9 @@ class Keys:
         }
         now = int(time.time())
         for name in ("iat", "nbf", "exp"):
-            if type(said[name]) in (int, float):
-                said[name] += now
-        return {name: value for name, value in said.items() if value is not None}
+            if type(claims[name]) in (int, float):
+                claims[name] += now
+        return {name: value for name, value in claims.items() if value is not None}
 
     def signed(
         self, claims: Json, headers: Json | None = None, *, by: Ed25519PrivateKey | None = None
@@ -160,8 +160,8 @@ def _by_other_name(keys: Keys) -> str:
 
 def _in_clear(keys: Keys) -> str:
     """RFC 7797: a payload that is not encoded."""
-    said = keys.headers(b64=False, crit=["b64"])
-    return keys.signed(keys.claims(), said)
+    headers = keys.headers(b64=False, crit=["b64"])
+    return keys.signed(keys.claims(), headers)
 
 
 FORGED: dict[str, Callable[[Keys], str]] = {
@@ -272,9 +272,9 @@ def test_valid_token_is_accepted(keys: Keys) -> None:
         assert claims.scopes == {"credentials:read"}
         assert claims.credential_id == "not-there"
         assert len(claims.token_id) == 32
-    said = jwt.decode(signed, options={"verify_signature": False})
-    assert said["exp"] - said["iat"] <= 60
-    assert said["rid"] == "r"
+    decoded = jwt.decode(signed, options={"verify_signature": False})
+    assert decoded["exp"] - decoded["iat"] <= 60
+    assert decoded["rid"] == "r"
 
 
 @pytest.mark.parametrize("forged", [name for name in FORGED if name != "claims deep"])
@@ -351,20 +351,20 @@ async def test_token_is_valid_for_one_credential_once(apps: dict[str, FastAPI], 
     signer = access.signer(CALLER)
     broker = apps[AUDIENCE]
 
-    async def told(token: str, path: str = ROUTE) -> tuple[int, str]:
+    async def fetch(token: str, path: str = ROUTE) -> tuple[int, str]:
         answer = await ask(broker, "GET", path, [bearer(token)])
         assert ("www-authenticate" in answer.headers) is (answer.status == 401)
         return answer.status, answer.json()["code"]
 
     token = signer.token(AUDIENCE, "credentials:read", credential_id="not-there")
-    assert await told(token) == (404, "credential_not_found")
-    assert await told(token) == (401, "token_replayed")
+    assert await fetch(token) == (404, "credential_not_found")
+    assert await fetch(token) == (401, "token_replayed")
     other = signer.token(AUDIENCE, "credentials:read", credential_id="another")
-    assert await told(other) == (403, "wrong_credential")
-    assert await told(signer.token(AUDIENCE, "credentials:read")) == (403, "wrong_credential")
-    kept = await sql.fetch("SELECT caller, jti FROM credential_audit ORDER BY id")
-    assert {row["caller"] for row in kept} == {"service orchestrator"}
-    assert len({row["jti"] for row in kept}) == len(kept) == 3
+    assert await fetch(other) == (403, "wrong_credential")
+    assert await fetch(signer.token(AUDIENCE, "credentials:read")) == (403, "wrong_credential")
+    stored = await sql.fetch("SELECT caller, jti FROM credential_audit ORDER BY id")
+    assert {row["caller"] for row in stored} == {"service orchestrator"}
+    assert len({row["jti"] for row in stored}) == len(stored) == 3
 
 
 class Clock:
@@ -461,7 +461,7 @@ def _private(key: Any, password: bytes | None = None) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "content, mode, told",
+    "content, mode, explanation",
     [
         (None, 0, "cannot be read"),
         (b"", 0o400, "does not contain a private key in PEM format"),
@@ -488,7 +488,7 @@ def _private(key: Any, password: bytes | None = None) -> bytes:
     ],
 )
 def test_unusable_private_key_is_refused(
-    keys: Keys, tmp_path: Path, content: bytes | str | None, mode: int, told: str
+    keys: Keys, tmp_path: Path, content: bytes | str | None, mode: int, explanation: str
 ) -> None:
     """Without revealing anything of it."""
     file = tmp_path / f"{CALLER}.pem"
@@ -503,7 +503,7 @@ def test_unusable_private_key_is_refused(
     with pytest.raises(BadKey) as refused:
         Signer(CALLER, file)
 
-    assert str(refused.value) == told
+    assert str(refused.value) == explanation
 
 
 def test_key_pair_is_created_once(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`make check`: scans AAM's code by its own semgrep rules, after each has found what is planted.
 
-Semgrep lives in an environment of its own, named as the argument. It is told to ask nobody.
+Semgrep is installed in an environment of its own, named as the argument. It sends no metrics and
+looks for no newer version.
 """
 
 from __future__ import annotations
@@ -42,14 +43,14 @@ def findings(semgrep: str, root: Path) -> list[tuple[str, str, int]]:
     )
     if run.returncode:
         raise SystemExit(f"semgrep ended with {run.returncode}: {run.stderr or run.stdout}")
-    said = json.loads(run.stdout)
-    if said["errors"]:
-        raise SystemExit(f"semgrep could not read everything: {json.dumps(said['errors'])}")
-    if not said["paths"]["scanned"]:
+    report = json.loads(run.stdout)
+    if report["errors"]:
+        raise SystemExit(f"semgrep could not read everything: {json.dumps(report['errors'])}")
+    if not report["paths"]["scanned"]:
         raise SystemExit(f"semgrep found no file in {root}")
     return [
         (one["check_id"].rpartition(".")[2], one["path"], one["start"]["line"])
-        for one in said["results"]
+        for one in report["results"]
     ]
 
 

@@ -196,32 +196,32 @@ def with_references(pair: Json, seed: int) -> Json:
     home = chance.choice(["definitions", "$defs"])
 
     def hoist(schema: Any) -> Any:
-        made = walk(schema)
+        hoisted = walk(schema)
         for _ in range(chance.choice([0, 0, 1, 1, 2])):
             name = f"{chance.choice(_HOISTED)}{len(definitions)}"
-            definitions[name] = made
+            definitions[name] = hoisted
             pointer = name.replace("~", "~0").replace("/", "~1")
             escaped = quote(pointer, safe="~") if chance.random() < 0.5 else pointer
-            made = {
+            hoisted = {
                 "$ref": f"#/{home}/{escaped.replace('%', '%25') if escaped == pointer else escaped}"
             }
-        return made
+        return hoisted
 
     def walk(schema: Any) -> Any:
         if not isinstance(schema, dict):
             return schema
-        made = dict(schema)
+        copied = dict(schema)
         if isinstance(schema.get("properties"), dict):
-            made["properties"] = {name: hoist(one) for name, one in schema["properties"].items()}
+            copied["properties"] = {name: hoist(one) for name, one in schema["properties"].items()}
         if isinstance(schema.get("items"), dict):
-            made["items"] = hoist(schema["items"])
+            copied["items"] = hoist(schema["items"])
         for keyword in ("oneOf", "anyOf"):
             if keyword in schema:
-                made[keyword] = [hoist(one) for one in schema[keyword]]
-        return made
+                copied[keyword] = [hoist(one) for one in schema[keyword]]
+        return copied
 
-    made = deepcopy(pair)
-    made["stream"]["jsonSchema"] = walk(pair["stream"]["jsonSchema"])
+    copied = deepcopy(pair)
+    copied["stream"]["jsonSchema"] = walk(pair["stream"]["jsonSchema"])
     if definitions:
-        made["stream"]["jsonSchema"][home] = definitions
-    return made
+        copied["stream"]["jsonSchema"][home] = definitions
+    return copied

@@ -51,11 +51,11 @@ async def test_failing_item_does_not_affect_the_others(
     assert [outcome.result for outcome in outcomes] == [0, None, 1, None, 2, None, 3, None]
     assert isinstance(outcomes[3].error, NotFound)
     assert {line["event"] for line in lines} == {"number_not_halved"}
-    told = {line["id"]: line for line in lines}
-    assert told.keys() == {1, 3, 5, 7}
-    assert (told[3]["log_level"], told[3]["code"]) == ("warning", "not_found")
-    assert (told[5]["log_level"], told[5]["code"]) == ("error", "bug")
-    assert isinstance(told[5]["exc_info"], ZeroDivisionError)
+    by_id = {line["id"]: line for line in lines}
+    assert by_id.keys() == {1, 3, 5, 7}
+    assert (by_id[3]["log_level"], by_id[3]["code"]) == ("warning", "not_found")
+    assert (by_id[5]["log_level"], by_id[5]["code"]) == ("error", "bug")
+    assert isinstance(by_id[5]["exc_info"], ZeroDivisionError)
 
 
 async def test_concurrency_is_bounded() -> None:

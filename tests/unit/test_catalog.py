@@ -39,7 +39,7 @@ def problems(*pairs: Json, **limits: Any) -> list[tuple[str, str]]:
 
 def as_airbyte_keeps_it(pairs: list[Json]) -> list[Json]:
     """What `connections/get` answers after these streams were applied."""
-    kept = []
+    stored = []
     for pair in deepcopy(pairs):
         definition, config = pair["stream"], pair["config"]
         if config["selected"] is False:
@@ -50,8 +50,8 @@ def as_airbyte_keeps_it(pairs: list[Json]) -> list[Json]:
             schema["properties"] = {k: v for k, v in schema["properties"].items() if k in names}
         definition |= {"isFileBased": False}
         config |= {"suggested": False, "hashedFields": [], "mappers": [], "generationId": 7}
-        kept.append(pair)
-    return kept
+        stored.append(pair)
+    return stored
 
 
 # -- reading and writing
@@ -287,9 +287,9 @@ def test_order_does_not_change_the_fingerprint(pairs: list[Json], seed: int) -> 
 def test_read_back_catalog_has_the_same_fingerprint(pairs: list[Json], seed: int) -> None:
     """Although Airbyte cuts, fills in and drops."""
     sent = catalog.parse(document(*pairs, stream("not meant", selected=False)))
-    kept = shuffled({"streams": as_airbyte_keeps_it(pairs)}, seed)["streams"]
+    stored = shuffled({"streams": as_airbyte_keeps_it(pairs)}, seed)["streams"]
 
-    assert catalog.fingerprint_of(sent) == catalog.document_fingerprint(document(*kept))
+    assert catalog.fingerprint_of(sent) == catalog.document_fingerprint(document(*stored))
 
 
 EQUAL: list[tuple[Json, Json]] = [

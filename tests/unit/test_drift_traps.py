@@ -51,7 +51,7 @@ def applied(
 def test_harvest_inverted_meaning() -> None:
     """`deactivated` became `is_active`: no name, type or place says that true is false now.
 
-    It is told as lost and new, and followed only where somebody said that one became the other.
+    It is reported as removed and added, and is a rename only where a person said so.
     """
     before = stream(fields=KEYS | {"deactivated": TEXT}, **picked("id", "updated", "deactivated"))
     after = stream(fields=KEYS | {"is_active": TEXT})
@@ -220,8 +220,8 @@ def test_cdc_switched_off() -> None:
     pair, codes = applied(before, after)
     assert pair["config"]["selected"] is True
     assert codes == ["cursor_fallback"]
-    kept = healing.heal(catalog.parse(document(before)), document(after), [])
-    assert kept.catalog == document(before)
+    healed = healing.heal(catalog.parse(document(before)), document(after), [])
+    assert healed.catalog == document(before)
 
 
 def test_every_stream_is_gone() -> None:
@@ -291,10 +291,10 @@ def test_added_format_is_no_widening() -> None:
     [(change, verdict)] = healing.plan_changes(catalog.parse(document(before)), document(after))
     assert verdict.what == "clashing"
     assert verdict.loses == ("seen",)
-    kept = healing.heal(
+    healed = healing.heal(
         catalog.parse(document(before)), document(after), [Instruction(change, "keep")]
     )
-    assert kept.catalog == document(before)
+    assert healed.catalog == document(before)
 
 
 def test_narrowing_is_never_harmless() -> None:

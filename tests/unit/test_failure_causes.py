@@ -93,10 +93,10 @@ def test_only_listed_words_and_fields_are_repeated() -> None:
     assert "AAMCANARY" not in found.explanation
 
 
-@pytest.mark.parametrize("told", [17, ["invalid_grant"], {"message": "401"}, b"401", True, None])
-def test_message_of_another_type_is_ignored(told: object) -> None:
+@pytest.mark.parametrize("message", [17, ["invalid_grant"], {"message": "401"}, b"401", True, None])
+def test_message_of_another_type_is_ignored(message: object) -> None:
     """Airbyte's own type for it may change."""
-    assert find(told).cause is Cause.UNKNOWN
+    assert find(message).cause is Cause.UNKNOWN
 
 
 def test_unknown_failure_type_and_cancelled_run() -> None:

@@ -82,11 +82,11 @@ def test_only_decided_changes_are_applied(
     else:
         assert left == open_
     concerned = {decision.change.stream for decision in chosen}
-    kept = {s.id: s.raw for s in catalog.parse(result.catalog).streams}
+    streams = {s.id: s.raw for s in catalog.parse(result.catalog).streams}
     for stream_ in catalog.parse(document(*before)).streams:
-        assert stream_.id in kept, "no stream drops out of the document"
+        assert stream_.id in streams, "no stream drops out of the document"
         if stream_.id not in concerned:
-            assert kept[stream_.id] == stream_.raw
+            assert streams[stream_.id] == stream_.raw
 
 
 @given(histories(), st.data())
@@ -132,8 +132,10 @@ def test_selected_fields_never_grow_automatically(
         needed = {path[0] for path in (stream_.cursor, *stream_.primary_key) if path}
         assert more <= needed
         assert stream_.config.selected_names() is not None, "a list is never switched off"
-        told = [e for e in result.effects if e.code == "field_selected" and e.stream == stream_.id]
-        assert len(told) == len(more)
+        effects = [
+            e for e in result.effects if e.code == "field_selected" and e.stream == stream_.id
+        ]
+        assert len(effects) == len(more)
 
 
 @given(histories(), st.integers(0, 99))

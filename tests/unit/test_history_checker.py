@@ -71,7 +71,7 @@ def test_clean_history_has_no_anomaly() -> None:
     ],
 )
 def test_each_anomaly_is_found(planted: History, name: str) -> None:
-    assert name in {told.partition(":")[0] for told in anomalies(planted)}
+    assert name in {anomaly.partition(":")[0] for anomaly in anomalies(planted)}
 
 
 @given(st.lists(st.sampled_from(["done", "refused", "lost", "unheard"]), max_size=30))

@@ -21,26 +21,26 @@ def is_safe(message: str) -> bool:
 
 
 def messages(before: Json, after: Json, **choice: object) -> list[str]:
-    """All that is said about a change of a source, a heal of it, and a rollback."""
+    """Every message about a change of a source, its heal, and a rollback."""
     head, offered = catalog.parse(document(before)), document(after)
     planned = healing.plan_changes(head, offered)
-    said = [word for _, verdict in planned for word in (verdict.reason, *verdict.resets)]
-    said += [word for _, verdict in planned for word in verdict.loses]
-    said += [problem.message for problem in healing.incompatibilities(head, offered)]
+    texts = [word for _, verdict in planned for word in (verdict.reason, *verdict.resets)]
+    texts += [word for _, verdict in planned for word in verdict.loses]
+    texts += [problem.message for problem in healing.incompatibilities(head, offered)]
     exclusions = Exclusions(("*secret*",))
     actions: tuple[Action, ...] = ("apply", "exclude")
     for action in actions:
         decisions = [Instruction(change, action) for change, _ in planned]
         try:
-            said += [e.message for e in healing.heal(head, offered, decisions).effects]
-            said += [
+            texts += [e.message for e in healing.heal(head, offered, decisions).effects]
+            texts += [
                 e.message
                 for e in healing.heal(head, offered, decisions, exclusions=exclusions).effects
             ]
         except InvalidCatalog as error:
-            said += [str(error), *(problem.message for problem in error.problems)]
+            texts += [str(error), *(problem.message for problem in error.problems)]
     merged = catalog.merge(head, offered, every_stream=True, exclusions=exclusions)
-    return [*said, *(note.message for note in merged.notes)]
+    return [*texts, *(note.message for note in merged.notes)]
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -70,9 +70,9 @@ def test_every_message_is_one_safe_line(name: str) -> None:
         (stream(), stream(offer={"defaultCursorField": [name, name]})),
     ]
     for before, after in pairs:
-        said = messages(before, after)
-        assert said
-        assert [message for message in said if not is_safe(message)] == []
+        texts = messages(before, after)
+        assert texts
+        assert [message for message in texts if not is_safe(message)] == []
     for wrong in ({name: 1}, {"syncMode": name}, {"destinationSyncMode": name}):
         with pytest.raises(InvalidCatalog) as refused:
             catalog.validate(catalog.parse(document(stream(name, **wrong))))
@@ -108,9 +108,9 @@ def test_unnamed_cursor_is_not_shown() -> None:
     own: Json = {"sourceDefinedCursor": True, "defaultCursorField": []}
     none: Json = {"sourceDefinedCursor": False, "defaultCursorField": []}
     before, after = stream(offer=own, cursorField=[]), stream(offer=none, cursorField=[])
-    said = messages(before, after)
-    assert [message for message in said if "''" in message] == []
-    assert any("no longer defines a cursor of 'orders'" in message for message in said)
+    texts = messages(before, after)
+    assert [message for message in texts if "''" in message] == []
+    assert any("no longer defines a cursor of 'orders'" in message for message in texts)
     head = catalog.parse(document(before))
     [gone] = [
         p for p in healing.incompatibilities(head, document(after)) if p.code == "cursor_gone"

@@ -136,25 +136,25 @@ TOTAL = sum(len(step.gold) for step in STEPS)
 @pytest.mark.parametrize("sequence", [decisions.dropped, decisions.others_words])
 def test_unrelated_decisions_change_no_suggestion(sequence: decisions.Decisions) -> None:
     """A field that was dropped before, and other fields' rejections."""
-    assert decisions.after(STEPS, sequence) == renames.told(STEPS)
+    assert decisions.after(STEPS, sequence) == renames.assess(STEPS)
 
 
 def test_rejected_wrong_suggestions_are_not_repeated() -> None:
     """The suggestions in their place are right more often."""
-    plain, told = renames.told(STEPS), decisions.after(STEPS, decisions.mistaken)
-    assert renames.best_f1(told, TOTAL) > renames.best_f1(plain, TOTAL)
-    assert len(told) < len(plain)
+    plain, after_mistakes = renames.assess(STEPS), decisions.after(STEPS, decisions.mistaken)
+    assert renames.best_f1(after_mistakes, TOTAL) > renames.best_f1(plain, TOTAL)
+    assert len(after_mistakes) < len(plain)
 
 
 def test_rejections_of_another_connection_keep_the_order() -> None:
     """Each suggestion was rejected there: the confidence stays calibrated."""
-    told = decisions.after(STEPS, decisions.elsewhere)
-    assert renames.best_f1(told, TOTAL) > 0.8
-    assert renames.ece(told) <= 0.15
+    suggestions = decisions.after(STEPS, decisions.elsewhere)
+    assert renames.best_f1(suggestions, TOTAL) > 0.8
+    assert renames.ece(suggestions) <= 0.15
 
 
 def test_history_of_true_decisions_improves_suggestions() -> None:
     """The steps of each application in order, each decided before the next."""
-    told = decisions.history(STEPS)
-    assert renames.best_f1(told, TOTAL) >= renames.best_f1(renames.told(STEPS), TOTAL)
-    assert renames.ece(told) <= 0.15
+    suggestions = decisions.history(STEPS)
+    assert renames.best_f1(suggestions, TOTAL) >= renames.best_f1(renames.assess(STEPS), TOTAL)
+    assert renames.ece(suggestions) <= 0.15

@@ -212,10 +212,12 @@ def test_unrelated_note_is_ignored() -> None:
 
 def test_equal_description_is_evidence() -> None:
     """If no other field has it."""
-    told = TEXT | {"description": "What the customer wrote to us, in their own words."}
-    suggestion = became([element("comment", told)], [element("body", told), element("x")])
+    described = TEXT | {"description": "What the customer wrote to us, in their own words."}
+    suggestion = became([element("comment", described)], [element("body", described), element("x")])
     assert suggestion.suggestions[0].became == ("body",)
-    twice = became([element("comment", told)], [element("body", told), element("x", told)])
+    twice = became(
+        [element("comment", described)], [element("body", described), element("x", described)]
+    )
     assert "description" not in kinds_of(twice.suggestions[0])
 
 
@@ -319,8 +321,8 @@ def _hints(gone: list[str]) -> st.SearchStrategy[dict[str, str]]:
 def test_every_answer_is_complete(question: Question) -> None:
     """Each removed field has one suggestion or none, each added one is used at most once."""
     answer = suggest(question)
-    told = [s.removed for s in answer.suggestions]
-    assert sorted([*told, *answer.unmatched]) == sorted(e.path for e in question.removed)
+    removed = [s.removed for s in answer.suggestions]
+    assert sorted([*removed, *answer.unmatched]) == sorted(e.path for e in question.removed)
     used = [s.became for s in answer.suggestions]
     assert len(set(used)) == len(used)
     assert set(used) <= {e.path for e in question.added}
@@ -512,17 +514,19 @@ STEPS = renames.steps()
 def test_declared_renames_are_found_better_than_by_name_similarity() -> None:
     """By F1, and by recall at every confidence, with no lower precision."""
     total = sum(len(step.gold) for step in STEPS)
-    ours, plain = renames.told(STEPS), renames.told(STEPS, renames.plainly)
+    ours, plain = renames.assess(STEPS), renames.assess(STEPS, renames.plainly)
     assert renames.best_f1(ours, total) > renames.best_f1(plain, total)
     for at_least in (0.3, 0.5, 0.6, 0.7, 0.8):
-        mine, theirs = (renames.score(told, total, at_least) for told in (ours, plain))
+        mine, theirs = (
+            renames.score(suggestions, total, at_least) for suggestions in (ours, plain)
+        )
         assert mine.f1 > theirs.f1
         assert mine.precision >= theirs.precision
 
 
 def test_confidence_is_calibrated() -> None:
     """On average within 15 points, by tenths of confidence."""
-    assert renames.ece(renames.told(STEPS)) <= 0.15
+    assert renames.ece(renames.assess(STEPS)) <= 0.15
 
 
 def test_recorded_data_has_no_evidence_but_names() -> None:

@@ -320,8 +320,8 @@ def test_judged_change_round_trips_as_json(history: tuple[list[Json], list[Json]
     head = catalog.parse(document(*before))
     synced = head.by_id()
     for change, verdict in healing.plan_changes(head, document(*after)):
-        kept = orjson.loads(msgspec.json.encode(drift.written(change, verdict)))
-        assert set(kept) == set(Change.__struct_fields__) | set(Verdict.__struct_fields__)
-        assert msgspec.convert(kept, Verdict) == verdict
-        read = msgspec.convert(kept, Change)
+        decoded = orjson.loads(msgspec.json.encode(drift.written(change, verdict)))
+        assert set(decoded) == set(Change.__struct_fields__) | set(Verdict.__struct_fields__)
+        assert msgspec.convert(decoded, Verdict) == verdict
+        read = msgspec.convert(decoded, Change)
         assert drift.severity(read, synced.get(change.stream)) == verdict

@@ -28,10 +28,10 @@ GAIN = Verdict(Severity.HARMLESS, "field", "added", True, "It is new.")
 BOTH = [(GONE, LOSS), (NEW, GAIN)]
 
 
-def suggested(**told: Any) -> Asked:
+def suggested(**fields: Any) -> Asked:
     """The rag_engine's word that the one became the other."""
     word: dict[str, Any] = {"became": ("amount",), "confidence": 0.95, "more_than_names": True}
-    return Asked({identity(GONE): Suggestion(**(word | told))})
+    return Asked({identity(GONE): Suggestion(**(word | fields))})
 
 
 def renaming(**more: Any) -> Policy:
@@ -66,7 +66,7 @@ def test_removal_and_addition_are_weighed_together(
 
 
 @pytest.mark.parametrize(
-    "told, reason",
+    "suggestion, reason",
     [
         ({}, None),
         ({"confidence": 0.5}, None),
@@ -77,9 +77,9 @@ def test_removal_and_addition_are_weighed_together(
         ({"alternatives": ({"became": ["sum"], "confidence": 0.8},)}, "Another candidate"),
     ],
 )
-def test_weak_suggestion_is_not_taken_by_an_approval(told: Any, reason: str | None) -> None:
+def test_weak_suggestion_is_not_taken_by_an_approval(suggestion: Any, reason: str | None) -> None:
     """It is unlikely, its types clash, or there is a rival; the policy does not take it either."""
-    gone, _ = weigh(BOTH, suggested(**told), renaming(rename_min_confidence=0), frozenset())
+    gone, _ = weigh(BOTH, suggested(**suggestion), renaming(rename_min_confidence=0), frozenset())
     assert gone.suggestion is not None
     assert gone.suggestion.taken_by_approve is (reason is None)
     assert (reason or "") in (gone.suggestion.not_taken_because or "")
@@ -195,9 +195,9 @@ def test_update_of_only_nulls_restores_the_default() -> None:
 
 def test_planned_changes_round_trip() -> None:
     """Also with a suggestion and a decision; a change found again is the same one."""
-    made = Decision(action="apply", by="Ada", at="2026-11-24T09:30:00Z", became=("amount",))  # type: ignore[arg-type]
+    decision = Decision(action="apply", by="Ada", at="2026-11-24T09:30:00Z", became=("amount",))  # type: ignore[arg-type]
     planned = weigh(BOTH, suggested(), Policy(PolicyOverrides()), frozenset())
-    decided = [item.decided(made) for item in planned]
+    decided = [item.decided(decision) for item in planned]
     read = planned_changes.read(planned_changes.write(decided))
     assert planned_changes.write(read) == planned_changes.write(decided)
     assert [item.identity for item in read] == [identity(GONE), identity(NEW)]

@@ -293,7 +293,7 @@ class ScriptedBackend(Offers):
     def create_actor(self, definition: Definition, name: str, config: Json) -> Json:
         """Add a source or destination."""
         actor_id = str(uuid4())
-        self._held(definition.kind)[actor_id] = made = reads.actor(
+        self._held(definition.kind)[actor_id] = created = reads.actor(
             definition,
             actor_id=actor_id,
             workspace_id=WORKSPACE_ID,
@@ -302,7 +302,7 @@ class ScriptedBackend(Offers):
             created_at=epoch_now(),
             release=self.release,
         )
-        return made
+        return created
 
     def update_actor(self, kind: Kind, actor: Json, name: str, config: Json) -> Json:  # noqa: ARG002
         """Change the name and the whole configuration."""
@@ -451,7 +451,7 @@ class ScriptedBackend(Offers):
     ) -> Json:
         """Connect a source to a destination."""
         connection_id = str(uuid4())
-        self.connections[connection_id] = made = reads.connection(
+        self.connections[connection_id] = created = reads.connection(
             connection_id=connection_id,
             source_id=source["sourceId"],
             destination_id=destination["destinationId"],
@@ -461,7 +461,7 @@ class ScriptedBackend(Offers):
             created_at=epoch_now(),
             release=self.release,
         )
-        return made
+        return created
 
     async def update_connection(
         self, connection: Json, settings: Json, sync_catalog: Json | None

@@ -354,21 +354,21 @@ class AirbyteServer(ScriptedBackend):
             "exp": int(exp),
             "jti": str(uuid4()),
         }
-        said = b".".join(_base64url(orjson.dumps(part)) for part in ({"alg": "HS256"}, claims))
-        signature = _base64url(self._mac(said)).decode()
+        signed = b".".join(_base64url(orjson.dumps(part)) for part in ({"alg": "HS256"}, claims))
+        signature = _base64url(self._mac(signed)).decode()
         leaks.know("Airbyte's bearer token", signature)
-        return f"{said.decode()}.{signature}"
+        return f"{signed.decode()}.{signature}"
 
-    def _mac(self, said: bytes) -> bytes:
-        return hmac.new(self._token_key, said, hashlib.sha256).digest()
+    def _mac(self, content: bytes) -> bytes:
+        return hmac.new(self._token_key, content, hashlib.sha256).digest()
 
     def _is_valid(self, token: str) -> bool:
-        said, _, signature = token.rpartition(".")
-        if not hmac.compare_digest(signature.encode(), _base64url(self._mac(said.encode()))):
+        signed, _, signature = token.rpartition(".")
+        if not hmac.compare_digest(signature.encode(), _base64url(self._mac(signed.encode()))):
             return False
-        claims = said.partition(".")[2]
-        told = orjson.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
-        return bool(told["exp"] > time.time())
+        claims = signed.partition(".")[2]
+        payload = orjson.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))
+        return bool(payload["exp"] > time.time())
 
 
 _ANY = "*"
@@ -377,7 +377,7 @@ _ANONYMOUS = frozenset({"health", "instance_configuration", _TOKEN})
 
 
 def _parsed(content: bytes) -> Any:
-    """Return the JSON of a request, or its bytes where it is none."""
+    """Return the JSON of a request, or its bytes if it is not JSON."""
     if not content:
         return None
     try:

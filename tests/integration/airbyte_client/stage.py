@@ -43,7 +43,7 @@ def source_of(airbyte: AirbyteServer, name: str = "Salesforce") -> UUID:
 
 async def connection_of(airbyte: AirbyteServer, client: AirbyteClient) -> UUID:
     """A connection of two streams that is there already."""
-    made = await client.create_connection(
+    connection = await client.create_connection(
         NewConnection(
             name="prod",
             source_id=source_of(airbyte),
@@ -51,7 +51,7 @@ async def connection_of(airbyte: AirbyteServer, client: AirbyteClient) -> UUID:
             sync_catalog=selected("Account", "Contact"),
         )
     )
-    return made.connection_id
+    return connection.connection_id
 
 
 def selected(*names: str) -> bytes:

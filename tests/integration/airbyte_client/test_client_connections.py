@@ -53,7 +53,7 @@ async def test_create_connection_sends_the_settings_aam_needs(
 ) -> None:
     """Active, with schema changes ignored by Airbyte, and with the discovery it came from."""
     catalog_id = uuid4()
-    made = await client.create_connection(
+    connection = await client.create_connection(
         NewConnection(
             name="prod",
             source_id=source_of(airbyte),
@@ -72,11 +72,15 @@ async def test_create_connection_sends_the_settings_aam_needs(
     assert body["sourceCatalogId"] == str(catalog_id)
     assert body["prefix"] == "sf_"
     assert "namespaceFormat" not in body
-    assert (made.status, made.source_catalog_id, made.schedule_type) == ("active", catalog_id, kind)
-    assert await client.get_connection(made.connection_id) == made
+    assert (connection.status, connection.source_catalog_id, connection.schedule_type) == (
+        "active",
+        catalog_id,
+        kind,
+    )
+    assert await client.get_connection(connection.connection_id) == connection
     (listed,) = await client.list_connections(WORKSPACE)
-    assert (listed.connection_id, listed.name) == (made.connection_id, "prod")
-    assert (listed.source_id, listed.status) == (made.source_id, "active")
+    assert (listed.connection_id, listed.name) == (connection.connection_id, "prod")
+    assert (listed.source_id, listed.status) == (connection.source_id, "active")
 
 
 async def test_update_connection_replaces_the_catalog(
@@ -108,8 +112,8 @@ async def test_update_connection_replaces_the_catalog(
     assert body["syncCatalog"]["streams"] == mixed["streams"][:2]
     assert (healed.status, healed.breaking_change) == ("active", False)
     assert healed.source_catalog_id == catalog_id
-    kept = json.loads(healed.sync_catalog)["streams"]
-    assert [pair["stream"]["name"] for pair in kept] == ["Account", "Lead"]
+    streams = json.loads(healed.sync_catalog)["streams"]
+    assert [pair["stream"]["name"] for pair in streams] == ["Account", "Lead"]
 
     await client.update_connection(connection_id, selected("Account"))
     assert set(airbyte.called("connections/update")[1]) == {"connectionId", "syncCatalog"}
@@ -144,8 +148,8 @@ async def test_unselected_streams_do_not_count_towards_the_limit(
 
     await client.update_connection(connection_id, body)
 
-    kept = airbyte.connections[str(connection_id)]["syncCatalog"]["streams"]
-    assert [pair["stream"]["name"] for pair in kept] == ["Account"]
+    stored = airbyte.connections[str(connection_id)]["syncCatalog"]["streams"]
+    assert [pair["stream"]["name"] for pair in stored] == ["Account"]
 
 
 @pytest.mark.parametrize(
@@ -202,8 +206,8 @@ async def test_answer_about_another_job_is_rejected(
     before = await client.trigger_sync(connection_id)
     airbyte.finish_job(before.id)
     running = await client.trigger_sync(connection_id)
-    kept = job_info(airbyte, airbyte.jobs[before.id])
-    airbyte.answer("jobs/get_without_logs", kept, times=None)
+    job = job_info(airbyte, airbyte.jobs[before.id])
+    airbyte.answer("jobs/get_without_logs", job, times=None)
 
     with pytest.raises(UpstreamUnknown, match="another object"):
         await client.get_job(running.id)

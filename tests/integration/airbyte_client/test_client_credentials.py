@@ -120,9 +120,9 @@ async def test_basic_credentials_are_sent_with_every_call(
     await client.list_sources(WORKSPACE)
 
     if airbyte.auth == "basic":
-        said = base64.b64encode(f"{airbyte.username}:{airbyte.password}".encode()).decode()
+        encoded = base64.b64encode(f"{airbyte.username}:{airbyte.password}".encode()).decode()
         assert {request.headers["Authorization"] for request in airbyte.requests} == {
-            f"Basic {said}"
+            f"Basic {encoded}"
         }
     else:
         assert "Authorization" not in airbyte.requests[0].headers
@@ -137,12 +137,12 @@ async def test_destinations_and_definitions(airbyte: AirbyteServer, client: Airb
         "database": "warehouse",
         "schema": "public",
     }
-    made = await client.create_destination(
+    created = await client.create_destination(
         WORKSPACE, configuration, name="Warehouse", destination_definition_id=UUID(POSTGRES)
     )
 
-    assert await client.get_destination(made.destination_id) == made
-    modes = await client.destination_sync_modes(made.destination_id)
+    assert await client.get_destination(created.destination_id) == created
+    modes = await client.destination_sync_modes(created.destination_id)
     assert modes == {"append", "overwrite", "append_dedup"}
     sources = await client.source_definitions(WORKSPACE)
     assert UUID(SALESFORCE) in {definition.definition_id for definition in sources}

@@ -40,17 +40,17 @@ pytestmark = pytest.mark.exact
 async def test_create_get_list_and_delete_sources(
     airbyte: AirbyteServer, client: AirbyteClient
 ) -> None:
-    made = await create(client)
+    created = await create(client)
 
-    assert airbyte.sources[str(made.source_id)]["connectionConfiguration"] == CONFIGURATION
-    assert await client.get_source(made.source_id) == made
-    assert await client.list_sources(WORKSPACE) == [made]
+    assert airbyte.sources[str(created.source_id)]["connectionConfiguration"] == CONFIGURATION
+    assert await client.get_source(created.source_id) == created
+    assert await client.list_sources(WORKSPACE) == [created]
 
-    await client.delete_source(made.source_id)
-    await client.delete_source(made.source_id)
+    await client.delete_source(created.source_id)
+    await client.delete_source(created.source_id)
     assert airbyte.sources == {}
     with pytest.raises(UpstreamMissing):
-        await client.get_source(made.source_id)
+        await client.get_source(created.source_id)
 
 
 async def test_refused_configuration_is_not_quoted(
@@ -88,7 +88,7 @@ async def test_all_pages_are_listed(airbyte: AirbyteServer, count: int) -> None:
 async def test_deleting_an_unknown_source_succeeds(
     airbyte: AirbyteServer, client: AirbyteClient, status: int
 ) -> None:
-    """Some versions answer 403 or 500 for an unknown id; the list tells."""
+    """Some versions answer 403 or 500 for an unknown id; the list is decisive."""
     airbyte.fault("sources/delete", status, times=None)
     airbyte.fault("connections/delete", status, times=None)
     there = source_of(airbyte)
@@ -146,8 +146,8 @@ async def test_update_source(airbyte: AirbyteServer, client: AirbyteClient) -> N
     masked = {**read.connection_configuration, "client_id": "other"}
     assert await client.check_source_update(source_id, masked, name="x")
     await client.update_source(source_id, masked, name="y")
-    kept = airbyte.sources[str(source_id)]["connectionConfiguration"]
-    assert kept == {"client_id": "other", "client_secret": "new", "refresh_token": "renewed"}
+    stored = airbyte.sources[str(source_id)]["connectionConfiguration"]
+    assert stored == {"client_id": "other", "client_secret": "new", "refresh_token": "renewed"}
 
     airbyte.fail_check("AAMCANARY-message", times=1)
     with pytest.raises(CheckFailed) as caught:

@@ -51,8 +51,8 @@ class Api:
         assert answer.status_code == expect, f"{path}: {answer.status_code} {answer.text[:500]}"
         return self._judged("post", path, answer)
 
-    async def look(self, path: str) -> Any:
-        """A GET's JSON."""
+    async def get(self, path: str) -> Any:
+        """Return the JSON that a GET is answered with."""
         return self._judged("get", path, await self.http.get(f"/api/v1/{path}"))
 
     def _judged(self, method: str, path: str, answer: httpx.Response) -> Any:
@@ -68,18 +68,18 @@ class Api:
 
     async def source(self, config: Json | None = None, *, name: str = "records") -> Json:
         """A new source of the records connector (or of the script in its place)."""
-        told: Json = await self.ask(
+        created: Json = await self.ask(
             "sources/create",
             workspaceId=str(WORKSPACE_ID),
             sourceDefinitionId=str(RECORDS.definition_id),
             name=name,
             connectionConfiguration=config or {"count": 5},
         )
-        return told
+        return created
 
     async def connection(self, source: Json, streams: list[Json], **more: Any) -> Json:
         """An active connection from a source to the warehouse."""
-        told: Json = await self.ask(
+        created: Json = await self.ask(
             "connections/create",
             sourceId=source["sourceId"],
             destinationId=str(DESTINATION_ID),
@@ -87,7 +87,7 @@ class Api:
             syncCatalog={"streams": streams},
             **more,
         )
-        return told
+        return created
 
     async def synced(self, connection: Json) -> Json:
         """The job of a sync, when it has ended."""
@@ -123,8 +123,8 @@ def scripted(directory: Path, script: str) -> Path:
     store = Store(directory)
     executable = store.executable(RECORDS)
     executable.parent.mkdir(parents=True, exist_ok=True)
-    told = textwrap.dedent(script)
-    executable.write_text(f"#!{sys.executable}\n{PREAMBLE}\n{told}")
+    program = textwrap.dedent(script)
+    executable.write_text(f"#!{sys.executable}\n{PREAMBLE}\n{program}")
     executable.chmod(0o755)
     (store.home(RECORDS) / "complete").write_bytes(
         (REQUIREMENTS / f"{RECORDS.name}.txt").read_bytes()

@@ -63,13 +63,13 @@ async def classic(tmp_path: Path, warehouse_url: str) -> AsyncIterator[Api]:
 
 async def test_instance_shows_version_and_workspace(api: Api) -> None:
     """Without a token, and it says that it is the local one."""
-    assert await api.look("health") == {"available": True}
-    told = await api.look("instance_configuration")
+    assert await api.get("health") == {"available": True}
+    answer = await api.get("instance_configuration")
 
-    assert told["version"] == api.plane.settings.flavour.release.version
-    assert told["defaultWorkspaceId"] == HERE
-    assert told["auth"] == {"mode": "simple"}
-    assert "local" in told["defaultOrganizationEmail"]
+    assert answer["version"] == api.plane.settings.flavour.release.version
+    assert answer["defaultWorkspaceId"] == HERE
+    assert answer["auth"] == {"mode": "simple"}
+    assert "local" in answer["defaultOrganizationEmail"]
     await api.ask("workspaces/get", workspaceId=HERE)
 
 
@@ -77,18 +77,18 @@ async def test_unknown_endpoint_is_404_and_unimplemented_is_501(
     modern: Api, tmp_path: Path, warehouse_url: str
 ) -> None:
     await modern.ask("workspaces/list", expect=404)
-    told = await modern.ask("web_backend/connections/get", expect=501)
-    assert "web_backend/connections/get" in told["detail"]
+    answer = await modern.ask("web_backend/connections/get", expect=501)
+    assert "web_backend/connections/get" in answer["detail"]
 
     async with serving(
         settings_of(tmp_path / "classic", warehouse_url, Flavour.SYNCHRONOUS, None)
     ) as classic:
-        told = await classic.ask("commands/run/discover", expect=404, id="x")
-        assert told["_links"]["self"] == {
+        answer = await classic.ask("commands/run/discover", expect=404, id="x")
+        assert answer["_links"]["self"] == {
             "href": "/api/v1/commands/run/discover",
             "templated": False,
         }
-        (error,) = told["_embedded"]["errors"]
+        (error,) = answer["_embedded"]["errors"]
         assert error == {"message": "Page Not Found", "_links": {}, "_embedded": {}}
         assert len((await classic.ask("workspaces/list"))["workspaces"]) == 1
 
@@ -107,22 +107,22 @@ async def test_definitions_and_specifications(api: Api) -> None:
         "airbyte/source-hardcoded-records",
     }
     definition = str(RECORDS.definition_id)
-    told = await api.ask("source_definitions/get", sourceDefinitionId=definition)
-    assert told["dockerImageTag"] == RECORDS.version
-    told = await api.ask(
+    answer = await api.ask("source_definitions/get", sourceDefinitionId=definition)
+    assert answer["dockerImageTag"] == RECORDS.version
+    answer = await api.ask(
         "source_definition_specifications/get", sourceDefinitionId=definition, workspaceId=HERE
     )
-    assert "count" in told["connectionSpecification"]["properties"]
+    assert "count" in answer["connectionSpecification"]["properties"]
 
     listed = await api.ask("destination_definitions/list")
     (mine,) = listed["destinationDefinitions"]
     assert mine["destinationDefinitionId"] == str(DESTINATION_DEFINITION_ID)
-    told = await api.ask(
+    answer = await api.ask(
         "destination_definition_specifications/get",
         destinationDefinitionId=str(DESTINATION_DEFINITION_ID),
         workspaceId=HERE,
     )
-    assert "append_dedup" in told["supportedDestinationSyncModes"]
+    assert "append_dedup" in answer["supportedDestinationSyncModes"]
 
 
 async def test_create_check_and_delete_a_source(api: Api) -> None:
@@ -132,15 +132,15 @@ async def test_create_check_and_delete_a_source(api: Api) -> None:
     assert source["sourceName"] == "Hardcoded Records"
     assert (await api.ask("sources/get", sourceId=source_id)) == source
 
-    told = await api.ask("sources/check_connection", sourceId=source_id)
-    assert (told["status"], told["jobInfo"]["succeeded"]) == ("succeeded", True)
+    answer = await api.ask("sources/check_connection", sourceId=source_id)
+    assert (answer["status"], answer["jobInfo"]["succeeded"]) == ("succeeded", True)
 
-    told = await api.ask("sources/partial_update", sourceId=source_id, name="renamed")
-    assert (told["name"], told["connectionConfiguration"]) == ("renamed", {"count": 5})
-    told = await api.ask(
+    answer = await api.ask("sources/partial_update", sourceId=source_id, name="renamed")
+    assert (answer["name"], answer["connectionConfiguration"]) == ("renamed", {"count": 5})
+    answer = await api.ask(
         "sources/update", sourceId=source_id, name="again", connectionConfiguration={"count": 6}
     )
-    assert told["connectionConfiguration"] == {"count": 6}
+    assert answer["connectionConfiguration"] == {"count": 6}
 
     connection = await api.connection(source, [stream("products", {"make": TEXT})])
     await api.ask("sources/delete", sourceId=source_id, expect=204)
@@ -151,11 +151,11 @@ async def test_create_check_and_delete_a_source(api: Api) -> None:
 async def test_discovery_is_cached_unless_disabled(api: Api) -> None:
     """Equal catalogs have one id; the cache does not expire."""
     source = await api.source()
-    asked = {"sourceId": source["sourceId"]}
-    assert await api.ask("sources/most_recent_source_actor_catalog", **asked) == {}
+    body = {"sourceId": source["sourceId"]}
+    assert await api.ask("sources/most_recent_source_actor_catalog", **body) == {}
 
-    first = await api.ask("sources/discover_schema", **asked, disable_cache=True)
-    cached = await api.ask("sources/discover_schema", **asked)
+    first = await api.ask("sources/discover_schema", **body, disable_cache=True)
+    cached = await api.ask("sources/discover_schema", **body)
     other = await api.ask(
         "sources/discover_schema",
         sourceId=(await api.source(name="other"))["sourceId"],
@@ -174,7 +174,7 @@ async def test_discovery_is_cached_unless_disabled(api: Api) -> None:
     config = first["catalog"]["streams"][0]["config"]
     assert (config["syncMode"], config["destinationSyncMode"]) == ("full_refresh", "overwrite")
     assert config["selected"] is False
-    raw = await api.ask("sources/most_recent_source_actor_catalog", **asked)
+    raw = await api.ask("sources/most_recent_source_actor_catalog", **body)
     assert "json_schema" in raw["catalog"]["streams"][0]
 
 
@@ -193,17 +193,17 @@ async def test_commands_run_once_per_id(modern: Api) -> None:
     """A repeated id is the same run; an unknown one is forbidden."""
     source = await modern.source()
     for _ in range(2):
-        told = await modern.ask("commands/run/discover", id="mine", actor_id=source["sourceId"])
-        assert told == {"id": "mine"}
+        answer = await modern.ask("commands/run/discover", id="mine", actor_id=source["sourceId"])
+        assert answer == {"id": "mine"}
     early = await modern.ask("commands/output/discover", id="mine")
     assert early["status"] == "failed"
     assert "still running" in early["failureReason"]["externalMessage"]
     await _completed(modern, "mine")
-    told = await modern.ask("commands/output/discover", id="mine")
-    assert told["status"] == "succeeded"
-    assert len(told["catalog"]["streams"]) == 3
+    answer = await modern.ask("commands/output/discover", id="mine")
+    assert answer["status"] == "succeeded"
+    assert len(answer["catalog"]["streams"]) == 3
     direct = await modern.ask("sources/discover_schema", sourceId=source["sourceId"])
-    assert told["catalogId"] == direct["catalogId"]
+    assert answer["catalogId"] == direct["catalogId"]
 
     await modern.ask("commands/run/check", id="try", actor_id=source["sourceId"])
     await _completed(modern, "try")
@@ -223,8 +223,8 @@ async def test_commands_run_once_per_id(modern: Api) -> None:
 
 async def _completed(api: Api, command: str) -> None:
     async with asyncio.timeout(60):
-        while (told := await api.ask("commands/status", id=command))["status"] != "completed":
-            assert told["status"] in ("pending", "running")
+        while (answer := await api.ask("commands/status", id=command))["status"] != "completed":
+            assert answer["status"] in ("pending", "running")
             await asyncio.sleep(0.05)
 
 
@@ -255,20 +255,22 @@ async def test_classic_release_lists_all_at_once(classic: Api) -> None:
 
 async def test_create_check_and_delete_destinations(api: Api, warehouse_url: str) -> None:
     """The warehouse of the start can be tried; others can be made and deleted."""
-    told = await api.ask("destinations/check_connection", destinationId=str(DESTINATION_ID))
-    assert told["status"] == "succeeded"
-    made = await api.ask(
+    answer = await api.ask("destinations/check_connection", destinationId=str(DESTINATION_ID))
+    assert answer["status"] == "succeeded"
+    created = await api.ask(
         "destinations/create",
         workspaceId=HERE,
         destinationDefinitionId=str(DESTINATION_DEFINITION_ID),
         name="nowhere",
         connectionConfiguration={"url": "postgresql://nobody:hush@127.0.0.1:1/none"},
     )
-    told = await api.ask("destinations/check_connection", destinationId=made["destinationId"])
-    assert told["status"] == "failed"
-    assert "hush" not in str(told)
-    assert "hush" not in str(await api.ask("destinations/get", destinationId=made["destinationId"]))
-    await api.ask("destinations/delete", destinationId=made["destinationId"], expect=204)
+    answer = await api.ask("destinations/check_connection", destinationId=created["destinationId"])
+    assert answer["status"] == "failed"
+    assert "hush" not in str(answer)
+    assert "hush" not in str(
+        await api.ask("destinations/get", destinationId=created["destinationId"])
+    )
+    await api.ask("destinations/delete", destinationId=created["destinationId"], expect=204)
 
 
 async def test_connection_keeps_selected_streams_and_fields(api: Api) -> None:
@@ -278,18 +280,20 @@ async def test_connection_keeps_selected_streams_and_fields(api: Api) -> None:
     dropped = stream("customers", {"id": TEXT})
     dropped["config"]["selected"] = False
 
-    made = await api.connection(source, [kept, dropped], nonBreakingChangesPreference="ignore")
-    (pair,) = made["syncCatalog"]["streams"]
+    connection = await api.connection(
+        source, [kept, dropped], nonBreakingChangesPreference="ignore"
+    )
+    (pair,) = connection["syncCatalog"]["streams"]
     assert list(pair["stream"]["jsonSchema"]["properties"]) == ["id", "make"]
     assert pair["config"]["selectedFields"] == [{"fieldPath": ["id"]}, {"fieldPath": ["make"]}]
     assert (pair["config"]["selected"], pair["config"]["suggested"]) == (True, False)
-    assert (made["breakingChange"], made["scheduleType"]) == (False, "manual")
+    assert (connection["breakingChange"], connection["scheduleType"]) == (False, "manual")
 
-    connection_id = made["connectionId"]
-    assert await api.ask("connections/get", connectionId=connection_id) == made
-    told = await api.ask("connections/update", connectionId=connection_id, status="inactive")
-    assert told["syncCatalog"] == made["syncCatalog"]
-    assert told["status"] == "inactive"
+    connection_id = connection["connectionId"]
+    assert await api.ask("connections/get", connectionId=connection_id) == connection
+    answer = await api.ask("connections/update", connectionId=connection_id, status="inactive")
+    assert answer["syncCatalog"] == connection["syncCatalog"]
+    assert answer["status"] == "inactive"
     listed = await api.ask("connections/list", workspaceId=HERE)
     assert [each["connectionId"] for each in listed["connections"]] == [connection_id]
     items = await api.ask("web_backend/connections/list", workspaceId=HERE)
@@ -305,7 +309,7 @@ async def test_invalid_catalogs_are_refused(classic: Api) -> None:
     """Each with the status Airbyte gives it; nothing is changed."""
     source = await classic.source()
     one = stream("products", {"id": TEXT})
-    made = await classic.connection(source, [one])
+    connection = await classic.connection(source, [one])
     upsert = ("incremental", "append_dedup")
     refused = {
         "duplicate": (500, [one, one]),
@@ -340,23 +344,25 @@ async def test_invalid_catalogs_are_refused(classic: Api) -> None:
     refused["nested selection"] = (500, [nested])
 
     for status, streams in refused.values():
-        told = await classic.ask(
+        answer = await classic.ask(
             "connections/update",
-            connectionId=made["connectionId"],
+            connectionId=connection["connectionId"],
             syncCatalog={"streams": streams},
             expect=status,
         )
-        assert told["message"]
-    assert await classic.ask("connections/get", connectionId=made["connectionId"]) == made
+        assert answer["message"]
+    assert (
+        await classic.ask("connections/get", connectionId=connection["connectionId"]) == connection
+    )
 
 
 async def test_body_over_ten_mebibytes_is_413(modern: Api) -> None:
     big = stream("s", {"id": {"type": "string", "description": "x" * (10 * 1024 * 1024)}})
-    told = await modern.ask(
+    answer = await modern.ask(
         "connections/update", connectionId=str(NOWHERE), syncCatalog={"streams": [big]}, expect=413
     )
-    assert told["message"] == "Request Entity Too Large"
-    assert "10485760" in told["_embedded"]["errors"][0]["message"]
+    assert answer["message"] == "Request Entity Too Large"
+    assert "10485760" in answer["_embedded"]["errors"][0]["message"]
 
 
 async def test_errors_of_both_releases(tmp_path: Path, warehouse_url: str) -> None:
@@ -398,20 +404,20 @@ async def test_sync_writes_rows_and_counts_them(api: Api, warehouse_url: str) ->
     found = await api.ask("sources/discover_schema", sourceId=source["sourceId"])
     for each in found["catalog"]["streams"]:
         each["config"]["selected"] = each["stream"]["name"] == "products"
-    made = await api.connection(
+    connection = await api.connection(
         source,
         found["catalog"]["streams"],
         sourceCatalogId=found["catalogId"],
         prefix=f"{api.plane.settings.flavour}_",
     )
-    asked: Json = {"connectionIds": [made["connectionId"]]}
-    (status,) = await api.ask("connections/status", **asked)
+    body: Json = {"connectionIds": [connection["connectionId"]]}
+    (status,) = await api.ask("connections/status", **body)
     assert status.get("connectionSyncStatus", "pending") == "pending"
 
-    job = await api.ask("connections/sync", connectionId=made["connectionId"])
-    again = await api.ask("connections/sync", connectionId=made["connectionId"], expect=409)
-    assert again["message"] == f"A sync is already running for: {made['connectionId']}"
-    (status,) = await api.ask("connections/status", **asked)
+    job = await api.ask("connections/sync", connectionId=connection["connectionId"])
+    again = await api.ask("connections/sync", connectionId=connection["connectionId"], expect=409)
+    assert again["message"] == f"A sync is already running for: {connection['connectionId']}"
+    (status,) = await api.ask("connections/status", **body)
     assert status.get("isRunning") or status["activeJob"]["id"] == job["job"]["id"]
     job = await api.ended(job["job"]["id"])
 
@@ -419,15 +425,15 @@ async def test_sync_writes_rows_and_counts_them(api: Api, warehouse_url: str) ->
     (attempt,) = job["attempts"]
     assert attempt["attempt"]["recordsSynced"] == 2500
     assert attempt["attempt"]["bytesSynced"] > 100_000
-    (status,) = await api.ask("connections/status", **asked)
+    (status,) = await api.ask("connections/status", **body)
     assert status["lastSuccessfulSync"]
     light = await api.ask("jobs/get_light", id=job["job"]["id"])
     assert light["job"] == job["job"]
     await api.ask("jobs/get_without_logs", id=job["job"]["id"])
-    listed = await api.ask("jobs/list", configTypes=["sync"], configId=made["connectionId"])
+    listed = await api.ask("jobs/list", configTypes=["sync"], configId=connection["connectionId"])
     assert listed["totalJobCount"] == 1
-    told = await api.ask("state/get", connectionId=made["connectionId"])
-    assert told["stateType"] == "not_set"
+    answer = await api.ask("state/get", connectionId=connection["connectionId"])
+    assert answer["stateType"] == "not_set"
     await api.ask("jobs/cancel", id=job["job"]["id"], expect=500)
 
     db = await asyncpg.connect(warehouse_url)
@@ -443,22 +449,22 @@ async def test_sync_writes_rows_and_counts_them(api: Api, warehouse_url: str) ->
 async def test_inactive_connection_cannot_be_synced(api: Api) -> None:
     """Airbyte's answer is an uncaught 500."""
     source = await api.source()
-    made = await api.connection(source, [stream("products", {"make": TEXT})])
-    await api.ask("connections/update", connectionId=made["connectionId"], status="inactive")
-    await api.ask("connections/sync", connectionId=made["connectionId"], expect=500)
+    connection = await api.connection(source, [stream("products", {"make": TEXT})])
+    await api.ask("connections/update", connectionId=connection["connectionId"], status="inactive")
+    await api.ask("connections/sync", connectionId=connection["connectionId"], expect=500)
 
 
 async def test_sync_can_be_cancelled(api: Api) -> None:
     """The job and its attempt end as cancelled, and another sync may start."""
     source = await api.source({"count": 1_000_000})
-    made = await api.connection(source, [stream("products", {"make": TEXT})])
-    job = await api.ask("connections/sync", connectionId=made["connectionId"])
+    connection = await api.connection(source, [stream("products", {"make": TEXT})])
+    job = await api.ask("connections/sync", connectionId=connection["connectionId"])
     cancelled = await api.ask("jobs/cancel", id=job["job"]["id"])
     assert cancelled["job"]["status"] == "cancelled"
     (attempt,) = cancelled["attempts"]
     (reason,) = attempt["attempt"]["failureSummary"]["failures"]
     assert reason["failureType"] == "manual_cancellation"
-    job = await api.ask("connections/sync", connectionId=made["connectionId"])
+    job = await api.ask("connections/sync", connectionId=connection["connectionId"])
     await api.ask("jobs/cancel", id=job["job"]["id"])
 
 
@@ -466,19 +472,19 @@ async def test_basic_schedule_is_followed(modern: Api) -> None:
     """The first sync comes by itself; the next one not before its time."""
     source = await modern.source({"count": 1})
     hourly = {"basicSchedule": {"timeUnit": "hours", "units": 1}}
-    made = await modern.connection(
+    connection = await modern.connection(
         source, [stream("products", {"make": TEXT})], scheduleType="basic", scheduleData=hourly
     )
-    asked: Json = {"configTypes": ["sync"], "configId": made["connectionId"]}
+    body: Json = {"configTypes": ["sync"], "configId": connection["connectionId"]}
     async with asyncio.timeout(30):
         while True:
-            told = await modern.ask("jobs/list", **asked)
-            if told["jobs"]:
+            answer = await modern.ask("jobs/list", **body)
+            if answer["jobs"]:
                 break
             await asyncio.sleep(0.2)
-    await modern.ended(told["jobs"][0]["job"]["id"])
+    await modern.ended(answer["jobs"][0]["job"]["id"])
     await asyncio.sleep(2.5)
-    assert (await modern.ask("jobs/list", **asked))["totalJobCount"] == 1
+    assert (await modern.ask("jobs/list", **body))["totalJobCount"] == 1
 
 
 async def test_path_outside_the_api_is_404(modern: Api) -> None:

@@ -82,8 +82,8 @@ async def test_long_line_is_one_message(with_script: Scripted) -> None:
     """
     async with with_script(script) as api:
         source = await api.source()
-        told = await api.ask("sources/discover_schema", sourceId=source["sourceId"])
-        assert len(told["catalog"]["streams"][0]["stream"]["jsonSchema"]["description"]) == 24e6
+        answer = await api.ask("sources/discover_schema", sourceId=source["sourceId"])
+        assert len(answer["catalog"]["streams"][0]["stream"]["jsonSchema"]["description"]) == 24e6
 
 
 async def test_output_that_is_no_message_is_skipped(with_script: Scripted) -> None:
@@ -95,8 +95,8 @@ async def test_output_that_is_no_message_is_skipped(with_script: Scripted) -> No
     """
     async with with_script(script) as api:
         source = await api.source()
-        told = await api.ask("sources/discover_schema", sourceId=source["sourceId"])
-        assert told["jobInfo"]["succeeded"] is True
+        answer = await api.ask("sources/discover_schema", sourceId=source["sourceId"])
+        assert answer["jobInfo"]["succeeded"] is True
 
 
 async def test_messages_take_precedence_over_the_exit_code(with_script: Scripted) -> None:
@@ -116,14 +116,14 @@ async def test_messages_take_precedence_over_the_exit_code(with_script: Scripted
             source = await api.source({"mode": mode, "token": "canary-4711"})
             return await api.ask("sources/check_connection", sourceId=source["sourceId"])
 
-        told = await check("verdict")
-        assert (told["status"], told["message"]) == ("failed", "no entry")
-        assert told["jobInfo"]["succeeded"] is True
-        told = await check("silent")
-        assert "status" not in told
-        assert "exit code 3" in told["jobInfo"]["failureReason"]["externalMessage"]
-        told = await check("error")
-        reason = told["jobInfo"]["failureReason"]
+        answer = await check("verdict")
+        assert (answer["status"], answer["message"]) == ("failed", "no entry")
+        assert answer["jobInfo"]["succeeded"] is True
+        answer = await check("silent")
+        assert "status" not in answer
+        assert "exit code 3" in answer["jobInfo"]["failureReason"]["externalMessage"]
+        answer = await check("error")
+        reason = answer["jobInfo"]["failureReason"]
         assert (reason["failureType"], reason["retryable"]) == ("transient_error", True)
         assert reason["externalMessage"] == "cannot reach it with **********"
 
@@ -141,8 +141,8 @@ async def test_silent_and_slow_connectors_time_out(
     async with with_script(script, discover=Limits(idle=idle, total=total)) as api:
         pid_file = api.plane.settings.state_dir / "pid"
         source = await api.source({"pid": str(pid_file)})
-        told = await api.ask("sources/discover_schema", sourceId=source["sourceId"])
-        assert words in told["jobInfo"]["failureReason"]["externalMessage"]
+        answer = await api.ask("sources/discover_schema", sourceId=source["sourceId"])
+        assert words in answer["jobInfo"]["failureReason"]["externalMessage"]
         assert not _lives(int(pid_file.read_text()))
 
 
@@ -158,8 +158,8 @@ async def test_secrets_reach_the_connector_in_memory_only(with_script: Scripted)
     async with with_script(script, connector_env=extra) as api:
         source = await api.source({"token": "canary-4711"})
         assert source["connectionConfiguration"] == {"token": "**********"}
-        told = await api.ask("sources/check_connection", sourceId=source["sourceId"])
-        seen = orjson.loads(told["message"])
+        answer = await api.ask("sources/check_connection", sourceId=source["sourceId"])
+        seen = orjson.loads(answer["message"])
         assert seen["token"] == "canary-4711"
         assert "canary-4711" not in str([seen["argv"], seen["env"]])
         assert seen["env"]["EXTRA"] == "given"
@@ -188,15 +188,15 @@ async def test_renewed_configuration_is_stored_and_not_logged(
     """
     async with with_script(script) as api:
         source = await api.source({"token": "canary"})
-        asked = {"sourceId": source["sourceId"]}
-        told = await api.ask("sources/check_connection", **asked)
-        assert told["jobInfo"]["connectorConfigurationUpdated"] is True
-        told = await api.ask("sources/discover_schema", **asked)
-        assert told["jobInfo"]["connectorConfigurationUpdated"] is True
-        made = await api.connection(source, [stream("rotated", {"id": TEXT})])
-        await api.synced(made)
+        body = {"sourceId": source["sourceId"]}
+        answer = await api.ask("sources/check_connection", **body)
+        assert answer["jobInfo"]["connectorConfigurationUpdated"] is True
+        answer = await api.ask("sources/discover_schema", **body)
+        assert answer["jobInfo"]["connectorConfigurationUpdated"] is True
+        connection = await api.connection(source, [stream("rotated", {"id": TEXT})])
+        await api.synced(connection)
         masked = {"token": "**********", "other": 1}
-        await api.ask("sources/update", **asked, name="x", connectionConfiguration=masked)
+        await api.ask("sources/update", **body, name="x", connectionConfiguration=masked)
         row = api.plane.metadata.one("SELECT config FROM actors WHERE id = ?", source["sourceId"])
         assert row is not None
         assert row["config"] == {"token": "canary+check+discover+read", "other": 1}
@@ -217,13 +217,13 @@ async def test_update_is_checked_before_it_is_stored(with_script: Scripted) -> N
         source = await api.source({"token": "works"})
 
         async def check(**configuration: Any) -> tuple[str, bool]:
-            told = await api.ask(
+            answer = await api.ask(
                 "sources/check_connection_for_update",
                 sourceId=source["sourceId"],
                 name="x",
                 connectionConfiguration=configuration,
             )
-            return told["status"], told["jobInfo"]["connectorConfigurationUpdated"]
+            return answer["status"], answer["jobInfo"]["connectorConfigurationUpdated"]
 
         def stored() -> Any:
             row = api.plane.metadata.one(
@@ -261,8 +261,8 @@ async def test_failed_sync_publishes_no_partial_data(with_script: Scripted, db: 
     ]
     async with with_script(script) as api:
         source = await api.source({"mode": "break"})
-        made = await api.connection(source, streams)
-        job = await api.synced(made)
+        connection = await api.connection(source, streams)
+        job = await api.synced(connection)
 
         assert job["job"]["status"] == "failed"
         summary = job["attempts"][0]["attempt"]["failureSummary"]
@@ -270,8 +270,8 @@ async def test_failed_sync_publishes_no_partial_data(with_script: Scripted, db: 
         assert job["attempts"][0]["attempt"]["recordsSynced"] == 3
         assert await db.fetchval("SELECT to_regclass('half_full')") is None
         assert await db.fetchval("SELECT count(*) FROM half_inc") == 3
-        told = await api.ask("state/get", connectionId=made["connectionId"])
-        assert [each["streamState"] for each in told["streamState"]] == [{"at": 2}]
+        answer = await api.ask("state/get", connectionId=connection["connectionId"])
+        assert [each["streamState"] for each in answer["streamState"]] == [{"at": 2}]
 
         await api.ask(
             "sources/update",
@@ -279,18 +279,18 @@ async def test_failed_sync_publishes_no_partial_data(with_script: Scripted, db: 
             name="x",
             connectionConfiguration={"mode": "work"},
         )
-        assert (await api.synced(made))["job"]["status"] == "succeeded"
+        assert (await api.synced(connection))["job"]["status"] == "succeeded"
         assert await db.fetchval("SELECT count(*) FROM half_full") == 6
         assert await db.fetchval("SELECT count(*) FROM half_inc") == 6
-        told = await api.ask("state/get", connectionId=made["connectionId"])
-        assert [each["streamState"] for each in told["streamState"]] == [{"at": 5}]
+        answer = await api.ask("state/get", connectionId=connection["connectionId"])
+        assert [each["streamState"] for each in answer["streamState"]] == [{"at": 5}]
         await api.ask(
             "sources/update",
             sourceId=source["sourceId"],
             name="x",
             connectionConfiguration={"mode": "break"},
         )
-        await api.synced(made)
+        await api.synced(connection)
         assert await db.fetchval("SELECT count(*) FROM half_full") == 6
 
 
@@ -300,10 +300,10 @@ async def test_transient_failures_are_tried_three_times(with_script: Scripted) -
     fail("come back later", failure_type="transient_error")
     """
     async with with_script(script) as api:
-        made = await api.connection(await api.source(), [stream("never", {"id": TEXT})])
-        job = await api.synced(made)
+        connection = await api.connection(await api.source(), [stream("never", {"id": TEXT})])
+        job = await api.synced(connection)
         assert [each["attempt"]["status"] for each in job["attempts"]] == ["failed"] * 3
-        (status,) = await api.ask("connections/status", connectionIds=[made["connectionId"]])
+        (status,) = await api.ask("connections/status", connectionIds=[connection["connectionId"]])
         assert status["connectionSyncStatus"] == "incomplete"
         assert status["failureReason"]["externalMessage"] == "come back later"
 
@@ -321,16 +321,18 @@ async def test_every_kind_of_state_is_preserved(with_script: Scripted) -> None:
     """
     async with with_script(script) as api:
         streams = [stream("kinds", {"seen": TEXT}, modes=("incremental", "append"))]
-        for kind, told, sent in (
+        for kind, member, sent in (
             ("global", "globalState", {"lsn": 7}),
             ("legacy", "state", {"at": 2}),
         ):
-            made = await api.connection(await api.source({"kind": kind}), streams, prefix=kind)
-            await api.synced(made)
-            await api.synced(made)
-            state = await api.ask("state/get", connectionId=made["connectionId"])
+            connection = await api.connection(
+                await api.source({"kind": kind}), streams, prefix=kind
+            )
+            await api.synced(connection)
+            await api.synced(connection)
+            state = await api.ask("state/get", connectionId=connection["connectionId"])
             assert state["stateType"] == kind
-            assert state[told].get("shared_state", state[told]) == sent
+            assert state[member].get("shared_state", state[member]) == sent
             db = await asyncpg.connect(api.plane.settings.warehouse_url.get_secret_value())  # type: ignore[union-attr]
             rows = await db.fetch(f"SELECT seen FROM {kind}kinds ORDER BY _airbyte_extracted_at")  # noqa: S608 - ours
             await db.close()
@@ -349,14 +351,14 @@ async def test_changed_mode_or_deselection_clears_the_streams_state(
     append = ("incremental", "append")
     async with with_script(script) as api:
         streams = [stream(name, {"id": TEXT}, modes=append) for name in ("one", "two", "three")]
-        made = await api.connection(await api.source(), streams)
-        await api.synced(made)
-        asked = {"connectionId": made["connectionId"]}
-        assert len((await api.ask("state/get", **asked))["streamState"]) == 3
+        connection = await api.connection(await api.source(), streams)
+        await api.synced(connection)
+        body = {"connectionId": connection["connectionId"]}
+        assert len((await api.ask("state/get", **body))["streamState"]) == 3
         full = stream("one", {"id": TEXT}, modes=("full_refresh", "append"))
         for selected in ([full, streams[1]], [full, *streams[1:]]):
-            await api.ask("connections/update", **asked, syncCatalog={"streams": selected})
-            (left,) = (await api.ask("state/get", **asked))["streamState"]
+            await api.ask("connections/update", **body, syncCatalog={"streams": selected})
+            (left,) = (await api.ask("state/get", **body))["streamState"]
             assert left["streamDescriptor"] == {"name": "two"}
 
 
@@ -373,14 +375,14 @@ async def test_paused_connection_continues_from_its_state(with_script: Scripted,
     minutely = {"basicSchedule": {"timeUnit": "minutes", "units": 1}}
     async with with_script(script) as api:
         before = stream("orders", fields, modes=append, cursor="at")
-        made = await api.connection(await api.source(), [before], prefix="paused_")
-        await api.synced(made)
-        asked = {"connectionId": made["connectionId"]}
-        state = await api.ask("state/get", **asked)
+        connection = await api.connection(await api.source(), [before], prefix="paused_")
+        await api.synced(connection)
+        body = {"connectionId": connection["connectionId"]}
+        state = await api.ask("state/get", **body)
 
         await api.ask(
             "connections/update",
-            **asked,
+            **body,
             status="inactive",
             breakingChange=True,
             scheduleType="basic",
@@ -388,15 +390,15 @@ async def test_paused_connection_continues_from_its_state(with_script: Scripted,
         )
         api.plane.metadata.write("UPDATE jobs SET created_at = created_at - 3600")
         await asyncio.sleep(SCHEDULE_SECONDS + 0.5)
-        await api.ask("connections/sync", **asked, expect=500)
-        (status,) = await api.ask("connections/status", connectionIds=[made["connectionId"]])
+        await api.ask("connections/sync", **body, expect=500)
+        (status,) = await api.ask("connections/status", connectionIds=[connection["connectionId"]])
         assert status["connectionSyncStatus"] == "failed"
-        assert (await api.ask("state/get", **asked)) == state
+        assert (await api.ask("state/get", **body)) == state
 
         grown = stream("orders", {**fields, "name": TEXT}, modes=append, cursor="at")
         healed = await api.ask(
             "connections/update",
-            **asked,
+            **body,
             syncCatalog={"streams": [grown]},
             sourceCatalogId=str(NOWHERE),
             status="active",
@@ -405,11 +407,11 @@ async def test_paused_connection_continues_from_its_state(with_script: Scripted,
         )
         assert (healed["status"], healed["breakingChange"]) == ("active", False)
         assert healed["sourceCatalogId"] == str(NOWHERE)
-        assert (await api.ask("state/get", **asked)) == state
-        assert (await api.synced(made))["job"]["status"] == "succeeded"
+        assert (await api.ask("state/get", **body)) == state
+        assert (await api.synced(connection))["job"]["status"] == "succeeded"
 
         kinds = ["sync", "reset_connection", "refresh", "clear"]
-        jobs = await api.ask("jobs/list", configTypes=kinds, configId=made["connectionId"])
+        jobs = await api.ask("jobs/list", configTypes=kinds, configId=connection["connectionId"])
         assert [job["job"]["configType"] for job in jobs["jobs"]] == ["sync", "sync"]
     rows = await db.fetch("SELECT at, was, name FROM paused_orders ORDER BY at")
     assert [tuple(row) for row in rows] == [(1, 0, None), (2, 1, "n")]
@@ -424,13 +426,15 @@ async def test_restart_keeps_everything(with_script: Scripted) -> None:
     async with with_script(script) as api:
         source = await api.source({"token": "canary"})
         found = await api.ask("sources/discover_schema", sourceId=source["sourceId"])
-        made = await api.connection(source, [stream("s", {"id": TEXT})])
-        job = await api.synced(made)
+        connection = await api.connection(source, [stream("s", {"id": TEXT})])
+        job = await api.synced(connection)
         with pytest.raises(InUse):
             Metadata(api.plane.settings.state_dir)
     async with with_script(script) as api:
         assert await api.ask("sources/get", sourceId=source["sourceId"]) == source
-        assert await api.ask("connections/get", connectionId=made["connectionId"]) == made
+        assert (
+            await api.ask("connections/get", connectionId=connection["connectionId"]) == connection
+        )
         assert await api.ask("jobs/get", id=job["job"]["id"]) == job
         again = await api.ask("sources/discover_schema", sourceId=source["sourceId"])
         assert again["catalogId"] == found["catalogId"]
@@ -470,8 +474,8 @@ async def test_kill_9_leaves_no_connector_and_no_open_job(
                 name="many",
                 connectionConfiguration={"count": 10_000_000},
             )
-            made = await Api.connection(api, source, [stream("products", {"make": TEXT})])  # type: ignore[arg-type]
-            job = await api.ask("connections/sync", connectionId=made["connectionId"])
+            connection = await Api.connection(api, source, [stream("products", {"make": TEXT})])  # type: ignore[arg-type]
+            job = await api.ask("connections/sync", connectionId=connection["connectionId"])
             connectors = await asyncio.to_thread(_children, server.pid)
             os.kill(server.pid, signal.SIGKILL)
             server.wait(10)
@@ -482,9 +486,9 @@ async def test_kill_9_leaves_no_connector_and_no_open_job(
 
             server = start()
             await _answers(http)
-            told = await api.ask("jobs/get", id=job["job"]["id"])
-            assert told["job"]["status"] == "failed"
-            (attempt,) = told["attempts"]
+            answer = await api.ask("jobs/get", id=job["job"]["id"])
+            assert answer["job"]["status"] == "failed"
+            (attempt,) = answer["attempts"]
             (reason,) = attempt["attempt"]["failureSummary"]["failures"]
             assert reason["externalMessage"] == "The server restarted."
         finally:
@@ -518,11 +522,11 @@ def _children(pid: int) -> list[int]:
     """The connector processes of a server, once they are at work."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        asked = ["/bin/ps", "-o", "pid=", "--ppid", str(pid)]
-        told = subprocess.run(asked, capture_output=True, text=True, check=False)
-        if told.stdout.split():
+        command = ["/bin/ps", "-o", "pid=", "--ppid", str(pid)]
+        listing = subprocess.run(command, capture_output=True, text=True, check=False)
+        if listing.stdout.split():
             time.sleep(2)
-            return [int(each) for each in told.stdout.split()]
+            return [int(each) for each in listing.stdout.split()]
         time.sleep(0.05)
     raise AssertionError("no connector was started")
 
@@ -548,8 +552,8 @@ async def test_without_anonymous_memory_a_private_file_is_used(
     """
     async with with_script(script) as api:
         source = await api.source({"token": "canary"})
-        told = await api.ask("sources/check_connection", sourceId=source["sourceId"])
-        path, mode = orjson.loads(told["message"])
+        answer = await api.ask("sources/check_connection", sourceId=source["sourceId"])
+        path, mode = orjson.loads(answer["message"])
         assert path.startswith(str(api.plane.settings.state_dir))
         assert mode == "0o600"
         assert stat.S_IMODE((api.plane.settings.state_dir / "run").stat().st_mode) == 0o700

@@ -62,12 +62,12 @@ async def test_each_job_names_its_log(tmp_path: Path, warehouse_url: str, flavou
         by_id = {"sourceId": source["sourceId"]}
         checked = await api.ask("sources/check_connection", **by_id)
         discovered = await api.ask("sources/discover_schema", **by_id)
-        made = await api.connection(source, [stream("s", {"id": TEXT})])
-        job = await api.synced(made)
+        connection = await api.connection(source, [stream("s", {"id": TEXT})])
+        job = await api.synced(connection)
         without = await api.ask("jobs/get_without_logs", id=job["job"]["id"])
 
     (attempt,) = job["attempts"]
-    told = {
+    logs_by_job = {
         checked["jobInfo"]["id"]: checked["jobInfo"]["logs"],
         discovered["jobInfo"]["id"]: discovered["jobInfo"]["logs"],
         f"{job['job']['id']}": attempt["logs"],
@@ -77,7 +77,7 @@ async def test_each_job_names_its_log(tmp_path: Path, warehouse_url: str, flavou
         "discover": ["no such org", "Traceback: *****"],
         "read": ["the API answered 500"],
     }
-    for (name, logs), words in zip(told.items(), wanted.values(), strict=True):
+    for (name, logs), words in zip(logs_by_job.items(), wanted.values(), strict=True):
         file = tmp_path / "jobs" / f"{name}.log"
         assert logs["logLines"][0] == f"The whole log is in {file}."
         text = file.read_text()
@@ -101,8 +101,8 @@ async def test_command_output_names_the_log(tmp_path: Path, warehouse_url: str) 
         for kind in ("check", "discover"):
             await api.ask(f"commands/run/{kind}", id=f"../{kind}", actor_id=source["sourceId"])
             await api.plane._commands[f"../{kind}"]
-            told = await api.ask(f"commands/output/{kind}", id=f"../{kind}")
-            first, *lines = told["logs"]["logLines"]
+            answer = await api.ask(f"commands/output/{kind}", id=f"../{kind}")
+            first, *lines = answer["logs"]["logLines"]
             assert first.startswith(f"The whole log is in {tmp_path / 'jobs'}/")
             assert ".." not in first
             assert f"trying {MASK}" in "\n".join(lines)
@@ -120,8 +120,8 @@ async def test_renewed_secret_is_masked(tmp_path: Path, warehouse_url: str) -> N
     settings = settings_of(tmp_path, warehouse_url, script, Flavour.COMMANDS)
     async with serving(settings) as api:
         source = await api.source({"token": SECRET})
-        told = await api.ask("sources/check_connection", sourceId=source["sourceId"])
-    lines = told["jobInfo"]["logs"]["logLines"]
+        answer = await api.ask("sources/check_connection", sourceId=source["sourceId"])
+    lines = answer["jobInfo"]["logs"]["logLines"]
     assert f"{MASK} and {MASK}" in "\n".join(lines)
 
 
@@ -194,7 +194,7 @@ def test_secrets_are_masked_in_every_form(written: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "text",
     [
         "invalid_grant: expired access/refresh token",
         "HTTP Status Code: 403. Error: REQUEST_LIMIT_EXCEEDED",
@@ -203,9 +203,9 @@ def test_secrets_are_masked_in_every_form(written: str) -> None:
         "https://login.salesforce.com/services/oauth2/token",
     ],
 )
-def test_useful_text_is_not_masked(said: str) -> None:
+def test_useful_text_is_not_masked(text: str) -> None:
     """Reasons, statuses, names and addresses."""
-    assert Masks(["the-secret"]).clean(said) == said
+    assert Masks(["the-secret"]).clean(text) == text
 
 
 def test_multi_line_key_is_masked_line_by_line(tmp_path: Path) -> None:

@@ -192,12 +192,12 @@ async def test_foreign_origin_is_refused_even_with_the_token(
 
 
 async def test_preflight_grants_nothing(target: Target) -> None:
-    asked: dict[str, Any] = {
+    headers: dict[str, Any] = {
         "Access_Control_Request_Method": "POST",
         "Access_Control_Request_Headers": "*",
     }
     for origin, status in (("http://localhost:3000", 403), (f"http://{target.host}", 405)):
-        answer = await ask(target, method="OPTIONS", body=b"", Origin=origin, **asked)
+        answer = await ask(target, method="OPTIONS", body=b"", Origin=origin, **headers)
         assert answer.status_code == status
         assert not [name for name in answer.headers if name.startswith("access-control")]
 

@@ -82,7 +82,7 @@ def org(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
 
 
 @pytest.mark.parametrize(
-    "words, said",
+    "words, line",
     [
         (
             "add-field Account Region__c --type string --value EMEA --value APAC",
@@ -106,15 +106,15 @@ def org(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Started]:
         ("expire-sessions", "0 sessions are closed."),
     ],
 )
-def test_each_command_prints_the_change(org: Started, words: str, said: str) -> None:
+def test_each_command_prints_the_change(org: Started, words: str, line: str) -> None:
     """In one line."""
     done = org.run(*words.split())
 
-    assert (done.exit_code, done.stdout, done.stderr) == (0, f"{said}\n", "")
+    assert (done.exit_code, done.stdout, done.stderr) == (0, f"{line}\n", "")
 
 
 @pytest.mark.parametrize(
-    "first, said, then, said_then",
+    "first, first_line, second, second_line",
     [
         (
             "hide-object Campaign",
@@ -131,10 +131,10 @@ def test_each_command_prints_the_change(org: Started, words: str, said: str) -> 
     ],
 )
 def test_every_change_can_be_reverted(
-    org: Started, first: str, said: str, then: str, said_then: str
+    org: Started, first: str, first_line: str, second: str, second_line: str
 ) -> None:
     """Each way in one line."""
-    for words, line in ((first, said), (then, said_then)):
+    for words, line in ((first, first_line), (second, second_line)):
         done = org.run(*words.split())
         assert (done.exit_code, done.stdout, done.stderr) == (0, f"{line}\n", "")
 
@@ -155,18 +155,18 @@ def test_status_and_settings_show_the_state(org: Started) -> None:
 
 
 @pytest.mark.parametrize(
-    "words, said",
+    "words, line",
     [
         ("drop-field Account Id", "Id is a system field: no object can be without it.\n"),
         ("drop-field Nothing__c X__c", "The org has no object Nothing__c.\n"),
     ],
 )
-def test_refusal_is_one_line_and_exit_code_1(org: Started, words: str, said: str) -> None:
+def test_refusal_is_one_line_and_exit_code_1(org: Started, words: str, line: str) -> None:
     """On standard error."""
     done = org.run(*words.split())
 
     assert done.exit_code == 1
-    assert done.stderr == said
+    assert done.stderr == line
 
 
 def test_invalid_option_is_explained(org: Started) -> None:
@@ -178,18 +178,20 @@ def test_invalid_option_is_explained(org: Started) -> None:
 
 
 @pytest.mark.parametrize(
-    "setting, said",
+    "setting, explanation",
     [
         ({"SAMPLE_ORG_PORT": "secret-looking"}, "SAMPLE_ORG_PORT: Input should be a valid integer"),
         ({"SAMPLE_ORG_OBJECTS": "-1"}, "SAMPLE_ORG_OBJECTS: Input should be greater than or equal"),
     ],
 )
-def test_invalid_setting_is_named_without_its_value(setting: dict[str, str], said: str) -> None:
+def test_invalid_setting_is_named_without_its_value(
+    setting: dict[str, str], explanation: str
+) -> None:
     """In one line, before anything starts."""
     done = serve_in_vain(os.environ | setting)
 
     assert done.returncode == 1
-    assert done.stderr.startswith(said)
+    assert done.stderr.startswith(explanation)
     assert "secret-looking" not in done.stderr
 
 

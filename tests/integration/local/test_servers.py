@@ -48,8 +48,8 @@ async def test_warehouse_has_its_own_login(postgres: servers.Postgres) -> None:
     """It owns the warehouse, may write there, and can enter no other database."""
     assert await _ask(postgres.warehouse_url, "SELECT current_user") == "aam_warehouse"
     rights = "rolsuper OR rolcreatedb OR rolcreaterole OR rolbypassrls"
-    asked = f"SELECT {rights} FROM pg_roles WHERE rolname = current_user"  # noqa: S608
-    assert await _ask(postgres.warehouse_url, asked) is False
+    query = f"SELECT {rights} FROM pg_roles WHERE rolname = current_user"  # noqa: S608
+    assert await _ask(postgres.warehouse_url, query) is False
     await _ask(postgres.warehouse_url, "CREATE TABLE of_the_login AS SELECT 1")
     await _ask(postgres.warehouse_url, "CREATE SCHEMA of_the_login CREATE TABLE one (n int)")
     await _ask(postgres.warehouse_url, "DROP SCHEMA of_the_login CASCADE")

@@ -79,12 +79,12 @@ async def test_local_receiver_must_be_allowed(receiver: Receiver, host: str) -> 
 
 async def test_name_is_resolved_once(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     """The checked address is the one that is called."""
-    asked: list[str] = []
+    lookups: list[str] = []
 
     async def resolve(
         _self: ThreadedResolver, host: str, port: int = 0, family: int = 0
     ) -> list[ResolveResult]:
-        asked.append(host)
+        lookups.append(host)
         return [
             ResolveResult(
                 hostname=host, host="127.0.0.1", port=port, family=family, proto=0, flags=0
@@ -100,6 +100,6 @@ async def test_name_is_resolved_once(receiver: Receiver, monkeypatch: pytest.Mon
         await sender.aclose()
 
     assert outcomes == ["address_refused", None]
-    assert asked == ["hooks.example.com"] * 2
+    assert lookups == ["hooks.example.com"] * 2
     assert len(receiver.got) == 1
     assert receiver.got[0][1]["host"].startswith("hooks.example.com")

@@ -92,7 +92,7 @@ async def test_retries_back_off_until_the_message_is_given_up(
 
 
 @pytest.mark.parametrize(
-    "asked, least, most",
+    "retry_after, least, most",
     [
         ("3600", 3590, 3960),
         ("999999999999999999999", 4, 5.5),
@@ -108,13 +108,13 @@ async def test_receiver_can_delay_the_retry(
     sql: Sql,
     replica: Replica,
     receiver: Receiver,
-    asked: str,
+    retry_after: str,
     least: float,
     most: float,
 ) -> None:
     """A day at most, and never less than the regular pause."""
     await replica.add(receiver.url)
-    receiver.always = status(429, retry_after=asked)
+    receiver.always = status(429, retry_after=retry_after)
     await announce(db, await a_repair(db))
 
     await replica.deliver()
@@ -137,7 +137,7 @@ async def test_redirect_is_not_followed(
 
 
 @pytest.mark.parametrize(
-    "kind, deadline, told",
+    "kind, deadline, recorded",
     [
         ("hang", 0.5, ("waiting", None, "timeout")),
         ("stall", 30, ("delivered", 200, None)),
@@ -151,7 +151,7 @@ async def test_slow_response_times_out(
     receiver: Receiver,
     kind: str,
     deadline: float,
-    told: tuple[Any, ...],
+    recorded: tuple[Any, ...],
 ) -> None:
     """Only the status of an answer is read."""
     receiver.always = getattr(receiver, kind)
@@ -162,7 +162,7 @@ async def test_slow_response_times_out(
             await replica.deliver()
 
     row = await one(sql)
-    assert (row["state"], row["last_status"], row["last_code"]) == told
+    assert (row["state"], row["last_status"], row["last_code"]) == recorded
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ async def test_late_failure_changes_nothing(
     """A sender whose claim was taken over no longer decides."""
     await replica.add(receiver.url)
     await announce(db, await a_repair(db))
-    receiver.answers = [receiver.held(status(500)), status(503)]
+    receiver.answers = [receiver.delayed(status(500)), status(503)]
     late = asyncio.create_task(replica.deliver())
     await receiver.wait_for()
     await hurry(sql)
@@ -304,7 +304,7 @@ async def test_late_success_is_recorded(
     """A delivered message is delivered whenever that is recorded."""
     await replica.add(receiver.url)
     await announce(db, await a_repair(db))
-    receiver.answers = [receiver.held(status(200)), status(500)]
+    receiver.answers = [receiver.delayed(status(200)), status(500)]
     async with Replica(registry_url).running() as slow:
         late = asyncio.create_task(slow.deliver())
         await receiver.wait_for()

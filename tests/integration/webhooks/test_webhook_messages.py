@@ -109,12 +109,12 @@ async def test_message_has_the_result_of_a_repair(
     await announce(db, rolled_back, EventType.REPAIR_ROLLED_BACK)
     await replica.deliver()
 
-    told = [receiver.verified(secret, which) for which in range(3)]
-    data = {message["type"]: message["data"] for message in told}
+    messages = [receiver.verified(secret, which) for which in range(3)]
+    data = {message["type"]: message["data"] for message in messages}
     assert data["repair.applied"]["version"] == 7
     assert data["repair.failed"]["code"] == "upstream_mismatch"
     assert data["repair.rolled_back"]["version"] == 8
-    assert "AAMCANARY" not in json.dumps(told)
+    assert "AAMCANARY" not in json.dumps(messages)
 
 
 async def test_webhooks_get_the_events_they_subscribe_to(
@@ -138,13 +138,13 @@ async def test_webhooks_get_the_events_they_subscribe_to(
         await announce(db, repair, event)
 
     rows = await sql.fetch("SELECT webhook_id, type FROM webhook_deliveries")
-    told = {(ids[str(webhook)], type_) for webhook, type_ in rows}
-    assert told == {
+    queued = {(ids[str(webhook)], type_) for webhook, type_ in rows}
+    assert queued == {
         *(("default", event) for event in TOLD_BY_DEFAULT),
         *(("this connection", event) for event in TOLD_BY_DEFAULT),
         ("one event", "repair.rejected"),
     }
-    assert len(rows) == len(told)
+    assert len(rows) == len(queued)
     assert set(get_args(EventName)) == {event for event in EventType if event[:7] == "repair."}
 
 

@@ -236,15 +236,15 @@ async def test_changes_of_a_webhook_are_listed(agent: httpx.AsyncClient) -> None
 
 async def test_webhooks_are_paged(agent: httpx.AsyncClient) -> None:
     """`next` of a page is `after` of the following one; the last has none."""
-    made = [
+    webhooks = [
         (await agent.post("/webhooks", json={"url": f"http://localhost:9/{n}"})).json()["id"]
         for n in range(3)
     ]
     first = (await agent.get("/webhooks", params={"limit": 2})).json()
     rest = (await agent.get("/webhooks", params={"limit": 2, "after": first["next"]})).json()
     assert [[one["id"] for one in page["items"]] for page in (first, rest)] == [
-        [made[2], made[1]],
-        [made[0]],
+        [webhooks[2], webhooks[1]],
+        [webhooks[0]],
     ]
     assert rest["next"] is None
 
@@ -319,7 +319,7 @@ async def test_unknown_webhooks_and_messages_are_404(
     await agent.post(f"/webhooks/{other}/test")
     (delivery,) = (await agent.get(f"/webhooks/{other}/deliveries")).json()["items"]
     nobody = f"/webhooks/{uuid4()}"
-    asked = [
+    requests = [
         ("GET", nobody),
         ("DELETE", nobody),
         ("POST", f"{nobody}/rotate"),
@@ -329,7 +329,7 @@ async def test_unknown_webhooks_and_messages_are_404(
         ("POST", f"/webhooks/{mine}/deliveries/{delivery['id']}/retry"),
     ]
 
-    answers = [await agent.request(method, path) for method, path in asked]
+    answers = [await agent.request(method, path) for method, path in requests]
 
     assert {(answer.status_code, answer.json()["code"]) for answer in answers} == {
         (404, "not_found")

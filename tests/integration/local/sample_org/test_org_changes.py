@@ -40,11 +40,11 @@ class TestChanges:
         before = (await query(api, "SELECT SystemModstamp FROM Account"))["records"]
         newest = max(row["SystemModstamp"] for row in before)
 
-        told = await change(
+        result = await change(
             api, "POST", "/org/objects/Account/fields", name="Region__c", values=["EMEA", None]
         )
 
-        assert told == "Account has a new field Region__c (string); 100 rows got a value."
+        assert result == "Account has a new field Region__c (string); 100 rows got a value."
         assert (await fields(api, "Account"))["Region__c"]["type"] == "string"
         rows = await newer(api, "Account", "Region__c", newest)
         assert [row["Region__c"] for row in rows] == ["EMEA"] * 100
@@ -68,9 +68,9 @@ class TestChanges:
 
     async def test_dropped_field_is_gone(self, api: httpx.AsyncClient) -> None:
         """From the describe, and from queries."""
-        told = await change(api, "DELETE", "/org/objects/Account/fields/SLA__c")
+        result = await change(api, "DELETE", "/org/objects/Account/fields/SLA__c")
 
-        assert told == "Account no longer has the field SLA__c."
+        assert result == "Account no longer has the field SLA__c."
         assert "SLA__c" not in await fields(api, "Account")
         answer = await api.get(f"{DATA}/query", params={"q": "SELECT SLA__c FROM Account"})
         assert code(answer) == (400, "INVALID_FIELD")
@@ -161,9 +161,9 @@ class TestChanges:
         """Two touches have two times, so that a cursor can stand between them."""
         await change(api, "POST", "/org/objects/Lead/touch", count=3)
         first = (await query(api, "SELECT SystemModstamp FROM Lead LIMIT 1"))["records"][0]
-        told = await change(api, "POST", "/org/objects/Lead/touch")
+        result = await change(api, "POST", "/org/objects/Lead/touch")
 
-        assert told == "1 rows of Lead have a new SystemModstamp."
+        assert result == "1 rows of Lead have a new SystemModstamp."
         assert len(await newer(api, "Lead", "Id", first["SystemModstamp"])) == 1
 
     @pytest.mark.parametrize(

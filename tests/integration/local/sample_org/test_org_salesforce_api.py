@@ -125,11 +125,11 @@ class TestQuery:
 
     async def test_client_may_request_smaller_pages(self, api: httpx.AsyncClient) -> None:
         """Between 200 and 2000, like Salesforce."""
-        for asked, given in (("250", 250), ("1", 200)):
+        for requested, given in (("250", 250), ("1", 200)):
             answer = await api.get(
                 f"{DATA}/query",
                 params={"q": "SELECT Id FROM Contact"},
-                headers={"Sforce-Query-Options": f"batchSize={asked}"},
+                headers={"Sforce-Query-Options": f"batchSize={requested}"},
             )
             assert len(answer.json()["records"]) == given
 
