@@ -133,9 +133,9 @@ class Backlog:
         age: str,
     ) -> None:
         """Declare both gauges."""
-        waited = "For how long the first of them has waited."
+        oldest = "Age of the oldest of them."
         self.count = Gauge(name, documentation, label, values)
-        self.age = Gauge(age, waited, label, values, unit="seconds")
+        self.age = Gauge(age, oldest, label, values, unit="seconds")
 
     def set(self, rows: Collection[tuple[str, int, float]] | None) -> None:
         """Set both gauges from rows of label value, count and age in seconds; None for unknown."""
@@ -170,7 +170,7 @@ _SEVERITIES: Final = ("harmless", "needs_review", "breaking")
 
 REQUESTS: Final = Histogram(
     "aam_http_request_duration",
-    "Requests by their route's template; status 499 where the caller left.",
+    "Requests by route template; status 499 if the caller disconnected.",
     {
         "method": ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"),
         "route": FIXED_BY_CODE,
@@ -181,7 +181,7 @@ REQUESTS: Final = Histogram(
 )
 AIRBYTE_UP: Final = Gauge(
     "aam_airbyte_up",
-    "Whether Airbyte says that it is healthy: 1 or 0. Without it the service is degraded.",
+    "1 if Airbyte reports that it is healthy, else 0; the service is then degraded.",
 )
 REFUSALS: Final = Counter(
     "aam_auth_refusals",
@@ -190,28 +190,28 @@ REFUSALS: Final = Counter(
 )
 OPERATIONS: Final = Histogram(
     "aam_operation_duration",
-    "Operations that ended, from the request that began them.",
+    "Duration of operations that ended, from the request that started them.",
     {"kind": _KINDS, "outcome": ("done", "failed")},
     unit="seconds",
     buckets=_SLOW,
 )
 JOBS: Final = Histogram(
     "aam_job_duration",
-    "Background jobs; what failed is found again by the look over the rows.",
+    "Duration of background jobs; a periodic task repeats the work of a failed one.",
     {"entrypoint": _ENTRYPOINTS, "outcome": ("done", "failed", "bug")},
     unit="seconds",
     buckets=_SLOW,
 )
 AIRBYTE: Final = Histogram(
     "aam_airbyte_request_duration",
-    "Calls of Airbyte with their repetitions; the outcome is `ok` or the error's code.",
+    "Duration of calls to Airbyte, including retries; `outcome` is `ok` or the error's code.",
     {"endpoint": FIXED_BY_CODE, "outcome": _UPSTREAM},
     unit="seconds",
     buckets=_SLOW,
 )
 BATCH_FAILURES: Final = Counter(
     "aam_batch_failures",
-    "Items of batches that failed, while the rest of the batch went on.",
+    "Items that failed in a batch; the other items of the batch were processed.",
     {"cause": ("expected", "bug")},
 )
 SYNCS: Final = Counter(
@@ -219,17 +219,17 @@ SYNCS: Final = Counter(
 )
 HEALS: Final = Counter(
     "aam_heals",
-    "Catalogs that Airbyte was given: applied, or refused.",
+    "Catalogs that were sent to Airbyte, by whether they were applied or refused.",
     {"outcome": ("applied", "refused")},
 )
 DRIFTS: Final = Counter(
     "aam_drifts",
-    "Drifts that concern a connection, by their gravest change.",
+    "Drifts that affect what a connection syncs, by their most severe change.",
     {"severity": _SEVERITIES},
 )
 REPAIRS: Final = Counter(
     "aam_repairs",
-    "What became of repairs; `proposed` waits for a person.",
+    "Repairs by the state that they reached; `proposed` ones wait for a person.",
     {
         "outcome": (
             *("proposed", "applied", "rejected", "expired"),
@@ -239,7 +239,7 @@ REPAIRS: Final = Counter(
 )
 PRUNED: Final = Counter(
     "aam_rows_pruned",
-    "Rows of history that were deleted because they are older than their retention.",
+    "Rows of history that were deleted because they were older than the retention time.",
     {
         "table": (
             *("api_keys", "credential_audit", "drifts", "events", "job_history", "operations"),
@@ -249,7 +249,7 @@ PRUNED: Final = Counter(
 )
 DELIVERIES: Final = Counter(
     "aam_webhook_deliveries",
-    "Tries to deliver a message; the outcome is `delivered` or why it was not.",
+    "Attempts to deliver a webhook message; `outcome` is `delivered` or the reason of the failure.",
     {
         "outcome": (
             *("delivered", "refused", "gone", "redirected"),
@@ -261,45 +261,45 @@ DELIVERIES: Final = Counter(
 BACKLOGS: Final = {
     "operations": Backlog(
         "aam_operations_open",
-        "Operations that have not ended.",
+        "Operations that have not ended, by kind.",
         "kind",
         _KINDS,
         age="aam_operations_oldest_age",
     ),
     "events": Backlog(
         "aam_events_waiting",
-        "Events that are not on the stream yet; 10,000 stands for more.",
+        "Events that are not published yet; counted up to 10,000.",
         age="aam_events_oldest_age",
     ),
     "jobs": Backlog(
         "aam_jobs_waiting",
-        "Jobs that are due and not taken.",
+        "Jobs that are due and not yet claimed by a worker.",
         "entrypoint",
         _ENTRYPOINTS,
         age="aam_jobs_oldest_age",
     ),
     "sources": Backlog(
         "aam_sources_overdue",
-        "Sources that are due to be looked at, and are not.",
+        "Sources whose observation is due and has not started.",
         age="aam_sources_oldest_age",
     ),
     "drifts": Backlog(
         "aam_drifts_open",
-        "Connections by the severity of their newest drift, while it is open.",
+        "Connections with an open drift, by the severity of the newest one.",
         "severity",
         _SEVERITIES,
         age="aam_drifts_oldest_age",
     ),
     "repairs": Backlog(
         "aam_repairs_open",
-        "Repairs that have not ended.",
+        "Repairs that have not ended, by state.",
         "state",
         ("proposed", "approved", "applying", "verifying", "rolling_back"),
         age="aam_repairs_oldest_age",
     ),
     "messages": Backlog(
         "aam_webhook_messages_waiting",
-        "Messages that are neither delivered nor given up.",
+        "Webhook messages that are neither delivered nor given up.",
         age="aam_webhook_messages_oldest_age",
     ),
 }
@@ -341,7 +341,7 @@ def serve(host: str, port: int) -> None:
     try:
         server, _ = start_http_server(port, addr=host)
     except OSError:
-        raise SystemExit(f"METRICS_PORT: port {port} of {host} cannot be had") from None
+        raise SystemExit(f"METRICS_PORT: port {port} of {host} is not available") from None
     if host in _THIS_MACHINE and (app := server.get_app()) is not None:
         server.set_app(_for_this_machine(app))
     _served.add((host, port))
