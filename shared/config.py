@@ -260,7 +260,7 @@ class ProcessSettings(BaseSettings):
     """Collector of OpenTelemetry traces (OTLP over HTTP). Not set: nothing is traced."""
 
     otel_traces_sampler_arg: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """Share of requests, jobs and operations that is traced, unless their caller has decided."""
+    """Share of requests, jobs and operations to trace, unless the caller has already decided it."""
 
     requests_per_second: Annotated[float, Field(gt=0)] = 100
     """Requests per second that one caller may send to one process, twice as many in a burst.
@@ -581,10 +581,10 @@ class RagEngineSettings(RegistrySettings):
     """What the rag_engine reads."""
 
     rag_explainer: str = ""
-    """`module:callable` that words the explanation of a suggestion, and decides nothing."""
+    """`module:callable` that writes the explanation of a suggestion, but cannot change it."""
 
     rag_explainer_timeout: Seconds = timedelta(seconds=5)
-    """How long an answer waits for that explanation before it is sent without."""
+    """How long a response waits for that explanation before it is sent without one."""
 
 
 S = TypeVar("S", bound=BaseSettings)

@@ -210,7 +210,7 @@ class StaleCatalog(Conflict):
 
 
 class SyncRunning(Conflict):
-    """A sync of this connection is already running; members name its job if known."""
+    """A sync of this connection is already running; `job_id` names its job if known."""
 
     code = "sync_running"
 

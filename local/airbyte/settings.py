@@ -30,10 +30,10 @@ class Limits(BaseModel):
     model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
 
     idle: timedelta
-    """The longest silence."""
+    """Longest time without output."""
 
     total: timedelta
-    """The longest duration."""
+    """Longest total time."""
 
 
 class Settings(BaseSettings):
@@ -65,7 +65,7 @@ class Settings(BaseSettings):
     """URL of the Postgres behind the destination "Local warehouse". Not set: no destination."""
 
     flavour: Flavour = Flavour.COMMANDS
-    """`commands` plays Airbyte 2.0.0; `synchronous` 0.63.19, the last for docker compose."""
+    """`commands` acts like Airbyte 2.0.0, `synchronous` like 0.63.19, the last for compose."""
 
     error_style: ErrorStyle | None = None
     """Whether error bodies have a message or an error id. Not set: as in the flavour's release."""
@@ -80,16 +80,16 @@ class Settings(BaseSettings):
     """Most connector processes at once; each takes 85 to 350 MB of memory."""
 
     spec: Limits = Limits(idle=timedelta(minutes=1), total=timedelta(minutes=2))
-    """Limits of a `spec`, which prints a connector's specification."""
+    """Time limits of a `spec`, which prints a connector's specification."""
 
     check: Limits = Limits(idle=timedelta(minutes=2), total=timedelta(minutes=5))
-    """Limits of a `check`; a connector that cannot reach its API retries silently for over 30 s."""
+    """Time limits of a `check`; a connector that cannot reach its API retries for over 30 s."""
 
     discover: Limits = Limits(idle=timedelta(minutes=9), total=timedelta(minutes=30))
-    """Limits of a `discover`; a big org is described object by object before any output."""
+    """Time limits of a `discover`; a connector may read a big org for minutes before any output."""
 
     read: Limits = Limits(idle=timedelta(minutes=30), total=timedelta(hours=24))
-    """Limits of a `read`; time spent in the warehouse does not count as silence."""
+    """Time limits of a `read`; waits for the warehouse do not count as time without output."""
 
     retry_delay: timedelta = timedelta(seconds=5)
     """Pause before the next attempt of a job whose failure may be temporary."""

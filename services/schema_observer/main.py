@@ -102,7 +102,7 @@ async def observe(
     responses=problems(404, 422, 503),
 )
 async def observation(request: Request, connection_id: UUID, service: Service) -> Response:
-    """Get how the connection's source is observed, when next, and what the last observation found.
+    """Get when the connection's source is observed next, and what the last observation found.
 
     `cause` is the known cause of a failure; `explanation` and `log` are shown only to callers with
     connections:write.

@@ -26,8 +26,8 @@ everyone. Every other route needs an API key with the route's scope, sent as
 set, tokens of that issuer are accepted, too. The auth_broker accepts only tokens of
 AAM's own services.
 
-Statuses from 400 on come with a problem, whose codes are listed in [Errors](errors.md), except the
-503 of `/ready`.
+The body of a response with a status of 400 or higher is a problem, except the 503 of `/ready`.
+[Errors](errors.md) lists the codes of problems.
 
 ## Scopes
 

@@ -57,7 +57,7 @@ SECTIONS = (
     Section(
         MigrationSettings,
         "Migrations",
-        "Read by `make migrate`, which also reads those of the registry.",
+        "Read by `make migrate`, which also reads the variables of the registry.",
     ),
     Section(
         SetupSettings,
@@ -84,10 +84,10 @@ SECTIONS = (
 
 INTRODUCTION = """\
 AAM is configured by environment variables. Unless a section says otherwise, a variable can also be
-set in a file `.env` in the working directory; the environment wins over it. The services, their
-commands and the migrations also read the folder that `AAM_SETTINGS_DIR` names, where a variable is
-a file of its name in lower case; the environment and `.env` win over it. A process whose settings
-are invalid ends with one line that names the variable. [.env.example](../.env.example) is a
+set in a file `.env` in the working directory; the environment takes precedence. The services, their
+commands and the migrations also read the folder that `AAM_SETTINGS_DIR` names, where each variable
+is a file with its name in lower case; the environment and `.env` take precedence. A process with
+invalid settings exits with one line that names the variable. [.env.example](../.env.example) is a
 template.
 
 - A *duration* is a number of seconds, or an ISO 8601 duration such as `PT10M` (ten minutes) or

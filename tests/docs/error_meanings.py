@@ -37,7 +37,7 @@ MEANINGS: dict[tuple[int, str], str] = {
     (409, "rotation_incomplete"): (
         "Some connections that use the credential are busy; `connections` has the outcome of each."
     ),
-    (409, "superseded"): "The repair no longer holds the connection.",
+    (409, "superseded"): "The repair no longer controls the connection.",
     (409, "webhook_deleted"): "The webhook is deleted.",
     (415, "unsupported_content_encoding"): "The body is compressed or otherwise encoded.",
     (422, "address_refused"): "The webhook's URL leads to an address outside WEBHOOK_NETWORKS.",

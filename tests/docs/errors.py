@@ -53,9 +53,9 @@ A request that fails is answered with problem+json
 }
 ```
 
-`code` is stable, and programs should decide by it; `detail` is a sentence for people and can
-change. Some codes come with further members, such as `operation_id`. `request_id` is in the log
-lines of the request.
+`code` is stable, so programs should rely on it; `detail` is a sentence for people and can change.
+Some codes come with further members, such as `operation_id`. All log lines of the request contain
+its `request_id`.
 
 A `503` means that nothing was recorded, so the request can be repeated. After a `504` the outcome
 is unknown, or the operation was given up: read the state before repeating the request."""
