@@ -18,7 +18,7 @@ from shared.outbox import EventType
 
 log = logs.get(__name__)
 
-TOLD_BY_DEFAULT: Final = (
+SUBSCRIBED_BY_DEFAULT: Final = (
     EventType.REPAIR_PROPOSED,
     EventType.REPAIR_APPLIED,
     EventType.REPAIR_FAILED,

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from services.drift_repair_agent.webhooks import queries
-from services.drift_repair_agent.webhooks.messages import TOLD_BY_DEFAULT
+from services.drift_repair_agent.webhooks.messages import SUBSCRIBED_BY_DEFAULT
 from services.drift_repair_agent.webhooks.subscriptions import (
     Receivers,
     require_allowed_url,
@@ -48,7 +48,7 @@ _SECRET = "whsec_YW4gZXhhbXBsZSwgd2hpY2ggc2lnbnMgbm90aGluZw=="  # noqa: S105 - i
 _WEBHOOK: dict[str, Any] = {
     "id": _ID,
     "url": "https://hooks.example.com/aam",
-    "events": list(TOLD_BY_DEFAULT),
+    "events": list(SUBSCRIBED_BY_DEFAULT),
     "connection_id": None,
     "connection_name": None,
     "created_at": "2026-11-22T09:30:00.123456Z",
@@ -93,7 +93,7 @@ class NewWebhook(BaseModel):
         description="An https URL, or http on this machine. Messages are sent by POST.",
     )
     events: list[EventName] = Field(
-        default_factory=lambda: list(TOLD_BY_DEFAULT),  # type: ignore[arg-type]  # its values
+        default_factory=lambda: list(SUBSCRIBED_BY_DEFAULT),  # type: ignore[arg-type]  # its values
         min_length=1,
         max_length=7,
         description="Default: all except `repair.rejected` and `repair.superseded`.",

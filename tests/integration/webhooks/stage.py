@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from local.processes import servers
 from services.drift_repair_agent.webhooks.addresses import AllowedAddresses
 from services.drift_repair_agent.webhooks.dispatcher import Deliveries
-from services.drift_repair_agent.webhooks.messages import TOLD_BY_DEFAULT, notify
+from services.drift_repair_agent.webhooks.messages import SUBSCRIBED_BY_DEFAULT, notify
 from services.drift_repair_agent.webhooks.sender import Sender, Signer
 from services.drift_repair_agent.webhooks.subscriptions import Receivers
 from shared.config import networks, postgres_address
@@ -69,7 +69,7 @@ class Replica:
 
     async def add(self, url: str, connection_id: UUID | None = None) -> tuple[UUID, str]:
         """A webhook's id and secret."""
-        webhook, secret = await self.receivers.add(url, list(TOLD_BY_DEFAULT), connection_id)
+        webhook, secret = await self.receivers.add(url, list(SUBSCRIBED_BY_DEFAULT), connection_id)
         return webhook.id, secret
 
     async def deliver(self) -> None:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.drift_repair_agent.webhooks.messages import TOLD_BY_DEFAULT, notify
+from services.drift_repair_agent.webhooks.messages import SUBSCRIBED_BY_DEFAULT, notify
 from services.drift_repair_agent.webhooks.routes import EventName
 from shared.database import Database
 from shared.models import Connection
@@ -36,7 +36,7 @@ async def test_message_has_the_changes_of_a_repair(
     assert answer.status_code == 201, answer.text
     webhook = answer.json()
     assert answer.headers["cache-control"] == "no-store"
-    assert set(webhook["events"]) == set(TOLD_BY_DEFAULT)
+    assert set(webhook["events"]) == set(SUBSCRIBED_BY_DEFAULT)
     repair = await a_repair(db, CHANGE, HARMLESS)
 
     await announce(db, repair)
@@ -140,8 +140,8 @@ async def test_webhooks_get_the_events_they_subscribe_to(
     rows = await sql.fetch("SELECT webhook_id, type FROM webhook_deliveries")
     queued = {(ids[str(webhook)], type_) for webhook, type_ in rows}
     assert queued == {
-        *(("default", event) for event in TOLD_BY_DEFAULT),
-        *(("this connection", event) for event in TOLD_BY_DEFAULT),
+        *(("default", event) for event in SUBSCRIBED_BY_DEFAULT),
+        *(("this connection", event) for event in SUBSCRIBED_BY_DEFAULT),
         ("one event", "repair.rejected"),
     }
     assert len(rows) == len(queued)
