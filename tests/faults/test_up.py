@@ -218,7 +218,7 @@ def test_events_without_a_mesh_name_the_command_to_start_one(up: Up) -> None:
     refused = up.run("events")
 
     assert refused.returncode == 1
-    assert refused.stderr.endswith("make up starts one.\n")
+    assert refused.stderr.endswith("start one with `make up`.\n")
 
 
 def _assert_secrets_are_where_they_belong(
