@@ -178,7 +178,7 @@ async def _why_no_token(transport: Transport, error: Upstream) -> Upstream:
         instance = None
     if instance is not None and instance.auth.mode == "none":
         return UpstreamLoginOff(
-            "Airbyte's login is switched off (auth.mode is none), so it issues no tokens: leave "
+            "Airbyte's login is switched off (auth.mode is `none`), so it issues no tokens: leave "
             "AIRBYTE_CLIENT_ID and AIRBYTE_CLIENT_SECRET empty. If a proxy in front of it asks "
             "for a password, set AIRBYTE_USERNAME and AIRBYTE_PASSWORD."
         )

@@ -467,7 +467,10 @@ REFUSALS: Mapping[str, tuple[str, Refusal]] = {
 """How the local Airbyte builds each recorded error body, by the file's name."""
 
 
-@pytest.mark.skipif(not RECORDED.is_dir(), reason="there are no recorded answers")
+@pytest.mark.skipif(
+    not RECORDED.is_dir(),
+    reason="the recorded responses are not part of the repository: set AIRBYTE_RECORDED_DIR",
+)
 def test_error_bodies_are_as_recorded() -> None:
     """Each has the status and the members that a real server of that release answered."""
     played = set()

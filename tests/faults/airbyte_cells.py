@@ -143,6 +143,7 @@ def _on_the_wire(kind: Kind, step: str, mode: Mode) -> Cell:
             assert proxy.spoilt == 1
             assert answer.status_code in (200, 201, 202), answer.text
             if mode == "late_effect":
+                # The effect that must do no harm arrives only now: nothing signals it earlier.
                 await asyncio.sleep(2 * T_CALL)
             await case.left("F")
         finally:

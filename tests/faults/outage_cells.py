@@ -125,7 +125,7 @@ def credential_unknown() -> Cell:
         case = Case(world, "onboard")
         process = await world.running("orchestrator")
         answer = await process.client.post(
-            "/connections/onboard", json={**ORDER, "credential_id": "nobody-knows"}
+            "/connections/onboard", json={**ORDER, "credential_id": "unknown"}
         )
         assert (answer.status_code, answer.json()["code"]) == (422, "credential_not_found")
         await case.left("B")

@@ -127,7 +127,7 @@ async def test_request_id_is_passed_from_observation_to_webhook(
 
 
 async def test_unrequested_observation_has_its_own_id(mesh: Mesh, written: io.StringIO) -> None:
-    """Its log lines and effects can be told apart from those of the next one."""
+    """Its log lines and effects are distinguishable from those of the next one."""
     mesh.airbyte.fault("jobs/list", "html_502", times=None)
     await until(lambda: written.getvalue().count("new_jobs_not_listed") >= 2)
 

@@ -121,7 +121,7 @@ class Backend(Protocol):
         """Return a source or destination.
 
         Raises:
-            Refusal: there is none; with `with_deleted`, there never was.
+            Refusal: it does not exist or, with `with_deleted`, never existed.
         """
 
     def config_faults(self, config: Json, schema: Json) -> list[str]:
@@ -185,7 +185,7 @@ class Backend(Protocol):
         """Return a connection.
 
         Raises:
-            Refusal: there is none; with `with_deleted`, there never was.
+            Refusal: it does not exist or, with `with_deleted`, never existed.
         """
 
     async def create_connection(

@@ -17,7 +17,7 @@ def definition_of(backend: Backend, kind: Kind, definition_id: str) -> Definitio
     """Return a definition.
 
     Raises:
-        Refusal: there is none with this id.
+        Refusal: no definition has this id.
     """
     for definition in backend.definitions(kind):
         if definition.id == definition_id:
