@@ -306,6 +306,25 @@ def test_applied_field_brings_its_definitions() -> None:
     assert definition["definitions"] == {"address": record(city=TEXT)}
 
 
+def test_applied_fields_with_references_do_not_affect_each_other() -> None:
+    """`alike` comes to refer to what both sides define; the others' definitions differ."""
+    names = [f"f{number}" for number in range(20)]
+
+    def referring(alike: Json, target: Json) -> Json:
+        fields = {name: {"$ref": f"#/definitions/{name}"} for name in names}
+        made = stream("places", FIELDS | {"alike": alike} | fields)
+        made["stream"]["jsonSchema"]["definitions"] = dict.fromkeys(names, target) | {"same": TEXT}
+        return made
+
+    old, new = referring(INT, TEXT), referring({"$ref": "#/definitions/same"}, INT)
+    head = catalog.parse(document(old))
+    planned = [change for change, _ in healing.plan_changes(head, document(new))]
+    assert [change.path for change in planned] == sorted((name,) for name in ["alike", *names])
+    result = healing.heal(head, document(new), [Instruction(c, "apply") for c in planned[:-1]])
+    left = healing.plan_changes(catalog.parse(result.catalog), document(new))
+    assert [change for change, _ in left] == planned[-1:]
+
+
 def test_field_schema_can_be_read_by_path() -> None:
     """With references resolved, and the names of all nested fields."""
     made = places(record(city=TEXT, tags={"type": "array", "items": {"$ref": "#/definitions/tag"}}))

@@ -57,7 +57,8 @@ class Schema:
         self._targets: dict[str, Any] = {}
         self._anchors: dict[str, Any] = {}
         self._resources: dict[str, Any] | None = None
-        self._digests: dict[int, str] = {}
+        self._digests: dict[int, tuple[Any, str]] = {}
+        """By `id()`, with the schema itself, whose id would otherwise be used again."""
         self._budget = _MOST_OF_A_STREAM
         self._left = 0
         self.is_cut = False
@@ -288,8 +289,8 @@ class Schema:
             digest = blake2b(digest_size=8)
             for one in self._reached(schema):
                 digest.update(msgspec.json.encode(one, order="sorted"))
-            self._digests[id(schema)] = digest.hexdigest()
-        return self._digests[id(schema)]
+            self._digests[id(schema)] = (schema, digest.hexdigest())
+        return self._digests[id(schema)][1]
 
     def _reached(self, *schemas: Any) -> Iterator[Any]:
         """The schemas and all that they refer to, directly or indirectly, each once."""
