@@ -16,6 +16,7 @@ AamError
 │   ├── NameTaken
 │   ├── NotActive                  the connection's status does not allow it now
 │   ├── StaleCatalog
+│   ├── ImportRunning              the workspace is being imported
 │   ├── SyncRunning
 │   └── OperationRunning
 ├── DeadlinePassed           504   an operation was given up at its deadline
@@ -194,6 +195,12 @@ class NotActive(Conflict):
     """The connection's status does not allow this now."""
 
     code = "not_active"
+
+
+class ImportRunning(Conflict):
+    """The workspace is being imported already; `operation_id` identifies that import."""
+
+    code = "import_running"
 
 
 class StaleCatalog(Conflict):

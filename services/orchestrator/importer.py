@@ -6,20 +6,31 @@ Airbyte is only read, never changed; version 1 is the catalog that it holds.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Awaitable, Callable, Sequence
+from http import HTTPStatus
 from itertools import islice
 from uuid import UUID, uuid4
 
-from services.orchestrator import reconciliation_queries
-from services.orchestrator.schemas import ImportedView, ImportOutcome, SelectedView
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.orchestrator import import_queries, reconciliation_queries
+from services.orchestrator.import_queries import PendingItem
+from services.orchestrator.schemas import (
+    ImportedView,
+    ImportOutcome,
+    ImportReport,
+    SelectedView,
+)
 from shared import batches, outbox, registry
-from shared.airbyte_client import AirbyteClient, AirbyteConnection, ListedConnection
+from shared.airbyte_client import AirbyteClient, AirbyteConnection
 from shared.auth import scopes
+from shared.config import Settings
 from shared.database import Database
 from shared.domain import catalog as catalogs
 from shared.domain.cooperative import run_cooperatively
 from shared.errors import (
+    AamError,
     Conflict,
     Invalid,
     Unavailable,
@@ -28,92 +39,221 @@ from shared.errors import (
     UpstreamUnknown,
     UpstreamUnreachable,
 )
-from shared.models import Connection, ConnectionStatus, VersionOrigin
+from shared.models import Connection, ConnectionStatus, OperationStatus, VersionOrigin
+from shared.operations import HttpResult, Intent, Key, Operation, Operations
 from shared.outbox import EventType
 
 _MOST_NAMED = 200
 """Maximum streams of one connection whose fields the report lists."""
 
 _AWAY = (UpstreamUnreachable, UpstreamUnknown, Unavailable)
-_GIVE_UP_AFTER = 3
-"""Consecutive reads that may fail because Airbyte or the registry is unavailable."""
+_STEP_S = 10.0
+"""How long one step processes items; between steps the lease is renewed."""
+_AT_ONCE = 100
+_FIRST_PAGE = 100
+
+
+class _Imported(msgspec.Struct, frozen=True):
+    """The stored result of an import; its report is read from the items."""
+
+    operation_id: UUID
+
+
+class ImportOrder(msgspec.Struct, frozen=True):
+    """Which workspace an operation imports."""
+
+    workspace_id: UUID
+    dry_run: bool
 
 
 class Importing:
     """Imports connections that were created in Airbyte outside AAM."""
 
     def __init__(
-        self, db: Database, airbyte: AirbyteClient, *, within: timedelta = timedelta(minutes=30)
+        self, settings: Settings, db: Database, airbyte: AirbyteClient, operations: Operations
     ) -> None:
+        self._call_s = settings.airbyte_timeout.total_seconds()
         self._db = db
         self._airbyte = airbyte
-        self._within_s = within.total_seconds()
+        self._operations = operations
+        operations.register("import", self)
 
-    async def one(self, airbyte_connection_id: UUID, *, dry_run: bool) -> ImportedView:
+    async def one(self, airbyte_connection_id: UUID, *, dry_run: bool) -> ImportReport:
         """Import a connection by Airbyte's id.
 
         Raises:
             Invalid: Airbyte has no such connection, or its catalog is invalid or selects nothing.
             Conflict: it is imported already, or its name is taken.
         """
-        result = await self._import(airbyte_connection_id, dry_run=dry_run)
-        if result.outcome == "already_managed":
+        known = await self._known(airbyte_connection_id)
+        if known is not None:
             raise Conflict(
                 f"Airbyte's connection {airbyte_connection_id} is already managed by AAM.",
                 code="already_managed",
-                connection_id=result.connection_id,
+                connection_id=known,
             )
-        return result
+        result = await self._import(
+            airbyte_connection_id, dry_run=dry_run, requested_by=scopes.requested_by()
+        )
+        return ImportReport(
+            dry_run=dry_run,
+            status=OperationStatus.DONE,
+            outcomes={result.outcome: 1},
+            items=[result],
+        )
 
-    async def all_of(self, workspace_id: UUID, *, dry_run: bool) -> list[ImportedView]:
-        """Import every connection of a workspace that can be; report the others with the reason.
+    async def workspace(self, order: ImportOrder, *, key: Key | None, wait: float) -> HttpResult:
+        """Import every connection of a workspace that can be, by an operation.
 
-        Connections not reached in time are reported as `skipped`. Another import continues with
-        them, since skipping known connections is cheap.
+        The result is the first page of its report, or 202 while it runs.
+
+        Raises:
+            ImportRunning: the workspace is being imported already.
+            Unavailable: the registry is unavailable; nothing was recorded.
+        """
+        begun = await self._operations.replayed(key) or await self._operations.begin(
+            Intent("import", None, order, key=key), _nothing_else
+        )
+        ended = await self._operations.outcome(begun, wait=wait)
+        if ended.status != HTTPStatus.OK:
+            return ended
+        operation_id = msgspec.json.decode(ended.body, type=_Imported).operation_id
+        report = await self.report(operation_id, outcome=None, after=None, limit=_FIRST_PAGE)
+        return HttpResult(ended.status, report, is_replay=ended.is_replay)
+
+    async def report(
+        self, operation_id: UUID, *, outcome: ImportOutcome | None, after: int | None, limit: int
+    ) -> str:
+        """An import's progress and a page of what it found, as JSON text.
+
+        Raises:
+            NotFound: there is no such import.
+        """
+        async with self._db.read() as session:
+            return await import_queries.report(
+                session, operation_id, outcome=outcome, after=after, limit=limit
+            )
+
+    # The operation
+
+    async def run(self, operation: Operation) -> None:
+        """List the workspace's connections once, then process each that has no outcome."""
+        order = msgspec.json.decode(operation.request, type=ImportOrder)
+
+        async def list_connections() -> dict[str, int]:
+            listed = await self._airbyte.list_connections(order.workspace_id)
+            listed = [one for one in listed if one.status != "deprecated"]
+            async with self._db.transaction() as session:
+                await import_queries.insert_items(session, operation.id, listed)
+            return {"listed": len(listed)}
+
+        async def process() -> bool:
+            return await self._process(operation, order)
+
+        await operation.once("list", list_connections, within=_STEP_S + 10 * self._call_s)
+        while not await operation.once("items", process, within=_STEP_S + 5 * self._call_s):
+            operation.forget("items")
+        async with self._db.transaction() as session:
+            body = msgspec.json.encode(_Imported(operation.id), enc_hook=str).decode()
+            await operation.finish(session, status=HTTPStatus.OK, body=body)
+
+    async def undo(self, operation: Operation) -> None:
+        """End the operation; what was imported stays, and another import continues."""
+        await self.abandon(operation)
+
+    async def abandon(self, operation: Operation) -> None:
+        """End the operation; what was imported stays."""
+        async with self._db.transaction() as session:
+            await operation.finish(session)
+
+    async def _process(self, operation: Operation, order: ImportOrder) -> bool:
+        """Process items for a while; return whether all have an outcome.
+
+        An item that fails is reported as such, unless Airbyte is unavailable for all.
+
+        Raises:
+            UpstreamUnreachable, UpstreamUnknown, Unavailable: Airbyte or the registry is
+                unavailable; the remaining items are still pending.
         """
         clock = asyncio.get_running_loop().time
-        until = clock() + self._within_s
-        listed = await self._airbyte.list_connections(workspace_id)
-        away_in_a_row = 0
+        until = clock() + _STEP_S
+        away: AamError | None = None
 
-        async def run(one: ListedConnection) -> ImportedView:
-            nonlocal away_in_a_row
-            if away_in_a_row >= _GIVE_UP_AFTER or clock() >= until:
-                return _outcome(one, "failed", code="skipped")
+        async def run(item: PendingItem) -> None:
+            nonlocal away
+            if away is not None or clock() >= until:
+                return
             try:
-                known = await self._known(one.connection_id)
-                if known is not None:
-                    return _outcome(one, "already_managed", connection_id=known)
-                result = await self._import(one.connection_id, dry_run=dry_run)
-            except (Invalid, Conflict) as error:
-                result = _outcome(one, "not_importable", code=error.code)
+                await self._process_one(operation, item, dry_run=order.dry_run)
             except _AWAY:
-                away_in_a_row += 1
-                raise
-            away_in_a_row = 0
-            return result
+                try:
+                    await self._airbyte.health()
+                except _AWAY as error:
+                    away = error
+                else:
+                    raise
 
+        async with self._db.read() as session:
+            pending = await import_queries.pending_items(session, operation.id, limit=_AT_ONCE)
         outcomes = await batches.each(
-            [one for one in listed if one.status != "deprecated"],
+            pending,
             run,
             log_event="not_imported",
-            fields=lambda one: {"id": str(one.connection_id)},
+            fields=lambda item: {"id": str(item.airbyte_connection_id)},
         )
-        return [
-            outcome.result
-            or _outcome(
-                outcome.item,
-                "failed",
-                code=None if outcome.error is None else batches.code_of(outcome.error),
-            )
-            for outcome in outcomes
-        ]
+        failed = [one for one in outcomes if one.error is not None]
+        async with self._db.transaction() as session:
+            for one in failed:
+                code = batches.code_of(one.error) if one.error is not None else None
+                result = _outcome(one.item, "failed", code=code)
+                await import_queries.record_outcome(
+                    session, operation.id, one.item.position, result
+                )
+        if away is not None:
+            raise away
+        return not pending
 
-    async def _import(self, airbyte_connection_id: UUID, *, dry_run: bool) -> ImportedView:
-        known = await self._known(airbyte_connection_id)
+    async def _process_one(self, operation: Operation, item: PendingItem, *, dry_run: bool) -> None:
+        """Import one connection, or find why it cannot be, and record the outcome.
+
+        Raises:
+            AamError: it could not be read or recorded now.
+        """
+
+        async def record(session: AsyncSession, result: ImportedView) -> bool:
+            return await import_queries.record_outcome(session, operation.id, item.position, result)
+
+        try:
+            known = await self._known(item.airbyte_connection_id)
+            result = (
+                _outcome(item, "already_managed", connection_id=known)
+                if known is not None
+                else await self._import(
+                    item.airbyte_connection_id,
+                    dry_run=dry_run,
+                    requested_by=operation.requested_by,
+                    record=record,
+                )
+            )
+        except (Invalid, Conflict) as error:
+            result = _outcome(item, "not_importable", code=error.code)
+        if result.outcome != "imported":  # which is recorded with the connection
+            async with self._db.transaction() as session:
+                await record(session, result)
+
+    async def _import(
+        self,
+        airbyte_connection_id: UUID,
+        *,
+        dry_run: bool,
+        requested_by: str | None,
+        record: Callable[[AsyncSession, ImportedView], Awaitable[bool]] | None = None,
+    ) -> ImportedView:
+        """Import one connection; `record` is called in the transaction that inserts it.
+
+        If `record` returns False, nothing is inserted.
+        """
         held = await self._held(airbyte_connection_id)
-        if known is not None:
-            return _outcome(held, "already_managed", connection_id=known)
         source = await self._airbyte.get_source(held.source_id)
         fingerprint, selected = await _read(held)
         if dry_run:
@@ -128,7 +268,10 @@ class Importing:
             airbyte_connection_id=airbyte_connection_id,
             imported=True,
         )
+        result = _outcome(held, "imported", connection_id=connection.id, never_selected=selected)
         async with self._db.transaction() as session:
+            if record is not None and not await record(session, result):
+                return result
             await registry.insert_pending(session, connection)
             row = await registry.lock_connection(session, connection.id)
             row.airbyte_source_id = held.source_id
@@ -143,11 +286,11 @@ class Importing:
                 fingerprint=fingerprint,
                 origin=VersionOrigin.IMPORT,
                 snapshot_id=None,
-                requested_by=scopes.requested_by(),
+                requested_by=requested_by,
             )
             row.status = ConnectionStatus.ACTIVE
             outbox.record(session, EventType.CONNECTION_IMPORTED, row)
-        return _outcome(held, "imported", connection_id=connection.id, never_selected=selected)
+        return result
 
     async def _known(self, airbyte_connection_id: UUID) -> UUID | None:
         """The AAM connection that already uses this Airbyte connection."""
@@ -170,8 +313,12 @@ class Importing:
         return held
 
 
+async def _nothing_else(_session: AsyncSession, _operation_id: UUID) -> None:
+    """Nothing is recorded with the operation itself."""
+
+
 def _outcome(
-    one: ListedConnection | AirbyteConnection,
+    one: PendingItem | AirbyteConnection,
     outcome: ImportOutcome,
     *,
     connection_id: UUID | None = None,
@@ -179,7 +326,9 @@ def _outcome(
     never_selected: Sequence[SelectedView] = (),
 ) -> ImportedView:
     return ImportedView(
-        airbyte_connection_id=one.connection_id,
+        airbyte_connection_id=(
+            one.airbyte_connection_id if isinstance(one, PendingItem) else one.connection_id
+        ),
         name=one.name,
         outcome=outcome,
         connection_id=connection_id,

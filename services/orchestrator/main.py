@@ -14,21 +14,22 @@ from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
 from services.orchestrator import api_key_routes
 from services.orchestrator.backlogs import BACKLOGS
 from services.orchestrator.credentials import Digests
-from services.orchestrator.importer import Importing
+from services.orchestrator.importer import Importing, ImportOrder
 from services.orchestrator.job_follower import JobFollower
 from services.orchestrator.pruner import Retention, histories
 from services.orchestrator.reconciler import Reconciler
 from services.orchestrator.rotation import Rotator
 from services.orchestrator.schemas import (
     CATALOG,
-    IMPORTED,
+    IMPORT,
     JOB,
     ROTATION,
     CatalogDiff,
     ConnectionPage,
     ConnectionView,
     Import,
-    ImportedView,
+    ImportOutcome,
+    ImportReport,
     JobView,
     MergedCatalog,
     Onboard,
@@ -106,25 +107,55 @@ async def onboard(order: Onboard, service: Service, key: GivenKey, wait: Wait) -
 @router.post(
     "/connections/import",
     dependencies=[may(Scope.CONNECTIONS_WRITE)],
+    response_model=ImportReport,
     responses={
-        200: example({"items": [IMPORTED], "next": None}),
-        **problems(404, 409, 422, 502, 503, 504),
+        200: example(IMPORT)
+        | links("GET /imports/{import_id}", import_id="$response.body#/operation_id"),
+        **ACCEPTED,
+        **problems(400, 404, 409, 422, 502, 503, 504),
     },
 )
 async def import_connections(
-    order: Import, service: Service, importing: Importer
-) -> Page[ImportedView]:
+    order: Import, service: Service, importing: Importer, key: GivenKey, wait: Wait
+) -> Response:
     """Import connections that exist in Airbyte; their current catalog becomes version 1.
 
     Nothing in Airbyte is changed, neither now nor when the connection is archived in AAM. For a
-    whole workspace the default is a dry run: set `dry_run` to false to import.
+    whole workspace the default is a dry run: set `dry_run` to false to import. After `wait` seconds
+    the response is 202 with the operation, which continues; GET /imports/{import_id} reports its
+    progress. A connection that cannot be imported does not stop the others. 409 `import_running`:
+    the workspace is being imported already, by `operation_id`.
     """
     if order.airbyte_connection_id is not None:
         one = await importing.one(order.airbyte_connection_id, dry_run=bool(order.dry_run))
-        return Page(items=[one])
-    workspace_id = order.workspace_id or await service.workspace()
-    items = await importing.all_of(workspace_id, dry_run=order.dry_run is not False)
-    return Page(items=items)
+        return raw_json(one.model_dump_json(exclude_none=True))
+    request = ImportOrder(
+        workspace_id=order.workspace_id or await service.workspace(),
+        dry_run=order.dry_run is not False,
+    )
+    return answered(await importing.workspace(request, key=key, wait=wait))
+
+
+@router.get(
+    "/imports/{import_id}",
+    dependencies=[may(Scope.CONNECTIONS_READ)],
+    response_model=ImportReport,
+    responses=problems(404, 422, 503),
+)
+async def import_report(
+    import_id: Annotated[UUID, Path(description="The `operation_id` of the import")],
+    importing: Importer,
+    outcome: Annotated[ImportOutcome | None, Query(description="Only items with it")] = None,
+    after: Annotated[
+        int | None, Query(ge=1, le=2**31 - 1, description="`next` of the previous page")
+    ] = None,
+    limit: Limit = 100,
+) -> Response:
+    """Get the progress of a workspace's import, and what it found, in Airbyte's order.
+
+    `outcomes` counts the connections by outcome; those that are not processed yet are `pending`.
+    """
+    return raw_json(await importing.report(import_id, outcome=outcome, after=after, limit=limit))
 
 
 @router.get(
@@ -429,7 +460,7 @@ def build(settings: Settings) -> FastAPI:
     app.state.operations = operations
     app.state.request_wait_s = settings.request_wait.total_seconds()
     app.state.service = service
-    app.state.importing = Importing(db, airbyte, within=settings.operation_deadline)
+    app.state.importing = Importing(settings, db, airbyte, operations)
     app.state.rotator = rotator
     app.state.key_environment = settings.key_environment
     app.include_router(router)

@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from services.orchestrator.schedule_validation import AirbyteSchedule
 from shared.http.strict_json import Name
-from shared.models import ConnectionStatus, JobStarter
+from shared.models import ConnectionStatus, JobStarter, OperationStatus
 from shared.source_types import CREDENTIAL_REFERENCE
 
 _ID = "7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f"
@@ -174,7 +174,9 @@ IMPORTED: dict[str, Any] = {
 }
 
 
-ImportOutcome = Literal["imported", "would_import", "already_managed", "not_importable", "failed"]
+ImportOutcome = Literal[
+    "pending", "imported", "would_import", "already_managed", "not_importable", "failed"
+]
 
 
 class SelectedView(BaseModel):
@@ -192,7 +194,7 @@ class ImportedView(BaseModel):
     airbyte_connection_id: UUID
     name: str
     outcome: ImportOutcome
-    """`failed`: it could not be read or recorded now; retry."""
+    """`pending`: not processed yet; `failed`: it could not be read or recorded, import it again."""
     connection_id: UUID | None = None
     code: str | None = Field(default=None, description="Why it is not imported.")
     never_selected: list[SelectedView] = Field(
@@ -201,6 +203,37 @@ class ImportedView(BaseModel):
             "Per stream, the fields that are synced although the policy never selects them."
         ),
     )
+
+
+IMPORT: dict[str, Any] = {
+    "operation_id": "3f8e2d1c-4b5a-4968-8776-a5b4c3d2e1f0",
+    "workspace_id": "2f0c9b8a-7d6e-4c5b-8a49-3827160f5e4d",
+    "dry_run": False,
+    "status": "done",
+    "outcomes": {"imported": 1},
+    "items": [IMPORTED],
+    "next": None,
+}
+
+
+class ImportReport(BaseModel):
+    """The progress of an import, and a page of the Airbyte connections that it found."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [IMPORT]})
+
+    operation_id: UUID | None = None
+    """The operation that imports a workspace; null if one connection was imported at once."""
+    workspace_id: UUID | None = None
+    """The Airbyte workspace that is imported; null if one connection was imported."""
+    dry_run: bool
+    status: OperationStatus
+    """`failed`: it ended early; the operation has the reason, and the rest is `pending`."""
+    outcomes: dict[ImportOutcome, int]
+    """The number of connections by outcome."""
+    items: list[ImportedView]
+    """In Airbyte's order."""
+    next: int | None = None
+    """Pass it as `after` for the following page; null on the last page."""
 
 
 ROTATION: dict[str, Any] = {

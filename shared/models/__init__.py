@@ -12,7 +12,7 @@ from shared.models.connections import (
     VersionOrigin,
 )
 from shared.models.observations import DiscoveryRow, Drift, Observation, SettingChange, Watch
-from shared.models.operations import OperationRow, OperationStatus, PeriodicRun
+from shared.models.operations import ImportItem, OperationRow, OperationStatus, PeriodicRun
 from shared.models.repairs import Knowledge, Plan, Policy, Repair, RepairState
 from shared.models.snapshots import Snapshot, StreamSchema
 from shared.models.webhooks import DeliveryState, Webhook, WebhookDelivery

@@ -35,16 +35,22 @@ _OPEN = text("status IN ('running', 'undoing')")
 
 
 class OperationRow(Base):
-    """An operation on a connection: its request, progress and owner.
+    """An operation on a connection or a workspace: its request, progress and owner.
 
     Written by the service that runs it, each write fenced by `owner`. A connection has at most one
-    open operation.
+    open operation, and so has the import of a workspace.
     """
 
     __tablename__ = "operations"
     __table_args__ = (
         Index(
             "uq_operations_open_connection", "connection_id", unique=True, postgresql_where=_OPEN
+        ),
+        Index(
+            "uq_operations_open_import",
+            text("(request ->> 'workspace_id')"),
+            unique=True,
+            postgresql_where=text("kind = 'import' AND status IN ('running', 'undoing')"),
         ),
         Index(
             "uq_operations_idempotency_key",
@@ -66,9 +72,10 @@ class OperationRow(Base):
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     kind: Mapped[str]
-    connection_id: Mapped[UUID] = mapped_column(
+    connection_id: Mapped[UUID | None] = mapped_column(
         ForeignKey(Connection.id, deferrable=True, initially="DEFERRED")
     )
+    """The connection that it changes; None for the import of a workspace."""
     status: Mapped[str]
     request: Mapped[str] = mapped_column(RawJson())
     """The request, as JSON text, without secrets."""
@@ -106,6 +113,39 @@ class OperationRow(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now())
     ended_at: Mapped[datetime | None]
+
+
+class ImportItem(Base):
+    """One Airbyte connection that an import found, and its outcome. Written by the orchestrator.
+
+    It is deleted with its operation.
+    """
+
+    __tablename__ = "import_items"
+    __table_args__ = (
+        Index(
+            "ix_import_items_pending",
+            "operation_id",
+            "position",
+            postgresql_where=text("outcome IS NULL"),
+        ),
+    )
+
+    operation_id: Mapped[UUID] = mapped_column(
+        ForeignKey(OperationRow.id, ondelete="CASCADE"), primary_key=True
+    )
+    position: Mapped[int] = mapped_column(primary_key=True)
+    """Its place in Airbyte's list, from 1."""
+    airbyte_connection_id: Mapped[UUID]
+    name: Mapped[str]
+    outcome: Mapped[str | None]
+    """None until it is processed."""
+    code: Mapped[str | None]
+    """Why it is not imported."""
+    connection_id: Mapped[UUID | None]
+    """The connection in AAM, unless that was only a dry run."""
+    never_selected: Mapped[str] = mapped_column(RawJson(), server_default=text("'[]'"))
+    """Per stream, the fields that are synced although the policy never selects them."""
 
 
 class PeriodicRun(Base):

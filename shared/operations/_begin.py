@@ -15,6 +15,7 @@ from shared.auth import scopes
 from shared.database import Database
 from shared.errors import (
     Conflict,
+    ImportRunning,
     KeyReused,
     NotActive,
     OperationRunning,
@@ -153,6 +154,14 @@ class Recorder:
         known = None if intent.key is None else await self._known(session, intent.key)
         if known is not None:
             return known
+        if intent.connection_id is None:
+            request = _columns(intent)["request"]
+            open_one = (await session.execute(sql.OPEN_IMPORT, {"request": request})).one_or_none()
+            if open_one is None:
+                return None
+            raise ImportRunning(
+                f"Operation {open_one.id} is importing this workspace.", operation_id=open_one.id
+            )
         open_one = (
             await session.execute(sql.OPEN_OF, {"connection_id": intent.connection_id})
         ).one_or_none()

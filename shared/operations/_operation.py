@@ -64,7 +64,8 @@ class Intent:
     """An operation to be started."""
 
     kind: str
-    connection_id: UUID
+    connection_id: UUID | None
+    """The connection that it changes; None for the import of a workspace."""
     request: object
     """Everything that a process needs to take the operation over, as JSON, without secrets."""
     document: bytes | None = None
@@ -102,7 +103,7 @@ class Operation:
     def __init__(self, host: Host, row: Mapping[Any, Any], owner: UUID) -> None:
         self.id: UUID = row["id"]
         self.kind: str = row["kind"]
-        self.connection_id: UUID = row["connection_id"]
+        self._connection_id: UUID | None = row["connection_id"]
         self.request: bytes = row["request"].encode()
         self.document: bytes | None = row["document"]
         self.request_id: str = row["request_id"]
@@ -127,6 +128,22 @@ class Operation:
         self._unsettled: str | None = row["step"] if is_unsettled else None
         """The step whose request may have been sent, with an unknown outcome."""
         self._in_flight_until: float = clock() + (row["in_flight_for"] or 0.0)
+
+    @property
+    def has_connection(self) -> bool:
+        """Whether it changes one connection, as all but the import of a workspace do."""
+        return self._connection_id is not None
+
+    @property
+    def connection_id(self) -> UUID:
+        """The connection that it changes.
+
+        Raises:
+            LookupError: it changes no single connection, as the import of a workspace.
+        """
+        if self._connection_id is None:
+            raise LookupError(f"Operation {self.id} has no connection.")
+        return self._connection_id
 
     @property
     def marker(self) -> str:
@@ -258,8 +275,9 @@ class Operation:
 
     async def fail(self, error: AamError) -> None:
         """Record the failure, before anything is undone."""
+        connection = {} if self._connection_id is None else {"connection_id": self._connection_id}
         problem = {
-            "connection_id": self.connection_id,
+            **connection,
             **error.problem(),
             "request_id": self.request_id,
             "operation_id": self.id,

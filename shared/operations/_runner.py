@@ -299,7 +299,9 @@ class Operations(Recorder):
             )
         )
         async with self._db.transaction() as session:
-            row = await session.get(Connection, operation.connection_id, with_for_update=True)
+            row = None
+            if operation.has_connection:
+                row = await session.get(Connection, operation.connection_id, with_for_update=True)
             is_held = row is not None and (
                 row.heal_id == operation.id or row.status is ConnectionStatus.PENDING
             )

@@ -54,6 +54,11 @@ OPEN_OF = text("""
     SELECT id, kind FROM operations
     WHERE connection_id = :connection_id AND status IN ('running', 'undoing')
 """)
+OPEN_IMPORT = text("""
+    SELECT id FROM operations
+    WHERE kind = 'import' AND status IN ('running', 'undoing')
+        AND request ->> 'workspace_id' = CAST(:request AS jsonb) ->> 'workspace_id'
+""")
 DELETE = text("DELETE FROM operations WHERE id = :id")
 END_UNOWNED = text("""
     UPDATE operations

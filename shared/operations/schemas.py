@@ -39,13 +39,14 @@ class Accepted(BaseModel):
 
 
 class OperationView(BaseModel):
-    """An operation on a connection, and its progress."""
+    """An operation on a connection or a workspace, and its progress."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [OPERATION]})
 
     operation_id: UUID
     kind: str
-    connection_id: UUID
+    connection_id: UUID | None = None
+    """The connection that it changes; null for the import of a workspace."""
     connection_name: str | None = None
     status: OperationStatus
     step: str

@@ -202,8 +202,10 @@ async def test_every_example_runs(mesh: Mesh) -> None:
     await mesh.drift_repair_agent.post(f"/webhooks/{hook.json()['id']}/test")
     snapshots = (await mesh.schema_observer.get(f"/connections/{id_}/snapshots")).json()["items"]
     operations = (await mesh.orchestrator.get("/operations")).json()["items"]
+    report = await mesh.orchestrator.post("/connections/import", json={})
     ids = {
         "connection_id": id_,
+        "import_id": report.json()["operation_id"],
         "credential_id": ORDER["credential_id"],
         "version": 1,
         "from_version": 1,

@@ -132,6 +132,9 @@ MEANINGS: dict[tuple[int, str], str] = {
     (504, "archive_deadline"): "Archiving the connection did not finish before its deadline.",
     (504, "commit_unknown"): "Whether the registry recorded the change is unknown.",
     (504, "heal_deadline"): "Applying the catalog did not finish before its deadline.",
+    (504, "import_deadline"): (
+        "The import did not finish before its deadline; another import processes the rest."
+    ),
     (504, "onboard_deadline"): "The onboarding did not finish before its deadline.",
     (504, "outcome_unknown"): "The repair is decided, but its progress cannot be read now.",
     (

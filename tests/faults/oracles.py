@@ -51,7 +51,7 @@ async def nothing_is_orphaned(sql: Any, airbyte: AirbyteServer) -> list[str]:
     rows = await sql.fetch("""
         SELECT airbyte_source_id::text AS source, airbyte_connection_id::text AS connection
         FROM connections WHERE archived_at IS NULL AND airbyte_connection_id IS NOT NULL
-            AND (status <> 'FAILED' OR failure_code <> 'upstream_missing')
+            AND NOT imported AND (status <> 'FAILED' OR failure_code <> 'upstream_missing')
     """)
     found = []
     for kind, held in (("source", airbyte.sources), ("connection", airbyte.connections)):

@@ -186,11 +186,9 @@ async def test_nothing_is_missing_deleted_or_imported(
         assert compared.unknown == {UUID(connection["id"]): "upstream_not_airbyte"}
         with pytest.raises(UpstreamNotAirbyte):
             await Sweeper(db, airbyte, grace=settings.sweep_grace).sweep(WORKSPACE, dry_run=False)
-        importing = Importing(db, airbyte)
+        importing = Importing(settings, db, airbyte, operations)
         with pytest.raises(UpstreamNotAirbyte):
             await importing.one(uuid4(), dry_run=True)
-        with pytest.raises(UpstreamNotAirbyte):
-            await importing.all_of(WORKSPACE, dry_run=True)
     await db.close()
     assert (await seen(mesh, connection))["drifted_upstream_at"] is None
 

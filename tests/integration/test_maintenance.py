@@ -1,4 +1,4 @@
-"""Sweeping, reconciling and importing: what AAM finds in Airbyte, and what it does about it."""
+"""Sweeping and reconciling: what AAM finds in Airbyte, and what it does about it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import sys
 from collections.abc import AsyncIterator
 from copy import deepcopy
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -17,7 +16,6 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from local.processes import servers
-from services.orchestrator.importer import Importing
 from services.orchestrator.reconciler import ReapplySaga, Reconciler
 from services.orchestrator.sweeper import AT_MOST, Sweeper
 from shared import registry
@@ -27,7 +25,7 @@ from shared.database import Database
 from shared.job_queue import Jobs
 from shared.operations import Operations
 from tests import access
-from tests.fakes.airbyte_server import WORKSPACE_ID, AirbyteServer
+from tests.fakes.airbyte_server import WORKSPACE_ID
 from tests.integration.conftest import REPOSITORY, Mesh, empty, settings_for
 from tests.pools import Sql
 from tests.waiting import until, until_not
@@ -382,96 +380,6 @@ async def test_maintenance_commands_have_a_dry_run(
     assert left not in mesh.airbyte.sources
 
 
-# Importing
-
-
-def add_by_hand(airbyte: AirbyteServer, connection: dict[str, Any], name: str) -> dict[str, Any]:
-    """A connection that somebody made in Airbyte's pages."""
-    source = airbyte.add_source(f"source of {name}")
-    held = deepcopy(airbyte.connections[connection["airbyte_connection_id"]])
-    held |= {"connectionId": str(uuid4()), "sourceId": source["sourceId"], "name": name}
-    airbyte.connections[held["connectionId"]] = held
-    return held
-
-
-async def test_import_takes_over_an_existing_connection(mesh: Mesh, tools: Tools) -> None:
-    """Version 1 is Airbyte's catalog; repairs and syncs work; archiving leaves it in Airbyte."""
-    held = add_by_hand(mesh.airbyte, await mesh.onboard(), "by hand")
-    order = {"airbyte_connection_id": held["connectionId"]}
-
-    dry = await mesh.orchestrator.post("/connections/import", json={**order, "dry_run": True})
-    assert [one["outcome"] for one in dry.json()["items"]] == ["would_import"]
-    imported = await mesh.orchestrator.post("/connections/import", json=order)
-    assert imported.status_code == 200, imported.text
-    again = await mesh.orchestrator.post("/connections/import", json=order)
-    assert (again.status_code, again.json()["code"]) == (409, "already_managed")
-
-    (item,) = imported.json()["items"]
-    path = f"/connections/{item['connection_id']}"
-    view = (await mesh.orchestrator.get(path)).json()
-    assert (view["status"], view["catalog_version"], view["imported"]) == ("ACTIVE", 1, True)
-    assert (await tools.reconciler().reconcile(dry_run=True)).drifted == {}
-    assert (await mesh.orchestrator.post(f"{path}/sync")).status_code == 202
-    (version,) = (await mesh.orchestrator.get(f"{path}/catalog-versions")).json()["items"]
-    assert version["origin"] == "import"
-
-    assert (await mesh.orchestrator.delete(path)).status_code == 204
-    assert held["connectionId"] in mesh.airbyte.connections
-    assert held["sourceId"] in mesh.airbyte.sources
-
-
-async def test_workspace_import_is_a_dry_run_by_default(mesh: Mesh) -> None:
-    """Each connection with its outcome, and with the reason where it cannot be imported."""
-    ours = await mesh.onboard()
-    good = add_by_hand(mesh.airbyte, ours, "good")
-    empty = add_by_hand(mesh.airbyte, ours, "empty")
-    empty["syncCatalog"] = {"streams": []}
-
-    async def outcomes(**order: Any) -> dict[str, str]:
-        answer = await mesh.orchestrator.post("/connections/import", json=order)
-        assert answer.status_code == 200, answer.text
-        return {one["airbyte_connection_id"]: one["outcome"] for one in answer.json()["items"]}
-
-    assert await outcomes() == {
-        ours["airbyte_connection_id"]: "already_managed",
-        good["connectionId"]: "would_import",
-        empty["connectionId"]: "not_importable",
-    }
-    assert await mesh.sql.fetchval("SELECT count(*) FROM connections") == 1
-    assert (await outcomes(dry_run=False))[good["connectionId"]] == "imported"
-    assert await mesh.sql.fetchval("SELECT count(*) FROM connections") == 2
-
-
-@pytest.mark.exact
-async def test_failed_import_does_not_block_the_others(mesh: Mesh) -> None:
-    """It is reported with the reason; with Airbyte unreachable the rest is not tried one by one."""
-    ours = await mesh.onboard()
-    copies = [add_by_hand(mesh.airbyte, ours, f"copy {number}") for number in range(6)]
-    mesh.airbyte.fault("sources/get", 403, times=1)
-
-    async def outcomes() -> list[tuple[str, str | None]]:
-        answer = await mesh.orchestrator.post("/connections/import", json={})
-        assert answer.status_code == 200, answer.text
-        found = {one["airbyte_connection_id"]: one for one in answer.json()["items"]}
-        results = [found[copy["connectionId"]] for copy in copies]
-        return [(one["outcome"], one.get("code")) for one in results]
-
-    seen = await outcomes()
-    assert sorted(seen) == [("failed", "upstream_auth")] + [("would_import", None)] * 5
-    mesh.airbyte.fault("connections/get", 500, times=None)
-    seen = await outcomes()
-    assert {outcome for outcome, _ in seen} == {"failed"}
-    assert [code for _, code in seen].count("skipped") >= len(copies) - 3
-
-
-async def test_import_of_an_unknown_connection_is_422(mesh: Mesh) -> None:
-    answer = await mesh.orchestrator.post(
-        "/connections/import", json={"airbyte_connection_id": str(uuid4())}
-    )
-    assert (answer.status_code, answer.json()["code"]) == (422, "unknown_airbyte_connection")
-    assert await mesh.sql.fetchval("SELECT count(*) FROM connections") == 0
-
-
 # Jobs of Airbyte's own
 
 
@@ -486,20 +394,3 @@ async def test_jobs_started_by_airbyte_are_followed(mesh: Mesh) -> None:
     assert (seen["airbyte_job_id"], seen["started_by"]) == (job["id"], "airbyte")
     assert (seen["status"], seen["records"], seen["bytes"]) == ("succeeded", 5, 50)
     assert seen["duration_seconds"] >= 0
-
-
-@pytest.mark.exact
-async def test_import_ends_in_time_and_can_be_continued(mesh: Mesh) -> None:
-    """Connections not tried are named; known ones need no call."""
-    await mesh.onboard()
-    db = Database.at(mesh.settings.registry_address, application="test")
-    async with AirbyteClient.from_settings(mesh.settings) as airbyte:
-        workspace = UUID(WORKSPACE_ID)
-        late = await Importing(db, airbyte, within=timedelta(0)).all_of(workspace, dry_run=False)
-        calls = len(mesh.airbyte.called("connections/get"))
-        known = await Importing(db, airbyte).all_of(workspace, dry_run=False)
-    await db.close()
-
-    assert [(one.outcome, one.code) for one in late] == [("failed", "skipped")]
-    assert [one.outcome for one in known] == ["already_managed"]
-    assert len(mesh.airbyte.called("connections/get")) == calls

@@ -48,6 +48,9 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
         "drift_repair_agent": "SELECT INSERT",
         "schema_observer": "SELECT INSERT",
     },
+    "import_items": {
+        "orchestrator": "SELECT INSERT UPDATE(outcome code connection_id never_selected)"
+    },
     "job_history": {
         "orchestrator": "SELECT INSERT UPDATE",
         "drift_repair_agent": "SELECT",
