@@ -1,41 +1,41 @@
-# Every target works on a fresh clone by itself: it makes what it needs first.
+# Every target works on a fresh clone: it installs what it needs first.
 .DEFAULT_GOAL := help
 SHELL := bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Programs that check, but that no test imports: an environment of their own, since what they need
-# would slow down every start of Python beside them (cyclonedx-bom), or pins other versions (semgrep).
+# Checkers that no test imports. They have a separate environment, since their dependencies slow down every start of
+# Python (cyclonedx-bom) or pin other versions (semgrep).
 TOOLS := .venv-tools
-# What is started ends when make is gone, even by kill -9, and when whoever tied make is gone.
+# Started processes end with make, even if it is killed by SIGKILL, and with the process that set AAM_TIED_TO_PID.
 TIED := AAM_TIED_TO_PID="$$AAM_TIED_TO_PID $$PPID"
-# A mesh starts a dozen processes, and the tests hundreds: none compiles what another has compiled.
+# `make up` starts a dozen processes, and the tests hundreds: they share compiled bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 # Arguments for pytest: make test T="tests/unit -k merge"
 T ?=
 
-help: ## This list
+help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
-up: $(VENV)/.local ## Run the whole mesh on this machine, until Ctrl-C; REPLICAS=2: two of each service
+up: $(VENV)/.local ## Run everything on this machine until Ctrl-C; REPLICAS=2 runs two replicas of each service
 	@exec env $(TIED) $(if $(REPLICAS),AAM_REPLICAS=$(REPLICAS)) $(BIN)/python -m local up
 
-demo: $(VENV)/.local ## The main job from start to end on a throw-away mesh, each step checked
+demo: $(VENV)/.local ## Run the main job from start to end in a temporary environment, and check each step
 	@exec env $(TIED) $(BIN)/python -m local demo
 
-# The tests mostly wait, so more of them run side by side than there are cores. A module stays in
-# one process, since it may share a mesh. With arguments pytest runs as they say.
+# Tests mostly wait, so there are more workers than cores. The tests of a module run in one process, since they may
+# share services. With T="..." pytest gets these arguments instead.
 SUITE := -n 3 --dist loadfile --no-loadscope-reorder
-test: $(VENV)/.dev install-connectors ## What every change must pass, in random order; T="..." passes arguments to pytest
+test: $(VENV)/.dev install-connectors ## Run the tests that every change must pass, in random order; T="..." passes arguments to pytest
 	@exec env $(TIED) $(BIN)/python -m pytest $(or $(T),$(SUITE))
 
-test-all: $(VENV)/.dev install-connectors ## That, then each part at depth: faults, histories, requests, bodies, lossy, mutants, corpus
+test-all: $(VENV)/.dev install-connectors ## Run all tests, then each part at depth: faults, histories, requests, bodies, lossy, mutants, corpus
 	@exec env $(TIED) $(BIN)/python -m tests.full $(SUITE)
 
-test-repeat: $(VENV)/.dev install-connectors ## The suite N=10 times in other orders, a line each
+test-repeat: $(VENV)/.dev install-connectors ## Run the tests N=10 times in different orders, and print a line for each run
 	@exec env $(TIED) $(BIN)/python -m tests.repeat $(or $(N),10) $(or $(T),$(SUITE))
 
-check: $(VENV)/.dev $(TOOLS)/.made ## Format, lint, types, imports, own rules, migrations, image, compose, licences
+check: $(VENV)/.dev $(TOOLS)/.made ## Check format, lint, types, imports, own rules, migrations, image, compose file and licences
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
@@ -50,60 +50,60 @@ check: $(VENV)/.dev $(TOOLS)/.made ## Format, lint, types, imports, own rules, m
 	@if docker compose version >/dev/null 2>&1; then docker compose config -q; \
 	else echo "No docker compose here: docker-compose.yml was not checked by it."; fi
 
-faults: $(VENV)/.dev ## The whole fault matrix and 200 random histories
+faults: $(VENV)/.dev ## Run the whole fault matrix and 200 random histories
 	@AAM_FAULTS=all AAM_DEEP=1 $(BIN)/python -m pytest -n 4 --dist load tests/faults/test_matrix.py tests/faults/test_histories.py
 
-lossy: $(VENV)/.dev ## The services' tests again, with 5 % of Airbyte's calls lost (AAM_SEED=... for another run)
+lossy: $(VENV)/.dev ## Run the services' tests with 5 % of Airbyte's calls lost (AAM_SEED=... for another run)
 	@AAM_FAULT_RATE=0.05 $(BIN)/python -m pytest -n 4 --dist load tests/integration --ignore tests/integration/local $(T)
 
-corpus: $(VENV)/.dev ## Diff, judge and heal every step between releases of seven real connectors (fetched)
+corpus: $(VENV)/.dev ## Compare, rate and heal every step between releases of seven real connectors (downloaded)
 	@$(BIN)/python -m tests.corpus
 
-mutants: $(VENV)/.dev ## Plant each known fault in a copy: the test that it names must turn red
+mutants: $(VENV)/.dev ## Apply each mutant to a copy of the code; the test that it names must fail
 	@$(BIN)/python -m tests.mutants $(M)
 
-docs: $(VENV)/.dev ## Write the pages of docs/ that are made from the code: api, configuration, errors
+docs: $(VENV)/.dev ## Generate the pages of docs/ that come from the code: api, configuration, errors
 	@$(BIN)/python -m tests.docs
 
 SBOM := requirements requirements.txt --pyproject pyproject.toml --sv 1.6 --output-reproducible
-sbom: $(TOOLS)/.made ## The bill of materials of what is shipped: sbom.json, CycloneDX
+sbom: $(TOOLS)/.made ## Write the software bill of materials: sbom.json, CycloneDX
 	@$(TOOLS)/bin/cyclonedx-py $(SBOM) -o sbom.json
 
-fix: $(VENV)/.dev ## Format, and repair what lint can
+fix: $(VENV)/.dev ## Format, and apply the fixes of lint
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: $(VENV)/.dev ## The benchmarks, as ratios to floors of the same run
+bench: $(VENV)/.dev ## Run the benchmarks; results are ratios to a baseline of the same run
 	@$(BIN)/python -m tests.bench
 
-migrate: $(VENV)/.local ## Bring SUPABASE_DB_URL's registry up to date, as MIGRATION_DB_URL (or the running mesh's)
+migrate: $(VENV)/.local ## Migrate the registry at SUPABASE_DB_URL with the login of MIGRATION_DB_URL (or that of `make up`)
 	@if [ -z "$$SUPABASE_DB_URL" ] && [ -f .aam/env ]; then source .aam/env; source .aam/env.owner; fi; $(BIN)/alembic upgrade head
 
-# SCOPES="connections:read repairs:decide" says what it may; without, everything.
-key: $(VENV)/.local ## Make a key for a caller, OWNER=ada@example.com, and print it once
-	@if [ -z "$(OWNER)" ]; then echo 'Whose is it? make key OWNER=ada@example.com [SCOPES="connections:read ..."]'; exit 2; fi; \
+# SCOPES="connections:read repairs:decide" limits it; the default is all scopes.
+key: $(VENV)/.local ## Create an API key for OWNER=ada@example.com, and print it once
+	@if [ -z "$(OWNER)" ]; then echo 'OWNER is missing: make key OWNER=ada@example.com [SCOPES="connections:read ..."]'; exit 2; fi; \
 	if [ -z "$$SUPABASE_DB_URL" ] && [ -f .aam/env ]; then source .aam/env; fi; \
 	exec $(BIN)/python -m services.orchestrator.manage_api_keys make --owner "$(OWNER)" $(foreach scope,$(SCOPES),--scope $(scope))
 
-# DRY_RUN=1 tells what would be done, and does nothing.
-sweep: $(VENV)/.local ## Delete from Airbyte what ended operations left there (DRY_RUN=1: tell)
+# DRY_RUN=1 only reports.
+sweep: $(VENV)/.local ## Delete objects from Airbyte that ended operations left there (DRY_RUN=1 only reports)
 	@if [ -z "$$SUPABASE_DB_URL" ] && [ -f .aam/env ]; then source .aam/env; fi; \
 	exec $(BIN)/python -m services.orchestrator.maintenance sweep $(if $(DRY_RUN),--dry-run)
 
-reconcile: $(VENV)/.local ## Compare every head with what Airbyte holds (DRY_RUN=1: tell)
+reconcile: $(VENV)/.local ## Compare each connection's catalog with Airbyte's (DRY_RUN=1 only reports)
 	@if [ -z "$$SUPABASE_DB_URL" ] && [ -f .aam/env ]; then source .aam/env; fi; \
 	exec $(BIN)/python -m services.orchestrator.maintenance reconcile $(if $(DRY_RUN),--dry-run)
 
-events: $(VENV)/.local ## Follow the lifecycle events of the running mesh (ONCE=1: print the latest 20 and end)
+events: $(VENV)/.local ## Print lifecycle events of `make up` as they occur (ONCE=1 prints the latest 20 and ends)
 	@exec $(BIN)/python -m local events $(if $(ONCE),--once)
 
-psql: $(VENV)/.local ## Open psql on the warehouse of the running mesh (SQL='...': run one statement)
+psql: $(VENV)/.local ## Open psql in the warehouse of `make up` (SQL='...' runs one statement)
 	@exec $(BIN)/python -m local psql $(if $(SQL),--sql "$$SQL")
 
-install-connectors: $(VENV)/.local ## Install the connectors ahead of their first use
+install-connectors: $(VENV)/.local ## Install the connectors before their first use
 	@$(BIN)/python -m local.airbyte install source-salesforce source-hardcoded-records
 
-clean: ## Delete what a stopped mesh keeps (.aam/)
+clean: ## Delete the data of a stopped `make up` (.aam/)
 	@if [ -e $(VENV)/.local ]; then $(BIN)/python -m local clean; else rm -rf .aam; fi
 
 

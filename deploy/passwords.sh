@@ -1,7 +1,7 @@
 #!/bin/sh
-# Draws this installation's own database passwords, the key that webhooks are signed with and the one that
-# credentials are told apart with, once. Each is written where it is read: for Postgres one file per role, for each
-# service the URL of its own login in a folder of its own, and the tables' owner's for the migrations alone.
+# Generates, once, the database passwords of this installation, the key that signs webhooks, and the key of the
+# credential digests. Each is written only to where it is read: for Postgres a file per role, for each service a folder
+# with the URL of its own login, and for the migrations the URL of the login that owns the tables.
 set -eu
 umask 077
 : "${PASSWORDS_DIR:?}" "${SETTINGS_DIR:?}" "${MIGRATION_DIR:?}"
@@ -36,7 +36,7 @@ for service in $services; do
 done
 
 ours="$SETTINGS_DIR/orchestrator" theirs="$SETTINGS_DIR/drift_repair_agent"
-# Earlier releases had one folder for all services, which is the orchestrator's now.
+# Earlier releases had one folder for all services; it is the orchestrator's now.
 if [ -s "$ours/webhook_signing_key" ]; then
     mv "$ours/webhook_signing_key" "$theirs/webhook_signing_key"
 fi

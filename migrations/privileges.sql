@@ -1,10 +1,10 @@
--- What each service may do with each table, applied after every run of the migrations, in its transaction.
+-- Grants each service its privileges; runs after every run of the migrations, in the same transaction.
 --
--- The migrations run as the tables' owner. Each service logs in as a member of a group role of its own, which owns
--- nothing: aam_orchestrator, aam_auth_broker, aam_drift_repair_agent, aam_schema_observer, aam_rag_engine. Whoever has
--- one login for all of them makes it a member of aam_services, which has what the five have together.
--- What is not listed is closed. A group role that is missing is made where this login may; else it is skipped, and
--- gets its rights by the next run after somebody else made it. migrations/env.py names those that are missing.
+-- The migrations run as the owner of the tables. Each service's login is a member of its group role, which owns nothing:
+-- aam_orchestrator, aam_auth_broker, aam_drift_repair_agent, aam_schema_observer, aam_rag_engine. A single login for all
+-- services is a member of aam_services, which has the privileges of all five.
+-- Everything else is revoked. A missing group role is created if this login has the privilege; otherwise it is skipped,
+-- and gets its privileges in the next run after it was created. migrations/env.py reports missing roles.
 DO $privileges$
 DECLARE
     everything CONSTANT text := 'aam_services';
@@ -12,11 +12,11 @@ DECLARE
         everything, 'aam_orchestrator', 'aam_auth_broker', 'aam_drift_repair_agent', 'aam_schema_observer',
         'aam_rag_engine'
     ];
-    -- Roles that are granted every new table of the schema on a hosted Postgres: Supabase's, behind its REST API.
+    -- Roles that a hosted Postgres grants every new table: those of Supabase's REST API.
     outsiders CONSTANT text[] := ARRAY['anon', 'authenticated', 'service_role'];
     closed CONSTANT text[] := ARRAY['alembic_version', 'pgqueuer_schedules'];
     grants CONSTANT text[] := ARRAY[
-        -- role, table or sequence, what it may
+        -- role, table or sequence, privileges
         ['aam_orchestrator', 'api_keys', 'SELECT, INSERT, UPDATE (last_used_at, revoked_at)'],
         ['aam_orchestrator', 'connections', 'SELECT, INSERT, UPDATE'],
         ['aam_orchestrator', 'discoveries', 'SELECT, INSERT, UPDATE'],
@@ -79,7 +79,7 @@ DECLARE
         ['aam_rag_engine', 'connections', 'SELECT (id, name)'],
         ['aam_rag_engine', 'knowledge', 'SELECT, INSERT'],
 
-        -- PgQueuer's own: one queue, and each of the three runs jobs from it.
+        -- PgQueuer's tables: one queue, from which three services run jobs.
         ['aam_orchestrator', 'pgqueuer', 'SELECT, INSERT, UPDATE, DELETE'],
         ['aam_orchestrator', 'pgqueuer_id_seq', 'USAGE'],
         ['aam_orchestrator', 'pgqueuer_log', 'SELECT, INSERT, UPDATE, DELETE'],
@@ -96,7 +96,7 @@ DECLARE
         ['aam_schema_observer', 'pgqueuer_statistics', 'SELECT, INSERT, UPDATE, DELETE'],
         ['aam_schema_observer', 'pgqueuer_statistics_id_seq', 'USAGE']
     ];
-    -- What deletes history, as migrations/retention.sql has it; the orchestrator has it done.
+    -- The function in migrations/retention.sql that deletes history; the orchestrator calls it.
     prune_history CONSTANT regprocedure := to_regprocedure('public.prune_history(text, interval, integer)');
     role_name text;
     granted text[];
@@ -108,7 +108,7 @@ BEGIN
         BEGIN
             EXECUTE format('CREATE ROLE %I NOLOGIN', role_name);
         EXCEPTION WHEN duplicate_object OR unique_violation THEN
-            NULL; -- another registry of this server was faster
+            NULL; -- created by the migrations of another registry meanwhile
         END;
     END LOOP;
 
@@ -122,7 +122,7 @@ BEGIN
         FROM pg_class
         WHERE relnamespace = 'public'::regnamespace AND (
             relname = ANY(grants) OR relname = ANY(closed)
-            OR relkind = 'S' AND EXISTS ( -- of a column of theirs
+            OR relkind = 'S' AND EXISTS ( -- of a column of these tables
                 SELECT FROM pg_depend JOIN pg_class owned ON owned.oid = refobjid
                 WHERE objid = pg_class.oid AND deptype IN ('a', 'i')
                     AND (owned.relname = ANY(grants) OR owned.relname = ANY(closed))
@@ -139,7 +139,7 @@ BEGIN
     FOREACH granted SLICE 1 IN ARRAY grants LOOP
         SELECT relname, CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind INTO relation
         FROM pg_class WHERE relname = granted[2] AND relnamespace = 'public'::regnamespace;
-        CONTINUE WHEN NOT FOUND; -- on the way down to an older version
+        CONTINUE WHEN NOT FOUND; -- during a downgrade
         FOREACH role_name IN ARRAY ARRAY[granted[1], everything] LOOP
             CONTINUE WHEN to_regrole(role_name) IS NULL;
             EXECUTE format('GRANT %s ON %s %I TO %I', granted[3], relation.kind, relation.relname, role_name);

@@ -1,12 +1,12 @@
--- prune_history: the one way by which a service deletes history, applied after every run of the migrations.
+-- prune_history: the only way for a service to delete history; created after every run of the migrations.
 --
--- It runs as the tables' owner, so that no service needs DELETE on what it deletes. It refuses a retention that is too
--- short, and whatever it is told it keeps what something still refers to. Catalog versions and knowledge are kept for
--- ever. Returns how many rows were deleted, at most `at_most`: oldest first, skipping those that somebody holds.
+-- It runs as the owner of the tables, so that services need no DELETE privilege. It refuses a retention that is too
+-- short, and never deletes rows that are still referenced. Catalog versions and knowledge are kept for ever. Returns the
+-- number of deleted rows, at most `at_most`: oldest first; locked rows are skipped.
 DO $retention$
 BEGIN
     IF to_regclass('public.stream_schemas') IS NULL OR to_regclass('public.credential_audit') IS NULL THEN
-        DROP FUNCTION IF EXISTS public.prune_history(text, interval, integer); -- on the way down
+        DROP FUNCTION IF EXISTS public.prune_history(text, interval, integer); -- during a downgrade
         RETURN;
     END IF;
     CREATE OR REPLACE FUNCTION public.prune_history(what text, kept interval, at_most integer) RETURNS integer
@@ -20,14 +20,14 @@ BEGIN
             RAISE EXCEPTION 'The retention of % is too short: %.', what, kept
                 USING ERRCODE = 'invalid_parameter_value';
         END IF;
-        -- ARRAY: the subquery of IN may be run for each row, and would lock, and delete, at_most anew.
+        -- ARRAY: a subquery of IN may run for each row, and would then lock and delete at_most rows each time.
         CASE what
         WHEN 'events' THEN
-            -- The oldest were published first. The cost does not grow with the rest.
+            -- The oldest were published first. The cost does not depend on the number of other rows.
             DELETE FROM events WHERE published_at < until
                 AND id IN (SELECT id FROM events ORDER BY id LIMIT at_most);
         WHEN 'job_history' THEN
-            -- Not the newest of a connection, nor one that a repair waits for.
+            -- Except the newest of each connection, and those that a repair waits for.
             DELETE FROM job_history WHERE id = ANY (ARRAY(
                 SELECT j.id FROM job_history j
                 WHERE j.ended_at < until
@@ -42,7 +42,7 @@ BEGIN
                 ORDER BY j.ended_at LIMIT at_most FOR UPDATE SKIP LOCKED
             ));
         WHEN 'operations' THEN
-            -- With them go Idempotency-Keys, which count for a day. Not one that a repair waits for.
+            -- Including their Idempotency-Keys, which are valid for a day. Except those that a repair waits for.
             DELETE FROM operations WHERE id = ANY (ARRAY(
                 SELECT o.id FROM operations o
                 WHERE o.ended_at < until
@@ -59,8 +59,8 @@ BEGIN
                 ORDER BY ended_at LIMIT at_most FOR UPDATE SKIP LOCKED
             ));
         WHEN 'repairs' THEN
-            -- Not one that a version, a message, another repair or a pause refers to, that is not learned, or that
-            -- tells the planner of a live connection what a person refused or what failed.
+            -- Except those that a version, a webhook message, another repair or a pause refers to, those that
+            -- are not learned yet, and the rejections and failures that the planner of a live connection reads.
             DELETE FROM repairs WHERE id = ANY (ARRAY(
                 SELECT r.id FROM repairs r JOIN connections c ON c.id = r.connection_id
                 WHERE r.ended_at < until AND r.is_learned
@@ -76,7 +76,7 @@ BEGIN
                 ORDER BY r.ended_at LIMIT at_most FOR UPDATE OF r SKIP LOCKED
             ));
         WHEN 'drifts' THEN
-            -- Not the newest of a connection, nor one that a repair answers.
+            -- Except the newest of each connection, and those that a repair belongs to.
             DELETE FROM drifts WHERE id = ANY (ARRAY(
                 SELECT d.id FROM drifts d
                 WHERE d.first_seen_at < until
@@ -88,7 +88,7 @@ BEGIN
                 ORDER BY d.first_seen_at LIMIT at_most FOR UPDATE SKIP LOCKED
             ));
         WHEN 'snapshots' THEN
-            -- Not the newest of a source, nor one that anything was made from or compared with.
+            -- Except the newest of each source, and those that anything was made from or compared with.
             DELETE FROM snapshots WHERE id = ANY (ARRAY(
                 SELECT s.id FROM snapshots s
                 WHERE s.taken_at < until AND s.seen_at < until
@@ -106,8 +106,8 @@ BEGIN
                 ORDER BY s.taken_at LIMIT at_most FOR UPDATE SKIP LOCKED
             ));
         WHEN 'stream_schemas' THEN
-            -- Those that no snapshot lists. One that is stored again meanwhile has another `created_at` by then, and
-            -- stays: the condition outside is looked at again when its row was changed.
+            -- Those that no snapshot lists. If one is stored again meanwhile, its `created_at` changes and it
+            -- stays: Postgres evaluates the outer condition again for a changed row.
             DELETE FROM stream_schemas WHERE created_at < until AND hash IN (
                 SELECT schema.hash FROM stream_schemas schema
                 WHERE schema.created_at < until AND NOT EXISTS (

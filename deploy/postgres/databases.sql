@@ -1,6 +1,6 @@
--- The registry and the warehouse, each with a role of its own that cannot enter the other's database. Each service
--- enters the registry by a login of its own, which owns nothing: the migrations, as aam, grant to its group role.
--- Run again, it makes what is missing and sets the passwords anew:
+-- Creates the registry and the warehouse, each with a role that has no access to the other database. Each service has
+-- its own login to the registry, which owns nothing: the migrations, run as aam, grant privileges to its group role.
+-- To create what is missing and set the passwords again:
 --   docker compose exec postgres psql -U postgres -f /docker-entrypoint-initdb.d/databases.sql
 \set aam `cat "$PASSWORDS_DIR/aam"`
 \set warehouse `cat "$PASSWORDS_DIR/warehouse"`

@@ -1,6 +1,6 @@
-"""Plants each fault in a copy of the project, and requires the test that it names to turn red.
+"""Applies each mutant to a copy of the project, and requires the test that it names to fail.
 
-A test that stays green with its fault planted proves nothing: that is this command's failure.
+A test that passes with its mutant applied proves nothing; then this command fails.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PATCHES = sorted((ROOT / "tests" / "mutants").glob("*.patch"))
 _TESTS_FAILED = 1
-"""pytest's exit code for that, and nothing else: not for a test that cannot be collected."""
+"""pytest's exit code if tests failed; a test that cannot be collected has another one."""
 
 
-def turns_red(patch: Path) -> tuple[bool, str]:
-    """Whether the test that a patch names fails with it, and pytest's line of it."""
-    tests = patch.read_text().splitlines()[0].removeprefix("Must turn red: ")
+def is_killed_by_its_test(patch: Path) -> tuple[bool, str]:
+    """Whether the test that a patch names fails with it, and pytest's line about that."""
+    tests = patch.read_text().splitlines()[0].removeprefix("Must fail: ")
     with tempfile.TemporaryDirectory(prefix="aam-mutant-") as folder:
         archive = subprocess.run(
             ["git", "archive", "HEAD"], cwd=ROOT, check=True, capture_output=True
@@ -41,16 +41,16 @@ def turns_red(patch: Path) -> tuple[bool, str]:
 
 
 def main() -> int:
-    """Every mutant, or those whose name begins as an argument says."""
+    """Run every mutant, or those whose names begin with an argument; return 1 if one is alive."""
     wanted = sys.argv[1:]
     chosen = [one for one in PATCHES if not wanted or one.stem.startswith(tuple(wanted))]
     alive = []
     for patch in chosen:
-        is_red, verdict = turns_red(patch)
-        print(f"{'red  ' if is_red else 'ALIVE'} {patch.stem}: {verdict}", flush=True)  # noqa: T201
-        if not is_red:
+        is_killed, verdict = is_killed_by_its_test(patch)
+        print(f"{'killed' if is_killed else 'ALIVE '} {patch.stem}: {verdict}", flush=True)  # noqa: T201
+        if not is_killed:
             alive.append(patch.stem)
-    print(f"{len(chosen) - len(alive)} of {len(chosen)} mutants turned their test red")  # noqa: T201
+    print(f"{len(chosen) - len(alive)} of {len(chosen)} mutants were killed")  # noqa: T201
     return 1 if alive else 0
 
 

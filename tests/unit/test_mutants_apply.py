@@ -1,4 +1,4 @@
-"""Every mutant applies to the code as it is: one that does not proves nothing any more."""
+"""Every mutant applies to the current code; one that does not proves nothing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MUTANTS = sorted((ROOT / "tests/mutants").glob("*.patch"))
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=[one.stem for one in MUTANTS])
 def test_mutant_applies(mutant: Path) -> None:
-    """Whether a test turns red with it is what `make mutants` checks."""
+    """`make mutants` checks whether a test fails with it."""
     command = ["git", "apply", "--check", str(mutant)]
     tried = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert tried.returncode == 0, tried.stderr
