@@ -20,7 +20,6 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import FastAPI
 
-from shared.auth import service_tokens
 from shared.auth.scopes import SERVICE_CALLS, Scope
 from shared.auth.service_tokens import (
     BadKey,
@@ -164,6 +163,20 @@ def _in_clear(keys: Keys) -> str:
     return keys.signed(keys.claims(), headers)
 
 
+def _with_null(keys: Keys, claim: str) -> str:
+    return keys.signed(keys.claims() | {claim: None})
+
+
+def _spelled(keys: Keys, spell: Callable[[str], str]) -> str:
+    """A good token whose signature has another spelling with the same bytes."""
+    head, _, signature = keys.signed(keys.claims()).rpartition(".")
+    spelled = spell(signature)
+    raw = base64.urlsafe_b64decode(signature + "==")
+    assert spelled != signature
+    assert base64.urlsafe_b64decode(spelled + "==") == raw
+    return f"{head}.{spelled}"
+
+
 FORGED: dict[str, Callable[[Keys], str]] = {
     # Whose signature
     "alg none": lambda keys: _unsigned(keys, "none"),
@@ -182,6 +195,14 @@ FORGED: dict[str, Callable[[Keys], str]] = {
     ),
     "the signature spoiled": lambda keys: _spoiled(keys, 2),
     "the claims spoiled": lambda keys: _spoiled(keys, 1),
+    "unused bits in the signature": lambda keys: _spelled(
+        keys, lambda signature: signature[:-1] + chr(ord(signature[-1]) + 1)
+    ),
+    "a padded signature": lambda keys: _spelled(keys, lambda signature: signature + "=="),
+    "a foreign character in the signature": lambda keys: _spelled(
+        keys, lambda signature: signature[:40] + "~" + signature[40:]
+    ),
+    "a longer signature": lambda keys: keys.signed(keys.claims()) + "AAAA",
     "no signature part": lambda keys: keys.signed(keys.claims()).rpartition(".")[0],
     "four parts": lambda keys: keys.signed(keys.claims()) + ".e30",
     # Which key
@@ -246,6 +267,9 @@ FORGED: dict[str, Callable[[Keys], str]] = {
     "jti a number": lambda keys: keys.signed(keys.claims(jti=1)),
     "no scope": lambda keys: keys.signed(keys.claims(scope=None)),
     "scope a list": lambda keys: keys.signed(keys.claims(scope=[Scope.CREDENTIALS_READ.value])),
+    "scope null": lambda keys: _with_null(keys, "scope"),
+    "jti null": lambda keys: _with_null(keys, "jti"),
+    "cid a number": lambda keys: keys.signed(keys.claims(cid=1)),
     "cid a list": lambda keys: keys.signed(keys.claims(cid=["not-there"])),
     "claims a list": lambda keys: keys.signed([keys.claims()]),  # type: ignore[arg-type]
     "claims deep": lambda keys: keys.signed(
@@ -294,12 +318,14 @@ RULES = {
     "its header is invalid",
     "its key is unknown",
     "its signature is invalid",
-    "it lasts longer than a minute",
-    "its times are not whole seconds",
+    "a claim is missing or invalid",
+    "its key belongs to another issuer",
     "its subject is not its issuer",
+    "it is for another service",
+    "it has expired",
+    "it is not valid yet",
+    "it lasts longer than a minute",
     "its id is invalid",
-    "its scope is invalid",
-    *service_tokens._RULES.values(),
 }
 """All that a refusal says: none quotes the token."""
 
