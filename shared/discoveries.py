@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal
 from uuid import UUID, uuid4
@@ -100,7 +101,7 @@ class Discoveries:
             TooManyRequests: `discovery_quota`, the daily limit is reached.
         """
         async with self._db.transaction() as session:
-            await registry.lock_discoveries(session, source_id)
+            await registry.lock_discoveries(session, [source_id])
             load = await self._load(session, source_id)
             if load.running_id is not None:
                 return UnderWay(load.running_id, load.running_purpose or "observe")
@@ -108,7 +109,7 @@ class Discoveries:
                 return Recent(load.recent_snapshot_id)
             _expect_no_sync(source_id, load)
             await self._expect_below_limit(session, source_id, load)
-            return self._begin(session, source_id, "discover", load)
+            return (await self._begin(session, "discover", {source_id: load}))[source_id]
 
     async def begin_observation(
         self, source_id: UUID, *, is_requested: bool, beside_sync: bool
@@ -119,7 +120,7 @@ class Discoveries:
         requester accepts the risk that it invalidates the token of a running sync.
         """
         async with self._db.transaction() as session:
-            await registry.lock_discoveries(session, source_id)
+            await registry.lock_discoveries(session, [source_id])
             load = await self._load(session, source_id)
             if load.running_id is not None and load.is_renewing:
                 detail = f"Another discovery of source {source_id} is running."
@@ -128,13 +129,30 @@ class Discoveries:
                 return Postponed(
                     "sync_running", _sync_detail(source_id, load), timedelta(minutes=1)
                 )
-            limit = self._limit_of(load)
-            allowed = limit if is_requested else limit - _reserved(limit)
+            allowed = self._limit_of(load) if is_requested else self._scheduled_limit_of(load)
             if load.used >= allowed:
                 frees_at = await registry.limit_frees_at(session, source_id, allowed=allowed)
                 pause = max(frees_at - datetime.now(UTC), timedelta(seconds=1))
-                return Postponed("discovery_quota", _limit_detail(source_id, limit), pause)
-            return self._begin(session, source_id, "observe", load)
+                detail = _limit_detail(source_id, self._limit_of(load))
+                return Postponed("discovery_quota", detail, pause)
+            return (await self._begin(session, "observe", {source_id: load}))[source_id]
+
+    async def begin_observations(self, source_ids: Collection[UUID]) -> dict[UUID, Begun]:
+        """Record the discoveries of scheduled observations that will follow one another at once.
+
+        Sources that are at their limit or whose connectors renew tokens are left out: call
+        `begin_observation` for each, just before its discovery. Those that are not requested after
+        all have to be withdrawn.
+        """
+        async with self._db.transaction() as session:
+            await registry.lock_discoveries(session, source_ids)
+            loads = await self._loads(session, source_ids)
+            ready = {
+                source_id: load
+                for source_id, load in loads.items()
+                if not load.is_renewing and load.used < self._scheduled_limit_of(load)
+            }
+            return await self._begin(session, "observe", ready)
 
     async def expect_observable(self, source_id: UUID, *, beside_sync: bool) -> None:
         """Check that a requested observation could discover now.
@@ -206,9 +224,14 @@ class Discoveries:
             pause = min(2 * pause, _SLOWEST_POLL_S)
 
     async def _load(self, session: AsyncSession, source_id: UUID) -> SourceLoad:
-        return await registry.source_load(
+        return (await self._loads(session, [source_id]))[source_id]
+
+    async def _loads(
+        self, session: AsyncSession, source_ids: Collection[UUID]
+    ) -> dict[UUID, SourceLoad]:
+        return await registry.source_loads(
             session,
-            source_id,
+            source_ids,
             every=self._every,
             recent=RECENT,
             renewing_types=source_types.RENEWING,
@@ -221,6 +244,10 @@ class Discoveries:
             return self._limit
         interval_s = load.interval_seconds or self._every.total_seconds()
         return math.ceil(_DAY_S / interval_s) + ON_REQUEST
+
+    def _scheduled_limit_of(self, load: SourceLoad) -> int:
+        limit = self._limit_of(load)
+        return limit - _reserved(limit)
 
     async def _expect_below_limit(
         self, session: AsyncSession, source_id: UUID, load: SourceLoad
@@ -237,16 +264,26 @@ class Discoveries:
             wait_s=math.ceil(wait_s),
         )
 
-    def _begin(
-        self, session: AsyncSession, source_id: UUID, purpose: Purpose, load: SourceLoad
-    ) -> Begun:
-        begun = uuid4()
-        expires_at = datetime.now(UTC) + self._within + _MARGIN
-        registry.begin_discovery(session, begun, source_id, purpose, expires_at)
-        limit = self._limit_of(load)
-        explicit = load.policy_limit if load.policy_limit is not None else self._limit
-        pace = 0.0 if explicit is None else _DAY_S / max(limit - _reserved(limit), 1)
-        return Begun(begun, source_id, load.is_renewing, timedelta(seconds=pace))
+    async def _begin(
+        self, session: AsyncSession, purpose: Purpose, loads: Mapping[UUID, SourceLoad]
+    ) -> dict[UUID, Begun]:
+        begun = {
+            source_id: Begun(uuid4(), source_id, load.is_renewing, self._pace(load))
+            for source_id, load in loads.items()
+        }
+        if begun:
+            await registry.begin_discoveries(
+                session,
+                {one.id: source_id for source_id, one in begun.items()},
+                purpose,
+                datetime.now(UTC) + self._within + _MARGIN,
+            )
+        return begun
+
+    def _pace(self, load: SourceLoad) -> timedelta:
+        if load.policy_limit is None and self._limit is None:
+            return timedelta(0)
+        return timedelta(seconds=_DAY_S / max(self._scheduled_limit_of(load), 1))
 
     async def _configuration_digest(self, source_id: UUID) -> str | None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -191,13 +192,14 @@ _CLAIM_ONE = text(
 )
 
 
-async def release_sources(session: AsyncSession, slot: UUID) -> None:
-    """Release the claims of a slot that were not ended; their sources are as due as before."""
-    await session.execute(_GIVE_BACK, {"slot": slot})
+async def release_sources(session: AsyncSession, slot: UUID, source_ids: Collection[UUID]) -> None:
+    """Release those claims of a slot that were not ended; their sources are as due as before."""
+    await session.execute(_GIVE_BACK, {"slot": slot, "sources": list(source_ids)})
 
 
 _GIVE_BACK = text("""
-    UPDATE observations SET claimed_by = NULL, claimed_until = NULL WHERE claimed_by = :slot
+    UPDATE observations SET claimed_by = NULL, claimed_until = NULL
+    WHERE airbyte_source_id = ANY(CAST(:sources AS uuid[])) AND claimed_by = :slot
 """)
 
 

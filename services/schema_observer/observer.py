@@ -24,7 +24,7 @@ from shared import batches, failpoints, outbox, registry, snapshots
 from shared.airbyte_client import AirbyteClient
 from shared.config import Settings
 from shared.database import Database
-from shared.discoveries import Discoveries, Postponed
+from shared.discoveries import Begun, Discoveries, Postponed
 from shared.domain.catalog import InvalidCatalog, StreamId, identify
 from shared.domain.cooperative import Steps, run_cooperatively
 from shared.errors import (
@@ -52,6 +52,8 @@ _LONGEST_PAUSE: Final = timedelta(hours=6)
 _LONGEST_POSTPONED: Final = timedelta(hours=6)
 """An observation that a sync postpones for this long is reported as failed."""
 _JITTER: Final = 0.1
+_SMALL_BYTES: Final = 64 * 1024
+"""A larger catalog is scanned in slices, and its discovery is recorded as ended before that."""
 
 
 class Observed(msgspec.Struct, frozen=True, eq=False):
@@ -61,6 +63,8 @@ class Observed(msgspec.Struct, frozen=True, eq=False):
     offered: Offered
     pace: timedelta
     """The shortest pause that the source's daily limit allows."""
+    open_discovery: UUID | None
+    """Its discovery, which `record` ends; None if it has been recorded as ended."""
 
     @property
     def pause(self) -> timedelta:
@@ -79,22 +83,43 @@ class Observer:
         self._discoveries = Discoveries(settings, db, airbyte)
         self._comparing = Comparison(db, jobs)
 
-    async def discover(self, claim: Claim, slot: UUID) -> Observed | None:
+    async def begin(self, claims: Sequence[Claim]) -> dict[UUID, Begun]:
+        """Record the discoveries of claims that will be discovered one after the other.
+
+        Claims that need checks of their own are left out, which `discover` makes. A discovery that
+        is not requested after all has to be withdrawn.
+
+        Raises:
+            Unavailable: the registry is unavailable; nothing was recorded.
+        """
+        scheduled = [
+            claim.source_id
+            for claim in claims
+            if not claim.is_requested and not claim.accepts_missing
+        ]
+        return await self._discoveries.begin_observations(scheduled) if scheduled else {}
+
+    async def discover(
+        self, claim: Claim, slot: UUID, begun: Begun | None = None
+    ) -> Observed | None:
         """Discover what a source offers now; None if it fails or is postponed, which is recorded.
 
         The discovery bypasses Airbyte's cache and names no connection, so that Airbyte disables
         none: see `AirbyteClient.discover_schema`. While it runs, no transaction is open. It is
         postponed if the connector renews tokens and a sync is running, or over the daily limit.
+        `begun` is the discovery if `begin` has recorded it.
 
         Raises:
             Unavailable: the registry is unavailable; the claim must be released.
         """
-        begun = await self._discoveries.begin_observation(
-            claim.source_id, is_requested=claim.is_requested, beside_sync=claim.accepts_missing
-        )
-        if isinstance(begun, Postponed):
-            await self._postpone(claim, slot, begun)
-            return None
+        if begun is None:
+            ready = await self._discoveries.begin_observation(
+                claim.source_id, is_requested=claim.is_requested, beside_sync=claim.accepts_missing
+            )
+            if isinstance(ready, Postponed):
+                await self._postpone(claim, slot, ready)
+                return None
+            begun = ready
         try:
             discovered = await self._discoveries.run(begun)
         except Unavailable:
@@ -102,12 +127,19 @@ class Observer:
         except AamError as error:
             await self._failed(claim, slot, error)
             return None
-        await self._discoveries.end(begun, discovered, snapshot_id=None)
+        is_open = len(discovered.catalog) <= _SMALL_BYTES and not (
+            begun.is_renewing or discovered.configuration_updated
+        )
+        if not is_open:
+            await self._discoveries.end(begun, discovered, snapshot_id=None)
         try:
-            return Observed(claim, await snapshots.offered(discovered), begun.pace)
+            offered = await snapshots.offered(discovered)
         except InvalidCatalog as error:
+            if is_open:
+                await self._discoveries.end(begun, discovered, snapshot_id=None)
             await self._unreadable(claim, slot, error)
-        return None
+            return None
+        return Observed(claim, offered, begun.pace, begun.id if is_open else None)
 
     async def _postpone(self, claim: Claim, slot: UUID, why: Postponed) -> None:
         """Postpone the observation; report it, once, where a sync has delayed it for hours."""
@@ -142,8 +174,9 @@ class Observer:
     async def record(self, observations: Sequence[Observed], slot: UUID) -> None:
         """Record the results of one slot's discoveries, and compare the connections.
 
-        Sources that are unchanged, byte for byte, are all recorded by one statement. If judging a
-        discovery fails because of a bug, its source stays claimed until the lease ends.
+        One statement ends the discoveries, and another records all sources that are unchanged,
+        byte for byte. If judging a discovery fails because of a bug, its source stays claimed
+        until the lease ends.
 
         Raises:
             Unavailable: the registry is unavailable; the remaining claims must be released.
@@ -156,8 +189,10 @@ class Observer:
             and not observed.claim.failures
             and not observed.claim.accepts_missing
         ]
-        if same:
-            async with self._db.read() as session:
+        async with self._db.read() as session:
+            if succeeded := open_discoveries(observations):
+                await registry.end_discoveries(session, succeeded)
+            if same:
                 ended = await observation_queries.record_unchanged(
                     session,
                     [
@@ -335,6 +370,11 @@ class Observer:
             ):
                 row = await registry.lock_connection(session, connection_id, even_archived=True)
                 outbox.record(session, event, row, ref=seen.snapshot_id, code=seen.code)
+
+
+def open_discoveries(observations: Sequence[Observed]) -> list[UUID]:
+    """The discoveries that have succeeded and are not recorded as ended yet."""
+    return [one.open_discovery for one in observations if one.open_discovery is not None]
 
 
 def _retry_pause(claim: Claim, failures: int) -> timedelta:

@@ -16,10 +16,11 @@ from uuid import UUID, uuid4
 
 from services.schema_observer import claim_queries
 from services.schema_observer.claim_queries import Claim
-from services.schema_observer.observer import Observed, Observer
+from services.schema_observer.observer import Observed, Observer, open_discoveries
 from shared import batches, registry
 from shared.config import Settings
 from shared.database import Database
+from shared.discoveries import Begun
 from shared.errors import AamError
 from shared.job_queue import Jobs
 from shared.observability import logs
@@ -36,9 +37,24 @@ _MARGIN: Final = timedelta(minutes=1)
 """Time allowed for an observation beyond its discovery."""
 _BATCH: Final = 32
 _QUICK_S: Final = 1.0
-"""A slower batch is ended and followed by a single source, so that no source waits behind it."""
+"""After this time, a batch is ended: what it has observed is recorded, what it has not reached is
+released, and a single source follows it. So no source waits long behind a slow one."""
 _LARGE_BYTES: Final = 1024 * 1024
 """The same for a batch that uses more memory."""
+
+
+class _Batch:
+    """The claimed sources of a slot, and how far they have been observed."""
+
+    def __init__(self, claims: Sequence[Claim], slot: UUID) -> None:
+        self.slot = slot
+        self.left = deque(claims)
+        self.begun: dict[UUID, Begun] = {}
+        """Discoveries by source that are recorded and not yet sent."""
+        self.observed: list[Observed] = []
+        """Results that are not yet recorded."""
+        self.held = 0
+        """Bytes of all results."""
 
 
 class Scheduler:
@@ -142,38 +158,77 @@ class Scheduler:
         Sources that were not reached are released. After an unexpected error they stay claimed
         until the lease ends, so that the source which causes it is not observed all the time.
         """
-        clock = asyncio.get_running_loop().time
-        slow_at, observations, held = clock() + _QUICK_S, list[Observed](), 0
-        left = deque(claims)
-
-        def has_capacity() -> bool:
-            return clock() < slow_at and held < _LARGE_BYTES
-
+        batch = _Batch(claims, slot)
         try:
-            while left and has_capacity() and not self.is_stopping:
-                claim = left.popleft()
-                outcomes = await batches.each(
-                    [claim],
-                    lambda one: self._observing.discover(one, slot),
-                    log_event="source_not_observed",
-                    fields=lambda one: {"source": str(one.source_id)},
-                )
-                batches.raise_if_unavailable(outcomes)
-                observed = outcomes[0].result
-                if observed is not None:
-                    observations.append(observed)
-                    held += observed.offered.size
-            await self._observing.record(observations, slot)
+            return await self._observe_batch(batch)
         except (AamError, asyncio.CancelledError):
-            await self._release(slot)
+            await self._release(batch, claims)
             raise
-        if left:
-            await self._release(slot)
-        return not left and has_capacity()
 
-    async def _release(self, slot: UUID) -> None:
+    async def _observe_batch(self, batch: _Batch) -> bool:
+        clock = asyncio.get_running_loop().time
+        slow_at = clock() + _QUICK_S
+        discovering = asyncio.create_task(self._discover(batch))
+        try:
+            await asyncio.wait({discovering}, timeout=_QUICK_S)
+            if not discovering.done():
+                await self._finish(batch)
+            await discovering
+            is_whole = not batch.left and batch.held < _LARGE_BYTES
+            await self._finish(batch)
+        finally:
+            discovering.cancel()
+            await asyncio.gather(discovering, return_exceptions=True)
+        return is_whole and clock() < slow_at
+
+    async def _discover(self, batch: _Batch) -> None:
+        """Discover the sources of a batch, one after the other."""
+        if len(batch.left) > 1:
+            (begun,) = await batches.each(
+                [list(batch.left)], self._observing.begin, log_event="discoveries_not_begun"
+            )
+            batches.raise_if_unavailable([begun])
+            batch.begun = begun.result or {}
+        while batch.left and batch.held < _LARGE_BYTES and not self.is_stopping:
+            claim = batch.left.popleft()
+            outcomes = await batches.each(
+                [claim],
+                lambda one: self._observing.discover(
+                    one, batch.slot, batch.begun.pop(one.source_id, None)
+                ),
+                log_event="source_not_observed",
+                fields=lambda one: {"source": str(one.source_id)},
+            )
+            batches.raise_if_unavailable(outcomes)
+            observed = outcomes[0].result
+            if observed is not None:
+                batch.observed.append(observed)
+                batch.held += observed.offered.size
+
+    async def _finish(self, batch: _Batch) -> None:
+        """Release the sources of a batch that were not reached, and record the others' results.
+
+        A source that is being discovered is not affected, and is the last of its batch.
+        """
+        left, observed = list(batch.left), list(batch.observed)
+        batch.left.clear()
+        if left or batch.begun:
+            await self._release(batch, left)
+        if observed:
+            await self._observing.record(observed, batch.slot)
+            del batch.observed[: len(observed)]
+
+    async def _release(self, batch: _Batch, claims: Sequence[Claim]) -> None:
+        """Release claims; a discovery of the batch is ended, or withdrawn if it was not sent."""
+        unsent = list(batch.begun.values())
         async with self._db.transaction() as session:
-            await claim_queries.release_sources(session, slot)
+            await registry.withdraw_discoveries(session, [begun.id for begun in unsent])
+            await registry.end_discoveries(session, open_discoveries(batch.observed))
+            await claim_queries.release_sources(
+                session, batch.slot, [claim.source_id for claim in claims]
+            )
+        for begun in unsent:
+            batch.begun.pop(begun.source_id, None)
 
     async def observe_now(
         self, source_id: UUID, workspace: UUID | None, *, unanswered_since: datetime | None = None

@@ -32,7 +32,8 @@ from shared.registry.connections import (
 from shared.registry.database_clock import now, take_turn
 from shared.registry.discoveries import (
     SourceLoad,
-    begin_discovery,
+    begin_discoveries,
+    end_discoveries,
     end_discovery,
     forget_renewals,
     is_discovery_over,
@@ -41,7 +42,8 @@ from shared.registry.discoveries import (
     prune_discoveries,
     record_discovery,
     renewed_sources,
-    source_load,
+    source_loads,
+    withdraw_discoveries,
 )
 from shared.registry.paging import (
     Cursor,

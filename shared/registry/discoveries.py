@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -14,6 +14,7 @@ from shared.models import DiscoveryRow
 from shared.registry.connections import LIVE
 
 _DAY = "interval '24 hours'"
+_RUNNING = "d.ended_at IS NULL AND d.expires_at > now()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,40 +38,44 @@ class SourceLoad:
     """Whether its connector renews its own tokens, by its type or by earlier discoveries."""
 
 
-async def lock_discoveries(session: AsyncSession, source_id: UUID) -> None:
-    """Lock until the transaction ends, so that discoveries of a source start one at a time."""
-    await session.execute(_LOCK, {"source": str(source_id)})
+async def lock_discoveries(session: AsyncSession, source_ids: Collection[UUID]) -> None:
+    """Lock until the transaction ends, so that discoveries of a source start one at a time.
+
+    The locks are taken in the order of the ids, so that two callers cannot wait for each other.
+    """
+    await session.execute(_LOCK, {"sources": sorted(str(source) for source in source_ids)})
 
 
-_LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended('aam.discovery ' || :source, 0))")
+_LOCK = text("""
+    SELECT pg_advisory_xact_lock(hashtextextended('aam.discovery ' || source, 0))
+    FROM unnest(CAST(:sources AS text[])) source
+""")
 
 
-async def source_load(
+async def source_loads(
     session: AsyncSession,
-    source_id: UUID,
+    source_ids: Collection[UUID],
     *,
     every: timedelta,
     recent: timedelta,
     renewing_types: Collection[str],
-) -> SourceLoad:
-    """A source's load; `renewing_types` are source types whose connectors renew their tokens."""
-    row = (
-        await session.execute(
-            _LOAD,
-            {
-                "source": source_id,
-                "every": every.total_seconds(),
-                "recent": recent,
-                "types": list(renewing_types),
-            },
-        )
-    ).one()
-    return SourceLoad(*row)
+) -> dict[UUID, SourceLoad]:
+    """Each source's load; `renewing_types` are source types whose connectors renew their tokens."""
+    rows = await session.execute(
+        _LOADS,
+        {
+            "sources": list(source_ids),
+            "every": every.total_seconds(),
+            "recent": recent,
+            "types": list(renewing_types),
+        },
+    )
+    return {source_id: SourceLoad(*load) for source_id, *load in rows}
 
 
 # A sync that is being requested has an operation, but no job yet.
-_LOAD = text(f"""
-    SELECT
+_LOADS = text(f"""
+    SELECT source.id,
         (SELECT min(CAST(own.policy->>'discoveries_per_day' AS int))
          FROM connections c CROSS JOIN LATERAL (  -- as find_policy finds it
             SELECT p.policy FROM policies p JOIN connections one ON one.id = p.connection_id
@@ -79,39 +84,41 @@ _LOAD = text(f"""
                     AND one.archived_at IS NOT NULL
             ORDER BY one.archived_at DESC NULLS FIRST LIMIT 1
          ) own
-         WHERE c.airbyte_source_id = :source AND {LIVE}),
+         WHERE c.airbyte_source_id = source.id AND {LIVE}),
         (SELECT min(coalesce(w.interval_seconds, CAST(:every AS float8)))
          FROM connections c LEFT JOIN watches w ON w.connection_id = c.id
-         WHERE c.airbyte_source_id = :source AND {LIVE}),
-        (SELECT count(*) FROM discoveries d
-         WHERE d.airbyte_source_id = :source AND d.started_at > now() - {_DAY}
-            AND d.purpose <> 'check'),
-        running.id, running.purpose,
-        (SELECT d.snapshot_id FROM discoveries d
-         WHERE d.airbyte_source_id = :source AND d.purpose = 'discover'
-            AND d.started_at > clock_timestamp() - CAST(:recent AS interval)
-            AND d.ended_at IS NOT NULL AND d.code IS NULL
-         ORDER BY d.started_at DESC LIMIT 1),
+         WHERE c.airbyte_source_id = source.id AND {LIVE}),
+        past.used, past.running_id, past.running_purpose, past.recent_snapshot_id,
         (SELECT min(since) FROM (
             SELECT j.started_at AS since FROM job_history j
             JOIN connections c ON c.id = j.connection_id
-            WHERE c.airbyte_source_id = :source AND j.ended_at IS NULL
+            WHERE c.airbyte_source_id = source.id AND j.ended_at IS NULL
             UNION ALL
             SELECT o.created_at FROM operations o JOIN connections c ON c.id = o.connection_id
-            WHERE c.airbyte_source_id = :source AND o.kind = 'sync'
+            WHERE c.airbyte_source_id = source.id AND o.kind = 'sync'
                 AND o.status IN ('running', 'undoing')
          ) syncs),
-        EXISTS (
-            SELECT FROM connections c
-            WHERE c.airbyte_source_id = :source AND c.source_type = ANY(CAST(:types AS text[]))
-        ) OR EXISTS (
-            SELECT FROM discoveries d WHERE d.airbyte_source_id = :source AND d.is_renewed
-        )
-    FROM (SELECT 1) one LEFT JOIN (
-        SELECT d.id, d.purpose FROM discoveries d
-        WHERE d.airbyte_source_id = :source AND d.ended_at IS NULL AND d.expires_at > now()
-        ORDER BY d.started_at DESC LIMIT 1
-    ) running ON true
+        coalesce(past.is_renewed, false) OR coalesce((
+            SELECT bool_or(c.source_type = ANY(CAST(:types AS text[]))) FROM connections c
+            WHERE c.airbyte_source_id = source.id
+        ), false)
+    FROM unnest(CAST(:sources AS uuid[])) source (id)
+    CROSS JOIN LATERAL (
+        SELECT
+            count(*) FILTER (
+                WHERE d.started_at > now() - {_DAY} AND d.purpose <> 'check'
+            ) AS used,
+            (array_agg(d.id ORDER BY d.started_at DESC) FILTER (WHERE {_RUNNING}))[1]
+                AS running_id,
+            (array_agg(d.purpose ORDER BY d.started_at DESC) FILTER (WHERE {_RUNNING}))[1]
+                AS running_purpose,
+            (array_agg(d.snapshot_id ORDER BY d.started_at DESC) FILTER (
+                WHERE d.purpose = 'discover' AND d.ended_at IS NOT NULL AND d.code IS NULL
+                    AND d.started_at > clock_timestamp() - CAST(:recent AS interval)
+            ))[1] AS recent_snapshot_id,
+            bool_or(d.is_renewed) AS is_renewed
+        FROM discoveries d WHERE d.airbyte_source_id = source.id
+    ) past
 """)  # noqa: S608 - no input
 
 
@@ -134,18 +141,34 @@ _FREES_AT = text(f"""
 """)  # noqa: S608 - no input
 
 
-def begin_discovery(
-    session: AsyncSession, discovery_id: UUID, source_id: UUID, purpose: str, expires_at: datetime
+async def begin_discoveries(
+    session: AsyncSession, sources: Mapping[UUID, UUID], purpose: str, expires_at: datetime
 ) -> None:
-    """Record a discovery before it is requested."""
-    session.add(
-        DiscoveryRow(
-            id=discovery_id,
-            airbyte_source_id=source_id,
-            purpose=purpose,
-            expires_at=expires_at,
-        )
+    """Record discoveries before they are requested; `sources` by discovery id."""
+    await session.execute(
+        _BEGIN,
+        {
+            "ids": list(sources),
+            "sources": list(sources.values()),
+            "purpose": purpose,
+            "expires_at": expires_at,
+        },
     )
+
+
+_BEGIN = text("""
+    INSERT INTO discoveries (id, airbyte_source_id, purpose, expires_at)
+    SELECT begun.id, begun.source, :purpose, :expires_at
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:sources AS uuid[])) begun (id, source)
+""")
+
+
+async def withdraw_discoveries(session: AsyncSession, discovery_ids: Collection[UUID]) -> None:
+    """Delete the records of discoveries that will not be requested."""
+    await session.execute(_WITHDRAW, {"ids": list(discovery_ids)})
+
+
+_WITHDRAW = text("DELETE FROM discoveries WHERE id = ANY(CAST(:ids AS uuid[]))")
 
 
 def record_discovery(
@@ -203,6 +226,16 @@ _END = text("""
         ), false)
     WHERE d.id = :id
     RETURNING d.is_renewed
+""")
+
+
+async def end_discoveries(session: AsyncSession, discovery_ids: Collection[UUID]) -> None:
+    """Record that discoveries have succeeded, of which none can have renewed a configuration."""
+    await session.execute(_END_ALL, {"ids": list(discovery_ids)})
+
+
+_END_ALL = text("""
+    UPDATE discoveries SET ended_at = clock_timestamp() WHERE id = ANY(CAST(:ids AS uuid[]))
 """)
 
 
