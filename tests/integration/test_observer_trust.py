@@ -10,6 +10,7 @@ import pytest
 
 from services.schema_observer.claim_queries import Claim
 from services.schema_observer.observer import Observed, Observer
+from shared.discoveries import Begun
 from tests.fakes.airbyte_server import DEFAULT_CATALOG, catalog, stream
 from tests.integration.conftest import Mesh
 from tests.integration.observing import by_hand, counts, fetch, observe, planned
@@ -348,10 +349,12 @@ async def test_bug_in_one_observation_blocks_no_other_source(
     await observe(mesh, two)
     discover = Observer.discover
 
-    async def with_a_bug(self: Observer, claim: Claim, slot: UUID) -> Observed | None:
+    async def with_a_bug(
+        self: Observer, claim: Claim, slot: UUID, begun: Begun | None
+    ) -> Observed | None:
         if str(claim.source_id) == one["airbyte_source_id"]:
             raise ZeroDivisionError
-        return await discover(self, claim, slot)
+        return await discover(self, claim, slot, begun)
 
     monkeypatch.setattr(Observer, "discover", with_a_bug)
     at = await mesh.sql.fetchval("SELECT now()")

@@ -139,14 +139,16 @@ class AirbyteServer(ScriptedBackend):
         times: int | None = 1,
         after_effect: bool = False,
         seconds: float = 1.0,
+        skip: int = 0,
     ) -> None:
         """Inject a fault into the next `times` responses of a path (`*`: any); None: until `heal`.
 
-        Without `after_effect` the request has no effect. A number is a status with Airbyte's own
-        error body. `lie` reports success but changes nothing; `hang` never answers; `slow` and
-        `trickle` take `seconds`; `late` closes the connection, and takes effect `seconds` later.
+        The first `skip` requests are answered as usual. Without `after_effect` the request has no
+        effect. A number is a status with Airbyte's own error body. `lie` reports success but
+        changes nothing; `hang` never answers; `slow` and `trickle` take `seconds`; `late` closes
+        the connection, and takes effect `seconds` later.
         """
-        self._faults.append(PlannedFault(path, kind, times, after_effect, seconds))
+        self._faults.append(PlannedFault(path, kind, times, after_effect, seconds, None, skip))
 
     def answer(
         self,
