@@ -232,11 +232,11 @@ async def test_policy_survives_archiving_and_import(mesh: Mesh) -> None:
     db = Database.at(mesh.settings.registry_address, application="test")
     async with db.read() as session:
         hour = timedelta(hours=1)
-        load = await registry.source_load(
-            session, source_id, every=hour, recent=hour, renewing_types=()
+        loads = await registry.source_loads(
+            session, [source_id], every=hour, recent=hour, renewing_types=()
         )
     await db.close()
-    assert load.policy_limit == 77
+    assert loads[source_id].policy_limit == 77
     (change,) = (await history(mesh, f"/connections/{held['id']}/policy"))["items"]
     assert change["by"] == "Ada"
     mesh.airbyte.add_field("Account", "Tier__c")
