@@ -19,15 +19,17 @@ from uuid import uuid4
 
 import jwt
 import msgspec
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from jwt.api_jws import PyJWS
 
 LIFETIME_S = 30
 LONGEST_S = 60
 _LEEWAY_S = 5
 _READ_AGAIN_S = 5.0
 _ALGORITHM = "EdDSA"
+_JWS = PyJWS(algorithms=[_ALGORITHM])
 _TYPE = "at+jwt"
 _JTI = re.compile(r"[A-Za-z0-9_-]{16,64}")
 _PUBLIC_FILE = re.compile(r"([a-z_]{1,40})\.([A-Za-z0-9_-]{16})\.pem")
@@ -155,15 +157,12 @@ class Verifier:
         Raises:
             BadToken: the token violates a rule.
         """
-        head, _, signature = token.rpartition(".")
-        header, _, payload = head.partition(".")
-        kid = _kid(_decoded(header))
-        service, key = self._key(kid)
+        service, key = self._key(_kid(token.partition(".")[0]))
         try:
-            key.verify(_decoded(signature), head.encode())
-        except InvalidSignature:
+            payload = _JWS.decode(token, key, algorithms=[_ALGORITHM])
+        except jwt.PyJWTError:
             raise BadToken("its signature is invalid") from None
-        return _checked(_payload(_decoded(payload)), service, self._audience)
+        return _checked(_payload(payload), service, self._audience)
 
     def _key(self, kid: str) -> tuple[str, Ed25519PublicKey]:
         if time.monotonic() - self._read_at >= _READ_AGAIN_S:
@@ -196,23 +195,13 @@ _PAYLOAD = msgspec.json.Decoder(_Payload)
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-def _decoded(part: str) -> bytes:
-    """A part of a token, decoded; it must be unpadded base64url in its only canonical form."""
+def _kid(header: str) -> str:
+    """The key id in a token's header, which must have exactly three members."""
     try:
-        raw = base64.urlsafe_b64decode(part + "==")
-    except ValueError:
-        raise BadToken("it cannot be read") from None
-    if base64.urlsafe_b64encode(raw).rstrip(b"=") != part.encode():
-        raise BadToken("it cannot be read")
-    return raw
-
-
-def _kid(header: bytes) -> str:
-    try:
-        read = _HEADER.decode(header)
+        read = _HEADER.decode(base64.urlsafe_b64decode(header + "=="))
     except msgspec.ValidationError:
         raise BadToken("its header is invalid") from None
-    except _UNREADABLE:
+    except (ValueError, *_UNREADABLE):
         raise BadToken("it cannot be read") from None
     if read.alg != _ALGORITHM or read.typ != _TYPE:
         raise BadToken("its header is invalid")

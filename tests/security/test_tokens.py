@@ -198,7 +198,6 @@ FORGED: dict[str, Callable[[Keys], str]] = {
     "unused bits in the signature": lambda keys: _spelled(
         keys, lambda signature: signature[:-1] + chr(ord(signature[-1]) + 1)
     ),
-    "a padded signature": lambda keys: _spelled(keys, lambda signature: signature + "=="),
     "a foreign character in the signature": lambda keys: _spelled(
         keys, lambda signature: signature[:40] + "~" + signature[40:]
     ),
