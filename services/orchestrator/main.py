@@ -406,7 +406,9 @@ def build(settings: Settings) -> FastAPI:
     key = settings.rotation_digest_key
     digests = None if key is None else Digests(key)
     service = Orchestrator(settings, db, airbyte, auth_broker, operations, digests)
-    rotator = Rotator(settings, db, airbyte, auth_broker, operations, digests)
+    rotator = Rotator(
+        settings, db, airbyte, auth_broker, service.configurations, operations, digests
+    )
     sweeper = Sweeper(db, airbyte, grace=settings.sweep_grace)
     reconciler = Reconciler(settings, db, airbyte, operations)
 
