@@ -15,7 +15,7 @@ from shared.domain import specification
 from shared.errors import Invalid
 
 _TEXT = {"type": "string", "minLength": 1}
-_SPECIFICATION = specification.parse(
+SPECIFICATION = specification.parse(
     msgspec.json.encode(
         {
             "type": "object",
@@ -34,7 +34,7 @@ _SPECIFICATION = specification.parse(
         }
     )
 )
-_KNOWN = frozenset(_SPECIFICATION.schema["properties"])
+_KNOWN = frozenset(SPECIFICATION.schema["properties"])
 
 
 def configuration(credential: Credential) -> dict[str, Any]:
@@ -46,7 +46,7 @@ def configuration(credential: Credential) -> dict[str, Any]:
     document = {
         name: value for name, value in credential.document.items() if name.lower() in _KNOWN
     }
-    made = specification.complete(_SPECIFICATION, {}, document)
+    made = specification.complete(SPECIFICATION, {}, document)
     if made.faults:
         fault = made.faults[0]
         variable = credential.naming.of(fault.path)

@@ -53,29 +53,16 @@ SourceConfiguration = Annotated[dict[str, Any], AfterValidator(_of_moderate_size
 """The part of a source's configuration that is not secret."""
 
 
-class Onboard(BaseModel):
-    """The request to connect a source to a destination."""
+class SourceOrder(BaseModel):
+    """A source by its type, what is not secret of its configuration, and its credential."""
 
-    model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={
-            "examples": [
-                {
-                    "source_type": "Salesforce",
-                    "connection_name": "Salesforce production",
-                    "credential_id": "salesforce-prod",
-                    "streams": ["Account", "Contact"],
-                }
-            ]
-        },
-    )
+    model_config = ConfigDict(extra="forbid")
 
     source_type: str = Field(
         min_length=1,
         max_length=200,
         description="The name or the id of a source definition: see `GET /source-types`.",
     )
-    connection_name: ConnectionName
     credential_id: str | None = Field(
         default=None,
         pattern=CREDENTIAL_REFERENCE,
@@ -92,6 +79,26 @@ class Onboard(BaseModel):
             "from the credential."
         ),
     )
+
+
+class Onboard(SourceOrder):
+    """The request to connect a source to a destination."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "source_type": "Salesforce",
+                    "connection_name": "Salesforce production",
+                    "credential_id": "salesforce-prod",
+                    "streams": ["Account", "Contact"],
+                }
+            ]
+        },
+    )
+
+    connection_name: ConnectionName
     streams: (
         Annotated[
             list[Annotated[str, Field(min_length=1, max_length=512)]], AfterValidator(_each_once)

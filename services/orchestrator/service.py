@@ -16,7 +16,7 @@ from services.orchestrator.sagas.archive import Archive, ArchiveSaga
 from services.orchestrator.sagas.onboard import OnboardSaga, Wiring, store_discovered, unreadable
 from services.orchestrator.sagas.sync import SyncSaga, order_for
 from services.orchestrator.schedule_validation import Cron
-from services.orchestrator.schemas import Onboard
+from services.orchestrator.schemas import Onboard, SourceOrder
 from services.orchestrator.source_configurations import SourceConfigurations
 from services.orchestrator.source_definitions import SourceDefinitions
 from shared import registry
@@ -160,7 +160,23 @@ class Orchestrator:
             )
         return await self._operations.outcome(begun, wait=wait)
 
-    async def _expected_source(self, order: Onboard) -> SourceType:
+    async def expected_configuration(self, order: SourceOrder) -> tuple[SourceType, dict[str, Any]]:
+        """The source type and the whole configuration of an order; it holds secrets.
+
+        Raises:
+            Invalid: the order or the credential is invalid.
+            Unavailable: Airbyte or the auth_broker is unavailable; nothing was recorded.
+        """
+        source_type = await self._expected_source(order)
+        configuration = await self._expected_configuration(source_type, order)
+        if configuration is None:
+            raise Unavailable(
+                "The auth_broker is unavailable. Nothing was recorded.",
+                code="auth_broker_unavailable",
+            )
+        return source_type, configuration
+
+    async def _expected_source(self, order: SourceOrder) -> SourceType:
         """The source type of an order whose configuration is valid as far as it goes.
 
         Raises:
@@ -177,7 +193,7 @@ class Orchestrator:
         return source_type
 
     async def _expected_configuration(
-        self, source_type: SourceType, order: Onboard
+        self, source_type: SourceType, order: SourceOrder
     ) -> dict[str, Any] | None:
         """The whole configuration, which fits the specification; None if that is not known yet.
 

@@ -14,7 +14,7 @@ from shared.airbyte_client import AirbyteClient
 from shared.config import Settings
 from shared.credential_documents import Credential
 from shared.domain import specification as specifications
-from shared.domain.specification import Fault, Json, Specification, json_path
+from shared.domain.specification import Fault, Json, Path, Specification, json_path
 from shared.errors import Invalid, UpstreamUnreachable
 from shared.service_clients import AuthBroker
 from shared.source_types import SourceType
@@ -48,7 +48,9 @@ class SourceConfigurations:
         specification = await self.definitions.specification(source_type)
         faults = specifications.faults_of_order(specification, configuration)
         if faults:
-            raise _refused(faults, source_type.name, credential_id, None)
+            raise _refused(
+                faults, source_type.name, credential_id, None, order=configuration, document={}
+            )
         _expect_no_reference(configuration)
         if credential_id is None and specification.needs_secret:
             raise _credential_required(source_type.name)
@@ -113,7 +115,14 @@ class SourceConfigurations:
         document = {} if credential is None else credential.document
         made = specifications.complete(specification, configuration, document)
         if made.faults:
-            raise _refused(made.faults, source_type_name, credential_id, credential, made.document)
+            raise _refused(
+                made.faults,
+                source_type_name,
+                credential_id,
+                credential,
+                order=configuration,
+                document=made.document,
+            )
         await self._expect_permitted_references(specification, made.configuration)
         return made.configuration
 
@@ -166,7 +175,9 @@ def _refused(
     source_type_name: str,
     credential_id: str | None,
     credential: Credential | None,
-    document: Json | None = None,
+    *,
+    order: Json,
+    document: Json,
 ) -> Invalid:
     """The error for a configuration with faults; `fields` has each with its path."""
     types = [fault.type for fault in faults]
@@ -178,30 +189,35 @@ def _refused(
         if any(fault.type == "missing" and fault.is_secret for fault in faults):
             return _credential_required(source_type_name)
         return _listed(faults, "configuration_invalid")
-    blamed = [fault for fault in faults if _is_of_credential(fault, document or {})]
-    if not blamed:
-        return _listed(faults, "configuration_invalid")
-    fault = blamed[0]
+    blamed = [fault for fault in faults if _is_of_credential(fault, order, document)]
+    fields = [_field(one, credential if one in blamed else None) for one in faults]
+    fault = faults[0]
+    if fault not in blamed:
+        return _listed(faults, "configuration_invalid", fields)
     variable = credential.naming.of(fault.path)
     is_missing = fault.type == "missing"
     if is_missing:
-        detail = f"Credential {credential_id}: {variable} is missing."
+        otherwise = "" if fault.is_secret else ", and so is it in `configuration`"
+        detail = f"Credential {credential_id}: {variable} is missing{otherwise}."
     else:
         detail = f"Credential {credential_id}: {fault.sentence}"
     return Invalid(
         detail,
         code="credential_incomplete" if is_missing else "credential_invalid",
         variable=variable,
-        fields=[_field(one, credential if one in blamed else None) for one in faults],
+        fields=fields,
     )
 
 
-def _is_of_credential(fault: Fault, document: Json) -> bool:
-    """Whether a credential has, or lacks, what is wrong."""
-    if fault.type in ("missing", "variant"):
-        return True
-    value: Any = document
-    for step in fault.path:
+def _is_of_credential(fault: Fault, order: Json, document: Json) -> bool:
+    """Whether a credential has, or lacks, what is wrong; what an order has too is the order's."""
+    if _has(order, fault.path):
+        return False
+    return fault.type in ("missing", "variant") or _has(document, fault.path)
+
+
+def _has(value: Any, path: Path) -> bool:
+    for step in path:
         if isinstance(value, dict) and step in value:
             value = value[str(step)]
         elif isinstance(value, list) and isinstance(step, int) and step < len(value):
@@ -211,9 +227,11 @@ def _is_of_credential(fault: Fault, document: Json) -> bool:
     return True
 
 
-def _listed(faults: Sequence[Fault], code: str) -> Invalid:
+def _listed(
+    faults: Sequence[Fault], code: str, fields: list[dict[str, str]] | None = None
+) -> Invalid:
     sentences = " ".join(fault.sentence for fault in faults[:5])
-    return Invalid(sentences, code=code, fields=[_field(fault) for fault in faults])
+    return Invalid(sentences, code=code, fields=fields or [_field(fault) for fault in faults])
 
 
 def _field(fault: Fault, credential: Credential | None = None) -> dict[str, str]:

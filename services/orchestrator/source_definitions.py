@@ -62,6 +62,25 @@ class SourceDefinitions:
             self._read_at = now
         return self._definitions
 
+    async def page(
+        self, search: str | None, *, after: UUID | None, limit: int
+    ) -> tuple[list[Definition], UUID | None]:
+        """Definitions whose name has `search` in it, and the cursor of the following page.
+
+        Raises:
+            Invalid: `invalid_cursor`: there is no such definition any more.
+            Unavailable: Airbyte is unavailable.
+        """
+        wanted = (search or "").casefold()
+        found = [one for one in await self.all() if wanted in one.name.casefold()]
+        if after is not None:
+            places = [place for place, one in enumerate(found) if one.definition_id == after]
+            if not places:
+                raise Invalid("The page to continue from is not known.", code="invalid_cursor")
+            found = found[places[0] + 1 :]
+        page = found[:limit]
+        return page, page[-1].definition_id if len(found) > limit else None
+
     async def find(self, source_type: str) -> SourceType:
         """A source type by its definition's name or id.
 
