@@ -18,7 +18,7 @@ from shared.airbyte_client import MASK
 from shared.credential_documents import Credential
 from shared.database import Database
 from shared.domain import specification
-from shared.domain.specification import Pointer
+from shared.domain.specification import Pointer, Specification
 from shared.errors import (
     Conflict,
     Forbidden,
@@ -152,6 +152,7 @@ def merged(
     held: Mapping[str, Any],
     given: Mapping[str, Any],
     *,
+    specified: Specification,
     changed: Collection[Pointer],
     dropped: Collection[Pointer],
     keep_secrets: bool,
@@ -160,12 +161,16 @@ def merged(
 
     `held` is Airbyte's response, with its secrets masked. Sending a mask back means "unchanged",
     so a token that the connector has renewed is preserved. With `keep_secrets`, secrets that
-    changed in the store are sent as masks too: Airbyte has them already.
+    changed in the store are sent as masks too: Airbyte has them already. Where Airbyte would store
+    the mask itself, the secret is sent.
     """
 
     def choose(pointer: Pointer, old: Any, new: Any) -> Any:
-        if pointer not in changed:
-            return new if old is specification.ABSENT else old
-        return MASK if keep_secrets and old == MASK else new
+        if old == MASK:
+            is_kept = keep_secrets or pointer not in changed
+            return (
+                MASK if is_kept and specification.is_restorable(specified, pointer, MASK) else new
+            )
+        return old if pointer not in changed and old is not specification.ABSENT else new
 
     return specification.overlaid(held, given, choose, dropped=dropped)

@@ -243,7 +243,11 @@ class Rotator:
             if not (changed or dropped):
                 return _Verdict(uses)
             renewed = await self._check(
-                first.airbyte_source_id, configuration, changed=changed, dropped=dropped
+                first.airbyte_source_id,
+                configuration,
+                specification,
+                changed=changed,
+                dropped=dropped,
             )
         except UpstreamMissing as missing:
             return _Verdict(uses, outcome="failed", code=missing.code)
@@ -268,12 +272,20 @@ class Rotator:
         return _Verdict(uses, order)
 
     async def _check(
-        self, source_id: UUID, configuration: Mapping[str, Any], **difference: list[str]
+        self,
+        source_id: UUID,
+        configuration: Mapping[str, Any],
+        specification: Specification,
+        **difference: list[str],
     ) -> bool:
         """Check the configuration; True if the connector renewed a secret, which Airbyte stores."""
         source = await self._airbyte.get_configured_source(source_id)
         whole = merged(
-            source.connection_configuration, configuration, keep_secrets=False, **difference
+            source.connection_configuration,
+            configuration,
+            specified=specification,
+            keep_secrets=False,
+            **difference,
         )
         return await self._airbyte.check_source_update(source_id, whole, name=source.name)
 
@@ -340,7 +352,7 @@ class RotateSaga:
             source = await self._airbyte.get_configured_source(order.airbyte_source_id)
             await self._airbyte.update_source(
                 order.airbyte_source_id,
-                _merged(source, configuration, order),
+                _merged(source, configuration, specification, order),
                 name=f"{_MARKER.sub('', source.name)} {operation.marker}",
             )
             if not await took_effect():
@@ -393,11 +405,15 @@ def _was_default(
 
 
 def _merged(
-    source: ConfiguredSource, configuration: Mapping[str, Any], order: Rotate
+    source: ConfiguredSource,
+    configuration: Mapping[str, Any],
+    specification: Specification,
+    order: Rotate,
 ) -> dict[str, Any]:
     return merged(
         source.connection_configuration,
         configuration,
+        specified=specification,
         changed=order.changed,
         dropped=order.dropped,
         keep_secrets=order.is_there_already,

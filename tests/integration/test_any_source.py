@@ -551,3 +551,20 @@ async def test_reference_is_sent_where_airbyte_has_a_store(
     ) as mesh:
         old = await order(mesh, connection_name="C")
         assert (old.status_code, old.json()["code"]) == (422, "secret_references_unsupported")
+
+
+async def test_secret_that_airbyte_would_not_restore_is_sent(
+    mesh: Mesh, store: dict[str, str]
+) -> None:
+    """In an array; elsewhere an unchanged secret is Airbyte's mask."""
+    await order(mesh)
+    (source,) = mesh.airbyte.sources.values()
+    store["CREDENTIAL_WIDGETS__PORT"] = "9000"
+
+    assert [one["outcome"] for one in await rotated(mesh)] == ["updated"]
+
+    (sent,) = mesh.airbyte.called("sources/update")
+    configuration = sent["connectionConfiguration"]
+    assert configuration["credentials"]["password"] == "**********"
+    assert configuration["headers"] == [{"name": "X-Team", "value": HEADER}]
+    assert source["connectionConfiguration"] == WHOLE | {"port": 9000}

@@ -8,6 +8,7 @@ from shared.domain.specification._configuration import (
     Complete,
     complete,
     faults_of_order,
+    is_restorable,
     is_secret_path,
     references,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "Specification",
     "complete",
     "faults_of_order",
+    "is_restorable",
     "is_secret_path",
     "json_path",
     "leaves",

@@ -20,6 +20,7 @@ import jsonschema_rs
 
 from shared.domain.did_you_mean import did_you_mean
 from shared.domain.specification import _model as model
+from shared.domain.specification._leaves import Pointer, steps_of
 from shared.domain.specification._model import Fault, Json, Path, Specification
 
 REFERENCE = "secret_coordinate::"
@@ -126,6 +127,33 @@ def is_secret_path(specification: Specification, path: Path) -> bool:
         if model.is_secret(nodes):
             return True
     return False
+
+
+def is_restorable(specification: Specification, pointer: Pointer, mask: str) -> bool:
+    """Whether Airbyte restores a secret for which its mask is sent; otherwise it stores the mask.
+
+    It restores none in arrays, and none beside a `oneOf`, and only a variant that the mask fits.
+
+    Source: airbyte-platform 310e6cb6ac, JsonSecretsProcessor.copySecretsRecursive
+    """
+    return _is_restorable(specification.schema, steps_of(pointer), mask)
+
+
+def _is_restorable(node: Any, steps: Sequence[str], mask: str) -> bool:
+    if not isinstance(node, Mapping):
+        return False
+    for combination in ("allOf", "anyOf", "oneOf"):
+        branches = node.get(combination)
+        if isinstance(branches, list):
+            return any(_is_restorable(branch, steps, mask) for branch in branches)
+    properties = node.get("properties")
+    child = properties.get(steps[0]) if isinstance(properties, Mapping) else None
+    if not isinstance(child, Mapping):
+        return False
+    if len(steps) > 1:
+        return _is_restorable(child, steps[1:], mask)
+    rules = {name: child[name] for name in _LEAF_KEYWORDS if name in child}
+    return child.get("airbyte_secret") is True and not _errors(rules, mask)
 
 
 # The credential's document

@@ -99,6 +99,11 @@ def _without(value: Any, dropped: Collection[Pointer], at: Pointer) -> Any:
     return ABSENT if at in dropped else value
 
 
+def steps_of(pointer: Pointer) -> list[str]:
+    """The names and numbers of a pointer."""
+    return [step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")]
+
+
 def _joined(at: Pointer, name: str) -> Pointer:
     escaped = name.replace("~", "~0").replace("/", "~1")
     return f"{at}/{escaped}" if at else escaped
