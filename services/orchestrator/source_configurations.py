@@ -180,20 +180,21 @@ def _refused(
     document: Json,
 ) -> Invalid:
     """The error for a configuration with faults; `fields` has each with its path."""
-    types = [fault.type for fault in faults]
-    for code in ("secret_in_order", "reserved_key"):
-        if code in types:
-            faults = [fault for fault in faults if fault.type == code]
-            return _listed(faults, code)
-    if credential is None or credential_id is None:
-        if any(fault.type == "missing" and fault.is_secret for fault in faults):
-            return _credential_required(source_type_name)
-        return _listed(faults, "configuration_invalid")
-    blamed = [fault for fault in faults if _is_of_credential(fault, order, document)]
+    secret = [fault for fault in faults if fault.type == "secret_in_order"]
+    if secret:
+        return Invalid(_sentences(secret), code="secret_in_order", fields=_fields(secret))
+    reserved = [fault for fault in faults if fault.type == "reserved_key"]
+    if reserved:
+        return Invalid(_sentences(reserved), code="reserved_key", fields=_fields(reserved))
+    blamed = []
+    if credential is not None:
+        blamed = [fault for fault in faults if _is_of_credential(fault, order, document)]
+    elif any(fault.type == "missing" and fault.is_secret for fault in faults):
+        return _credential_required(source_type_name)
     fields = [_field(one, credential if one in blamed else None) for one in faults]
     fault = faults[0]
-    if fault not in blamed:
-        return _listed(faults, "configuration_invalid", fields)
+    if credential is None or fault not in blamed:
+        return Invalid(_sentences(faults), code="configuration_invalid", fields=fields)
     variable = credential.naming.of(fault.path)
     is_missing = fault.type == "missing"
     if is_missing:
@@ -227,11 +228,12 @@ def _has(value: Any, path: Path) -> bool:
     return True
 
 
-def _listed(
-    faults: Sequence[Fault], code: str, fields: list[dict[str, str]] | None = None
-) -> Invalid:
-    sentences = " ".join(fault.sentence for fault in faults[:5])
-    return Invalid(sentences, code=code, fields=fields or [_field(fault) for fault in faults])
+def _sentences(faults: Sequence[Fault]) -> str:
+    return " ".join(fault.sentence for fault in faults[:5])
+
+
+def _fields(faults: Sequence[Fault]) -> list[dict[str, str]]:
+    return [_field(fault) for fault in faults]
 
 
 def _field(fault: Fault, credential: Credential | None = None) -> dict[str, str]:

@@ -131,7 +131,7 @@ class SourceDefinitions:
         except Invalid as error:
             if error.code != "unknown_source_type":
                 raise
-            raise NotFound(error.detail, code=error.code) from None
+            raise NotFound(error.detail, code="unknown_source_type") from None
         _, documentation, _ = await self._cached(found)
         return found, definition, documentation or definition.documentation_url
 
