@@ -28,6 +28,7 @@ DECLARE
         ['aam_orchestrator', 'policies', 'SELECT'],
         ['aam_orchestrator', 'snapshots',
             'SELECT, INSERT, UPDATE (seen_at, raw_hashes, stream_hashes, airbyte_catalog_id)'],
+        ['aam_orchestrator', 'source_trials', 'SELECT, INSERT, UPDATE, DELETE'],
         ['aam_orchestrator', 'stream_schemas', 'SELECT, INSERT, UPDATE (created_at)'],
         ['aam_orchestrator', 'sync_catalog_versions', 'SELECT, INSERT'],
         ['aam_orchestrator', 'watches', 'SELECT (connection_id, interval_seconds)'],

@@ -408,6 +408,13 @@ class Settings(RegistrySettings):
     airbyte_timeout: Seconds = timedelta(seconds=60)
     """Timeout of one ordinary Airbyte call, from connecting to the last byte."""
 
+    airbyte_secret_references: bool = False
+    """Whether this Airbyte (1.7 or newer) has a secret store of its own.
+
+    Then a credential may have `secret_coordinate::NAME` instead of a secret: Airbyte reads the
+    secret from its store, and AAM never has it.
+    """
+
     airbyte_slow_calls: Annotated[int, Field(ge=1, le=25)] = 10
     """Most slow Airbyte calls (check, discover, create, sync) that one process makes at once."""
 

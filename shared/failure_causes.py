@@ -13,8 +13,6 @@ from uuid import UUID
 
 import msgspec
 
-from shared.source_types import SOURCE_TYPES
-
 _LONGEST: Final = 20_000
 """How many characters of a message are searched; a stack trace can have many more."""
 
@@ -162,12 +160,11 @@ _WORDS: Final = (
     *("401", "403", "429", "500", "502", "503", "504"),
 )
 """The only words of a message that are quoted, if they occur as whole words."""
-_FIELDS: Final = tuple(
-    sorted(
-        {name for one in SOURCE_TYPES.values() for name in one.configuration.model_fields}
-        | {"host", "port", "database", "username", "password", "api_key", "start_date"}
-    )
+_FIELDS: Final = (
+    *("api_key", "auth_type", "client_id", "client_secret", "count", "database", "host"),
+    *("is_sandbox", "password", "port", "refresh_token", "start_date", "username"),
 )
+"""The only names of a configuration's members that an explanation may have."""
 _FIELD_PATTERNS: Final = [
     (
         name,

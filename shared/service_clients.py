@@ -11,6 +11,7 @@ from uuid import UUID
 
 import aiohttp
 import httpx
+import msgspec
 import orjson
 import stamina
 from httpx_aiohttp import AiohttpTransport
@@ -18,6 +19,7 @@ from httpx_aiohttp import AiohttpTransport
 from shared.auth.scopes import Scope
 from shared.auth.service_tokens import Signer
 from shared.config import Settings
+from shared.credential_documents import Credential
 from shared.errors import (
     AamError,
     UpstreamTimeout,
@@ -27,6 +29,8 @@ from shared.errors import (
 )
 from shared.observability import logs, tracing
 from shared.tls import authorities
+
+_LONGEST_SOURCE_TYPE = 100
 
 
 class Peer:
@@ -133,7 +137,7 @@ def _is_retryable(error: Exception) -> bool:
 
 
 class AuthBroker(Peer):
-    """Client of the auth_broker: connector configurations by credential id."""
+    """Client of the auth_broker: the values of credentials."""
 
     name = "auth_broker"
 
@@ -143,22 +147,27 @@ class AuthBroker(Peer):
         deadline = settings.peer_timeout.total_seconds()
         return cls(str(settings.auth_broker_url), signer=signer, deadline=deadline)
 
-    async def connector_config(self, source_type: str, credential_id: str) -> dict[str, Any]:
-        """A connector's configuration. It contains secrets: never log or store it.
+    async def document(self, source_type: str, credential_id: str) -> Credential:
+        """A credential's values, for a source type. They are secrets: never log or store them.
 
         Raises:
             NotFound: the broker has no such credential.
-            Invalid: the credential lacks a variable; `variable` names it.
+            Invalid: what is stored is not a document; `variable` names where.
             UpstreamUnreachable: the broker cannot be reached.
+            UpstreamUnknown: its answer is not a document.
         """
         part = quote(credential_id, safe="")
-        return await self._repeated(
+        answer = await self._repeated(
             "GET",
-            f"/credentials/{part}/connector-config",
+            f"/credentials/{part}/document",
             scope=Scope.CREDENTIALS_READ,
             credential_id=credential_id,
-            params={"source_type": source_type},
+            params={"source_type": source_type[:_LONGEST_SOURCE_TYPE]},
         )
+        try:
+            return msgspec.convert(answer, Credential)
+        except msgspec.ValidationError:
+            raise UpstreamUnknown("The auth_broker's answer is not a credential.") from None
 
 
 class Orchestrator(Peer):

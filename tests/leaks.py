@@ -42,7 +42,7 @@ _CHUNK_BYTES = 8 * 1024 * 1024
 _LARGEST_BYTES = 64 * 1024 * 1024
 _SAMPLED_EVERY_S = 0.2
 _GZIP = b"\x1f\x8b\x08"
-_ALLOWED = re.compile(r"/credentials/[^/]+/connector-config")
+_ALLOWED = re.compile(r"/credentials/[^/]+/(?:connector-config|document)")
 _HEX = re.compile(r"[0-9a-f]+")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -35,13 +36,32 @@ def masked(config: Any, schema: Any) -> Any:
 
 
 def unmasked(config: Any, stored: Any, schema: Any) -> Any:
-    """Replace masks in the configuration by the secrets that are stored at the same paths."""
+    """Replace masks in the configuration by the secrets that are stored at the same paths.
 
-    def restore(value: Any, path: tuple[str, ...]) -> Any:
-        secret = _at(stored, path) if value == MASK else None
-        return value if secret is None else secret
+    Like Airbyte's JsonSecretsProcessor.copySecrets: a mask in an array stays, and so does one
+    beside a `oneOf`, or in a variant that the configuration with its masks does not fit.
+    """
+    copied = copy.deepcopy(config)
+    _copy_secrets(stored, copied, schema)
+    return copied
 
-    return _walk(config, _secret_paths(schema), restore, ())
+
+def _copy_secrets(stored: Any, config: Any, schema: Any) -> None:
+    if not (isinstance(stored, Mapping) and isinstance(config, dict) and isinstance(schema, dict)):
+        return
+    for combination in ("allOf", "anyOf", "oneOf"):
+        if combination in schema:
+            for branch in schema[combination]:
+                if Draft7Validator(branch).is_valid(config):
+                    _copy_secrets(stored, config, branch)
+            return
+    for name, each in (schema.get("properties") or {}).items():
+        if name not in stored or name not in config:
+            continue
+        if each.get("airbyte_secret") and config[name] == MASK:
+            config[name] = stored[name]
+        else:
+            _copy_secrets(stored[name], config[name], each)
 
 
 def secrets(config: Any, schema: Any) -> list[str]:
@@ -84,15 +104,4 @@ def _walk(value: Any, secret: set[tuple[str, ...]], change: Any, path: tuple[str
         return {key: _walk(each, secret, change, (*path, key)) for key, each in value.items()}
     if isinstance(value, list):
         return [_walk(each, secret, change, (*path, f"[{at}]")) for at, each in enumerate(value)]
-    return value
-
-
-def _at(value: Any, path: tuple[str, ...]) -> Any:
-    for step in path:
-        if isinstance(value, Mapping):
-            value = value.get(step)
-        elif isinstance(value, list) and step.startswith("[") and int(step[1:-1]) < len(value):
-            value = value[int(step[1:-1])]
-        else:
-            return None
     return value

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
+import msgspec
 from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
+from pydantic import BaseModel, ConfigDict
 
 from services.auth_broker.hardening import harden
 from services.auth_broker.service import AuthBroker
@@ -24,6 +26,7 @@ from shared.http.dependencies import from_state
 from shared.http.health import Check
 from shared.http.openapi import links
 from shared.http.problems import problems
+from shared.http.responses import raw_json
 from shared.observability import logs, tracing
 from shared.source_types import CREDENTIAL_REFERENCE
 
@@ -42,6 +45,42 @@ CredentialId = Annotated[
     ),
 ]
 
+
+class NamingView(BaseModel):
+    """How the store names the values: the prefix, and their names joined by the separator."""
+
+    prefix: str
+    separator: str
+    is_upper: bool
+    """Whether the names are in upper case there."""
+
+
+class DocumentView(BaseModel):
+    """A credential's values, and what its store calls them."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "document": {
+                        "client_id": "3MVG9.example",
+                        "client_secret": "example-secret",
+                        "refresh_token": "example-token",
+                    },
+                    "naming": {
+                        "prefix": "CREDENTIAL_SALESFORCE_PROD__",
+                        "separator": "__",
+                        "is_upper": True,
+                    },
+                }
+            ]
+        }
+    )
+
+    document: dict[str, Any]
+    naming: NamingView
+
+
 _EXAMPLE: dict[str, Any] = {
     "content": {
         "application/json": {
@@ -55,6 +94,47 @@ _EXAMPLE: dict[str, Any] = {
         }
     }
 }
+
+
+@router.get(
+    "/credentials/{credential_id}/document",
+    dependencies=[may(Scope.CREDENTIALS_READ)],
+    response_model=DocumentView,
+    responses={
+        200: links(
+            "GET /credentials/{credential_id}/connector-config",
+            credential_id="$request.path.credential_id",
+        ),
+        **problems(404, 422, 502, 503, 504),
+    },
+)
+async def document(
+    credential_id: CredentialId,
+    request: Request,
+    service: Service,
+    source_type: Annotated[
+        str,
+        Query(
+            min_length=1,
+            max_length=100,
+            pattern=r"^[^\x00-\x1f\x7f]*$",
+            description="The source type that it is for; only recorded",
+            examples=["Salesforce"],
+        ),
+    ],
+) -> Response:
+    """Get a credential's values as they are stored, with secrets in clear text.
+
+    Values may be nested, and text. `naming` says what the store calls them. The token must name
+    this credential (403 `wrong_credential`) and can be used once (401 `token_replayed`). The caller
+    is recorded first. 503: the audit table or the store is unavailable. 404
+    `credential_not_found`: the store has nothing for this credential. 422 `credential_invalid`:
+    what it has is not a document; `variable` names where.
+    """
+    found = await service.document(caller_of(request), source_type, credential_id)
+    answer = raw_json(msgspec.json.encode(found))
+    answer.headers["Cache-Control"] = "no-store"
+    return answer
 
 
 @router.get(
@@ -74,17 +154,18 @@ async def connector_config(
     request: Request,
     service: Service,
     response: Response,
-    source_type: Annotated[str, Query(max_length=100, examples=["Salesforce"])] = "Salesforce",
+    source_type: Annotated[
+        Literal["Salesforce"], Query(description="The only source type that the broker checks")
+    ] = "Salesforce",
 ) -> dict[str, Any]:
-    """Get the connector's configuration for a credential, with secrets in clear text.
+    """Get the Salesforce connector's configuration for a credential, checked and converted.
 
-    The token must name this credential (403 `wrong_credential`) and can be used once (401
-    `token_replayed`). The caller is recorded first. 503: the audit table or the store is
-    unavailable. 404 `credential_not_found`: the store has nothing for this credential. 422
-    `credential_incomplete`: `variable` names the one that is missing.
+    As the credential's document; and 422 `credential_incomplete`: `variable` names the one that is
+    missing.
     """
     response.headers["Cache-Control"] = "no-store"
-    return await service.connector_config(caller_of(request), source_type, credential_id)
+    del source_type  # the value is checked, and there is only one
+    return await service.salesforce_config(caller_of(request), credential_id)
 
 
 def build(settings: BrokerSettings, environment: EnvironmentStore | None = None) -> FastAPI:
@@ -124,7 +205,7 @@ def build(settings: BrokerSettings, environment: EnvironmentStore | None = None)
     checks: dict[str, Check] = {name: store.ping for name, store in stores.items()}
     app = create_app(
         service="auth_broker",
-        description="Turns a credential id into a connector's configuration. Internal only.",
+        description="Gives the values of a credential. Internal only.",
         access=access_for("auth_broker", settings),
         body_deadline=settings.body_deadline,
         lifespan=lifespan,

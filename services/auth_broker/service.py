@@ -1,4 +1,4 @@
-"""Looks up credentials by reference and maps them to a connector's configuration.
+"""Looks up credentials by reference: as documents, and as Salesforce's configuration.
 
 Secret values are returned only in the response: never in a log, error or event. Every request is
 recorded before it is answered.
@@ -7,23 +7,23 @@ recorded before it is answered.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
 
 import structlog
-from pydantic import ValidationError
 
-from services.auth_broker import audit_queries
+from services.auth_broker import audit_queries, salesforce
 from services.auth_broker.settings import StoreName
 from services.auth_broker.stores import CredentialStore
-from shared import source_types
 from shared.auth.scopes import Caller
+from shared.credential_documents import Credential
 from shared.database import Database
 from shared.errors import AamError, Forbidden, Invalid, NotFound, Unauthenticated
 from shared.observability import logs
 from shared.source_types import CREDENTIAL_REFERENCE
 
 log = logs.get(__name__)
+T = TypeVar("T")
 
 
 class TokenReplayed(Unauthenticated):
@@ -33,7 +33,7 @@ class TokenReplayed(Unauthenticated):
 
 
 class AuthBroker:
-    """Turns a credential's reference into a connector's configuration."""
+    """Turns a credential's reference into its values."""
 
     def __init__(
         self, stores: Mapping[StoreName, CredentialStore], default: StoreName, db: Database
@@ -42,56 +42,66 @@ class AuthBroker:
         self._default = default
         self._db = db
 
-    async def connector_config(
-        self, caller: Caller, source_type_name: str, reference: str
-    ) -> dict[str, Any]:
-        """The configuration of a source type's connector, with secrets in clear text.
+    async def document(self, caller: Caller, source_type_name: str, reference: str) -> Credential:
+        """A credential's values as they are stored, in clear text, for any source type.
 
-        Every request is recorded first, including refused ones.
+        Every request is recorded first, including refused ones; `source_type_name` is only for
+        that record.
 
         Raises:
             Forbidden: the caller's token is not for this credential.
             TokenReplayed: the token was used before.
             NotFound: there is no such credential.
-            Invalid: the source type is unknown, or the credential is incomplete: `variable` names
-                what is missing or invalid.
+            Invalid: what is stored is not a document; `variable` names where.
             UpstreamDenied: the store does not let the broker read it.
             Unavailable: the store or the registry is unavailable.
         """
-        try:
-            _require_token_for(caller, reference)
-            configuration = await self._configuration(source_type_name, reference)
-        except AamError as error:
-            await self._record(caller, source_type_name, reference, error.code)
-            raise
-        await self._record(caller, source_type_name, reference, "granted")
-        return configuration
+        return await self._recorded(caller, source_type_name, reference, self._credential)
+
+    async def salesforce_config(self, caller: Caller, reference: str) -> dict[str, Any]:
+        """As `get_salesforce_config`, for a caller: recorded first, as `document`.
+
+        Raises:
+            Forbidden, TokenReplayed, NotFound, UpstreamDenied, Unavailable: as `document`.
+            Invalid: the credential is incomplete or invalid; `variable` names where.
+        """
+        return await self._recorded(caller, "Salesforce", reference, self.get_salesforce_config)
 
     async def get_salesforce_config(self, credential_id: str) -> dict[str, Any]:
-        """The Salesforce connector's configuration, for the broker itself; not recorded."""
-        return await self._configuration("Salesforce", credential_id)
+        """The Salesforce connector's configuration, for the broker itself; not recorded.
 
-    async def _configuration(self, source_type_name: str, reference: str) -> dict[str, Any]:
-        source_type = source_types.find(source_type_name)
+        Raises:
+            NotFound, UpstreamDenied, Unavailable: as `document`.
+            Invalid: the credential is incomplete or invalid; `variable` names where.
+        """
+        credential = await self._credential(credential_id)
+        return salesforce.configuration(credential)
+
+    async def _credential(self, reference: str) -> Credential:
         name, credential_id = self._split(reference)
         store = self._stores.get(name)
         if store is None:
             raise Invalid(f"The auth_broker has no store {name}.", code="store_not_configured")
-        variables = await store.variables(credential_id)
-        if not variables:
+        document = await store.document(credential_id)
+        if not document:
             raise NotFound(f"No credential {reference}.", code="credential_not_found")
+        return Credential(dict(document), store.naming(credential_id))
+
+    async def _recorded(
+        self,
+        caller: Caller,
+        source_type_name: str,
+        reference: str,
+        read: Callable[[str], Awaitable[T]],
+    ) -> T:
         try:
-            configuration = source_type.configuration.model_validate(variables)
-        except ValidationError as error:
-            problem = error.errors()[0]
-            variable = store.name_of(credential_id, str(problem["loc"][0]))
-            is_missing = problem["type"] == "missing"
-            raise Invalid(
-                f"{variable} is {'missing' if is_missing else 'invalid'}.",
-                code="credential_incomplete" if is_missing else "credential_invalid",
-                variable=variable,
-            ) from None
-        return configuration.model_dump(exclude_none=True)
+            _require_token_for(caller, reference)
+            found = await read(reference)
+        except AamError as error:
+            await self._record(caller, source_type_name, reference, error.code)
+            raise
+        await self._record(caller, source_type_name, reference, "granted")
+        return found
 
     def _split(self, reference: str) -> tuple[StoreName, str]:
         """The store and the id of `salesforce-prod` or `vault:salesforce-prod`."""
@@ -116,14 +126,13 @@ class AuthBroker:
             Unavailable: the registry is unavailable.
         """
         request_id = structlog.contextvars.get_contextvars().get("request_id", "")
-        known = source_type_name in source_types.SOURCE_TYPES
         async with self._db.transaction() as session:
             is_new = await audit_queries.record_credential_read(
                 session,
                 caller=caller.name,
                 token_id=caller.token_id or "",
                 credential_id=reference,
-                source_type=source_type_name if known else "unknown",
+                source_type=source_type_name,
                 result=result,
                 request_id=request_id,
             )

@@ -20,7 +20,7 @@ class BrokerSettings(RegistrySettings):
     """Default store, for credential ids without a store's prefix, as in `vault:salesforce-prod`."""
 
     credentials_dir: Optional[Path] = None
-    """Folder of the store `file`: a folder for each credential, with a file for each field."""
+    """Folder of the store `file`: a folder for each credential, with a file for each value."""
 
     vault_addr: Optional[HttpUrl] = None
     """URL of HashiCorp Vault or OpenBao, for the store `vault`; https, except on this machine.

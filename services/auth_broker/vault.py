@@ -18,6 +18,7 @@ import requests
 from hvac import exceptions
 
 from services.auth_broker.settings import BrokerSettings
+from shared.credential_documents import Document, Naming
 from shared.errors import AamError, Unavailable, UpstreamDenied
 from shared.observability import logs
 
@@ -67,8 +68,8 @@ class VaultStore:
         self._taken = ""
         """The wrapping token that was tried last; it cannot be used again."""
 
-    async def variables(self, credential_id: str) -> Mapping[str, str]:
-        """The credential's variables, as they are in the vault now.
+    async def document(self, credential_id: str) -> Document:
+        """The credential's values, as they are in the vault now; an empty one counts as missing.
 
         Raises:
             Unavailable: the vault is unavailable or sealed, or its token has expired.
@@ -76,9 +77,9 @@ class VaultStore:
         """
         return await asyncio.to_thread(self._read, credential_id)
 
-    def name_of(self, credential_id: str, variable: str) -> str:
+    def naming(self, credential_id: str) -> Naming:
         """The path and key, below the mount."""
-        return f"{self._path}/{credential_id}#{variable}"
+        return Naming(f"{self._path}/{credential_id}#", ".")
 
     async def ping(self) -> None:
         """Check that the vault answers, is not sealed, and accepts our token."""
@@ -150,7 +151,7 @@ class VaultStore:
                 f"{self._creation_path}: it may have been replaced."
             )
 
-    def _read(self, credential_id: str) -> Mapping[str, str]:
+    def _read(self, credential_id: str) -> Document:
         with _translated_errors():
             self.log_in()
             try:
@@ -168,9 +169,7 @@ class VaultStore:
                     code="store_denied",
                 ) from None
         data: Mapping[str, Any] = found["data"]["data"]
-        return {
-            name.lower(): _text(value) for name, value in data.items() if value not in ("", None)
-        }
+        return {name: value for name, value in data.items() if value not in ("", None)}
 
     def _ping(self) -> None:
         with _translated_errors():
@@ -196,11 +195,6 @@ class VaultStore:
                 self._expect_live_token()
                 return
         self._lease_s = float(renewed["auth"]["lease_duration"])
-
-
-def _text(value: Any) -> str:
-    """A value in the form in which the environment would hold it."""
-    return value if isinstance(value, str) else str(value).lower()
 
 
 @contextmanager

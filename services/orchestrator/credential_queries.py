@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -25,7 +26,9 @@ class CredentialUse:
     airbyte_source_id: UUID | None
     """None while it is being onboarded."""
     digests: Mapping[str, str]
-    """By field, of what the source was given last; empty where not known."""
+    """By leaf, of what the source was given last; empty where not known."""
+    configuration: Mapping[str, Any]
+    """The part of its source's configuration that is not in the credential."""
 
 
 async def credential_uses(session: AsyncSession, credential_id: str) -> list[CredentialUse]:
@@ -51,13 +54,14 @@ async def credential_uses(session: AsyncSession, credential_id: str) -> list[Cre
             credential_id=row.credential_id,
             airbyte_source_id=row.airbyte_source_id,
             digests=digests_given(row),
+            configuration=msgspec.json.decode(row.source_configuration or "{}"),
         )
         for row in rows
     ]
 
 
 def digests_given(connection: Connection) -> dict[str, str]:
-    """By field, of what a connection's source was given last; empty where not known."""
+    """By leaf, of what a connection's source was given last; empty where not known."""
     stored = connection.credential_digests
     return {} if stored is None else msgspec.json.decode(stored, type=dict[str, str])
 

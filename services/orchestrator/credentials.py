@@ -1,6 +1,6 @@
-"""Fetches a credential's configuration, detects what changed in it, and merges it into a source's.
+"""Fetches a credential, detects what changed in a configuration, and merges it into a source's.
 
-No secret is stored: each field has a keyed digest, which only shows whether the value is the same.
+No secret is stored: each value has a keyed digest, which only shows whether it is the same.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from pydantic import SecretStr
 from services.orchestrator import credential_queries
 from shared import registry
 from shared.airbyte_client import MASK
+from shared.credential_documents import Credential
 from shared.database import Database
+from shared.domain import specification
+from shared.domain.specification import Pointer, Specification
 from shared.errors import (
     Conflict,
     Forbidden,
@@ -33,16 +36,16 @@ from shared.source_types import SourceType
 _FOR_GOOD = frozenset({"credential_not_found", "store_denied"})
 
 
-async def fetch(auth_broker: AuthBroker, source_type: SourceType, reference: str) -> dict[str, Any]:
-    """The connector's configuration as currently stored; it holds secrets.
+async def fetch(auth_broker: AuthBroker, source_type_name: str, reference: str) -> Credential:
+    """A credential as currently stored; it holds secrets.
 
     Raises:
-        Invalid: the auth_broker has no such credential, or the credential lacks a variable.
+        Invalid: the auth_broker has no such credential, or it is not a document.
         UpstreamDenied: the auth_broker rejects our token.
         UpstreamUnreachable: it is unavailable; nothing was sent to Airbyte.
     """
     try:
-        return await auth_broker.connector_config(source_type.name, reference)
+        return await auth_broker.document(source_type_name, reference)
     except (Unauthenticated, Forbidden) as error:
         raise UpstreamDenied(
             f"The auth_broker refuses the orchestrator: {error.code}.", code="broker_refused"
@@ -54,7 +57,7 @@ async def fetch(auth_broker: AuthBroker, source_type: SourceType, reference: str
 
 
 class Digests:
-    """Keyed digests that show whether a field equals what Airbyte was given, without storing it.
+    """Keyed digests that show whether a value equals what Airbyte was given, without storing it.
 
     A plain hash of a short secret could be brute-forced; this one is useless without the key.
     """
@@ -62,14 +65,14 @@ class Digests:
     def __init__(self, key: SecretStr) -> None:
         self._key = key.get_secret_value().encode()
 
-    def of(self, reference: str, configuration: Mapping[str, Any]) -> dict[str, str]:
-        """The digest of each field of a credential's configuration."""
-        return {
-            field: self._digest(reference, field, value) for field, value in configuration.items()
-        }
+    def of(self, reference: str, configuration: Mapping[str, Any]) -> dict[Pointer, str]:
+        """The digest of each leaf of a configuration, nested ones included."""
+        found = specification.leaves(configuration)
+        return {pointer: self.digest(reference, pointer, value) for pointer, value in found.items()}
 
-    def _digest(self, reference: str, field: str, value: object) -> str:
-        message = msgspec.json.encode([reference, field, value])
+    def digest(self, reference: str, pointer: Pointer, value: object) -> str:
+        """The digest of one value at its place."""
+        message = msgspec.json.encode([reference, pointer, value])
         return hmac.new(self._key, message, "sha256").hexdigest()
 
 
@@ -86,20 +89,25 @@ class CredentialShared(Conflict):
 
 async def expect_unused(
     db: Database,
-    auth_broker: AuthBroker,
     digests: Digests | None,
     source_type: SourceType,
     reference: str,
+    configuration: Mapping[str, Any] | None,
 ) -> list[OrderNote]:
     """Check that no other source has used up a credential whose tokens can be used only once.
 
-    Returns a note where one may have: Airbyte does not report which tokens its syncs renew.
+    `configuration` is the whole one; None if the auth_broker is unavailable. Returns a note where
+    another source may have: Airbyte does not report which tokens its syncs renew.
 
     Raises:
         Conflict: `credential_used_up`: a connector was seen renewing the token that it was given,
             and the store still has the old one.
-        Invalid, UpstreamDenied, Unavailable: the store cannot be read; see `fetch`.
+        Unavailable: there is no configuration.
     """
+    if configuration is None:
+        raise Unavailable(
+            "The auth_broker is unavailable. Nothing was recorded.", code="auth_broker_unavailable"
+        )
     async with db.read() as session:
         uses = [
             use
@@ -108,10 +116,6 @@ async def expect_unused(
         ]
         sources = {use.airbyte_source_id for use in uses if use.airbyte_source_id is not None}
         renewed = await registry.renewed_sources(session, sources)
-    try:
-        configuration = await fetch(auth_broker, source_type, reference)
-    except UpstreamUnreachable as error:
-        raise Unavailable(f"{error.detail} Nothing was recorded.", code=error.code) from None
     now = {} if digests is None else digests.of(reference, configuration)
     same = [
         use
@@ -148,18 +152,25 @@ def merged(
     held: Mapping[str, Any],
     given: Mapping[str, Any],
     *,
-    changed: Collection[str],
-    dropped: Collection[str],
+    specified: Specification,
+    changed: Collection[Pointer],
+    dropped: Collection[Pointer],
     keep_secrets: bool,
 ) -> dict[str, Any]:
     """The new configuration of a source: what it holds, with what changed in the store.
 
     `held` is Airbyte's response, with its secrets masked. Sending a mask back means "unchanged",
     so a token that the connector has renewed is preserved. With `keep_secrets`, secrets that
-    changed in the store are sent as masks too: Airbyte has them already.
+    changed in the store are sent as masks too: Airbyte has them already. Where Airbyte would store
+    the mask itself, the secret is sent.
     """
-    pushed = {
-        field: MASK if keep_secrets and held.get(field) == MASK else given[field]
-        for field in changed
-    }
-    return {field: value for field, value in held.items() if field not in dropped} | pushed
+
+    def choose(pointer: Pointer, old: Any, new: Any) -> Any:
+        if old == MASK:
+            is_kept = keep_secrets or pointer not in changed
+            return (
+                MASK if is_kept and specification.is_restorable(specified, pointer, MASK) else new
+            )
+        return old if pointer not in changed and old is not specification.ABSENT else new
+
+    return specification.overlaid(held, given, choose, dropped=dropped)

@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
 
-from services.orchestrator import api_key_routes
+from services.orchestrator import api_key_routes, source_routes, trial_queries
 from services.orchestrator.backlogs import BACKLOGS
 from services.orchestrator.credentials import Digests
 from services.orchestrator.importer import Importing, ImportOrder
@@ -38,6 +38,7 @@ from services.orchestrator.schemas import (
     VersionPage,
 )
 from services.orchestrator.service import Orchestrator
+from services.orchestrator.source_trials import SourceTrials
 from services.orchestrator.sweeper import Sweeper
 from shared import failpoints, outbox, periodic, registry
 from shared.airbyte_client import AirbyteClient
@@ -406,7 +407,9 @@ def build(settings: Settings) -> FastAPI:
     key = settings.rotation_digest_key
     digests = None if key is None else Digests(key)
     service = Orchestrator(settings, db, airbyte, auth_broker, operations, digests)
-    rotator = Rotator(settings, db, airbyte, auth_broker, operations, digests)
+    rotator = Rotator(
+        settings, db, airbyte, auth_broker, service.configurations, operations, digests
+    )
     sweeper = Sweeper(db, airbyte, grace=settings.sweep_grace)
     reconciler = Reconciler(settings, db, airbyte, operations)
 
@@ -416,9 +419,11 @@ def build(settings: Settings) -> FastAPI:
     async def reconcile() -> None:
         await reconciler.reconcile(dry_run=False)
 
-    async def prune_queue() -> None:
+    async def prune() -> None:
         async with db.transaction() as session:
             await jobs.prune(session)
+        async with db.transaction() as session:
+            await trial_queries.prune(session)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -432,7 +437,7 @@ def build(settings: Settings) -> FastAPI:
                 ),
                 PeriodicTask(sweep, settings.sweep_interval, singleton_name="sweep"),
                 PeriodicTask(reconcile, settings.reconcile_interval, singleton_name="reconcile"),
-                PeriodicTask(prune_queue, _PRUNED_EVERY, singleton_name="prune"),
+                PeriodicTask(prune, _PRUNED_EVERY, singleton_name="prune"),
                 Retention(db, histories(settings)).task,
                 *Gauges(db, BACKLOGS).periodic_tasks,
                 *watching_airbyte(airbyte.health),
@@ -462,8 +467,11 @@ def build(settings: Settings) -> FastAPI:
     app.state.service = service
     app.state.importing = Importing(settings, db, airbyte, operations)
     app.state.rotator = rotator
+    app.state.definitions = service.definitions
+    app.state.trials = SourceTrials(settings, db, airbyte, service, digests)
     app.state.key_environment = settings.key_environment
     app.include_router(router)
+    app.include_router(source_routes.router)
     app.include_router(api_key_routes.router)
     app.include_router(routes())
     return app

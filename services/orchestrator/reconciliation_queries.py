@@ -63,7 +63,7 @@ _IS_ONBOARDING = text("""
 async def operations_over(
     session: AsyncSession, ids: Collection[UUID], *, before: timedelta
 ) -> dict[UUID, bool]:
-    """Which of these operations exist, and whether each ended at least `before` ago."""
+    """Which of these operations and trials exist, and whether each ended at least `before` ago."""
     rows = await session.execute(_OVER, {"ids": list(ids), "before": before})
     return {id_: bool(is_over) for id_, is_over in rows}
 
@@ -71,6 +71,9 @@ async def operations_over(
 _OVER = text("""
     SELECT id, ended_at IS NOT NULL AND ended_at <= now() - CAST(:before AS interval)
     FROM operations WHERE id = ANY(CAST(:ids AS uuid[]))
+    UNION ALL
+    SELECT id, coalesce(ended_at, expires_at) <= now() - CAST(:before AS interval)
+    FROM source_trials WHERE id = ANY(CAST(:ids AS uuid[]))
 """)
 
 

@@ -18,15 +18,19 @@ from services.orchestrator import credential_queries
 from services.orchestrator.credential_queries import CredentialUse
 from services.orchestrator.credentials import Digests, fetch, merged
 from services.orchestrator.schemas import Outcome, RotatedView, RotationView
-from shared import batches, outbox, registry, source_types
+from services.orchestrator.source_configurations import SourceConfigurations
+from shared import batches, outbox, registry
 from shared.airbyte_client import UNSUPPORTED, AirbyteClient, ConfiguredSource
 from shared.batches import code_of
 from shared.config import Settings
+from shared.credential_documents import Credential
 from shared.database import Database
+from shared.domain.specification import Specification
 from shared.errors import (
     CheckFailed,
     Conflict,
     ConnectorFailed,
+    Invalid,
     NotActive,
     NotFound,
     Unavailable,
@@ -57,13 +61,15 @@ class Rotate(msgspec.Struct, frozen=True):
     digests: dict[str, str]
     """Digests of the values that were checked: only those values are given to Airbyte."""
     changed: list[str]
-    """The fields that differ from what Airbyte was given last."""
+    """The values that differ from what Airbyte was given last, by their pointers."""
     dropped: list[str]
-    """The fields that it was given last and that are no longer in the store."""
+    """Those that it was given last and that are no longer in the store."""
     is_there_already: bool
     """Whether the connector renewed a secret in its check, so that Airbyte has all values."""
     connection_ids: list[UUID]
     """Every connection that uses the source."""
+    configuration: dict[str, Any] = {}
+    """The part of the source's configuration that is not in the credential."""
 
 
 class _Verdict(msgspec.Struct, frozen=True):
@@ -102,16 +108,19 @@ class Rotator:
         db: Database,
         airbyte: AirbyteClient,
         auth_broker: AuthBroker,
+        configurations: SourceConfigurations,
         operations: Operations,
         digests: Digests | None,
     ) -> None:
         self._db = db
         self._airbyte = airbyte
         self._auth_broker = auth_broker
+        self._configurations = configurations
         self._operations = operations
         self._digests = digests
         if digests is not None:
-            operations.register("rotate", RotateSaga(settings, db, airbyte, auth_broker, digests))
+            saga = RotateSaga(settings, db, airbyte, auth_broker, configurations, digests)
+            operations.register("rotate", saga)
 
     async def rotate(self, reference: str, *, wait: float) -> HttpResult:
         """Check the credential as currently stored, and give it to every source that uses it.
@@ -181,13 +190,11 @@ class Rotator:
             by_source.setdefault(use.airbyte_source_id, []).append(use)
         pending = by_source.pop(None, [])
         found = [_Verdict(pending, outcome="busy", code=NotActive.code)] if pending else []
-        given = {
-            name: await fetch(self._auth_broker, source_types.find(name), reference)
-            for name in {use.source_type for use in uses if use.credential_id == reference}
-        }
+        name = next(use.source_type for use in uses if use.credential_id == reference)
+        credential = await fetch(self._auth_broker, name, reference)
         outcomes = await batches.each(
             by_source.values(),
-            lambda standing: self._verdict(reference, standing, given, digests),
+            lambda standing: self._verdict(reference, standing, credential, digests),
             log_event="not_rotated",
             fields=lambda standing: {"source": str(standing[0].airbyte_source_id)},
             max_concurrency=_MAX_CHECKS,
@@ -195,6 +202,8 @@ class Rotator:
         for outcome in outcomes:
             if outcome.result is not None:
                 found.append(outcome.result)
+            elif isinstance(outcome.error, Invalid):
+                raise outcome.error
             elif outcome.error is not None:
                 code = code_of(outcome.error)
                 found.append(_Verdict(outcome.item, outcome="unchecked", code=code))
@@ -204,22 +213,41 @@ class Rotator:
         self,
         reference: str,
         uses: Sequence[CredentialUse],
-        given: Mapping[str, Mapping[str, Any]],
+        credential: Credential,
         digests: Digests,
     ) -> _Verdict:
-        """Compare with what the source was given last, and check what is new."""
+        """Compare with what the source was given last, and check what is new.
+
+        Raises:
+            Invalid: the credential does not fit the specification of the source.
+        """
         # The oldest connection with the credential; others may use its source without having one.
         first = next(use for use in uses if use.credential_id == reference)
         uses = [first, *(use for use in uses if use is not first)]
-        configuration = given[first.source_type]
-        now = digests.of(reference, configuration)
-        changed = sorted(field for field in now if first.digests.get(field) != now[field])
-        dropped = sorted(first.digests.keys() - now.keys())
-        if first.airbyte_source_id is None or not (changed or dropped):
+        if first.airbyte_source_id is None:
             return _Verdict(uses)
         try:
+            specification = await self._configurations.definitions.specification_of_source(
+                first.airbyte_source_id
+            )
+            configuration = await self._configurations.built(
+                specification, first.source_type, dict(first.configuration), reference, credential
+            )
+            now = digests.of(reference, configuration)
+            changed = sorted(one for one in now if first.digests.get(one) != now[one])
+            dropped = sorted(
+                one
+                for one in first.digests.keys() - now.keys()
+                if not _was_default(specification, digests, reference, one, first.digests[one])
+            )
+            if not (changed or dropped):
+                return _Verdict(uses)
             renewed = await self._check(
-                first.airbyte_source_id, configuration, changed=changed, dropped=dropped
+                first.airbyte_source_id,
+                configuration,
+                specification,
+                changed=changed,
+                dropped=dropped,
             )
         except UpstreamMissing as missing:
             return _Verdict(uses, outcome="failed", code=missing.code)
@@ -239,16 +267,25 @@ class Rotator:
             dropped=dropped,
             is_there_already=renewed,
             connection_ids=[use.connection_id for use in uses],
+            configuration=dict(first.configuration),
         )
         return _Verdict(uses, order)
 
     async def _check(
-        self, source_id: UUID, configuration: Mapping[str, Any], **difference: list[str]
+        self,
+        source_id: UUID,
+        configuration: Mapping[str, Any],
+        specification: Specification,
+        **difference: list[str],
     ) -> bool:
         """Check the configuration; True if the connector renewed a secret, which Airbyte stores."""
         source = await self._airbyte.get_configured_source(source_id)
         whole = merged(
-            source.connection_configuration, configuration, keep_secrets=False, **difference
+            source.connection_configuration,
+            configuration,
+            specified=specification,
+            keep_secrets=False,
+            **difference,
         )
         return await self._airbyte.check_source_update(source_id, whole, name=source.name)
 
@@ -276,6 +313,7 @@ class RotateSaga:
         db: Database,
         airbyte: AirbyteClient,
         auth_broker: AuthBroker,
+        configurations: SourceConfigurations,
         digests: Digests,
     ) -> None:
         self._call_s = settings.airbyte_timeout.total_seconds()
@@ -283,6 +321,7 @@ class RotateSaga:
         self._db = db
         self._airbyte = airbyte
         self._auth_broker = auth_broker
+        self._configurations = configurations
         self._digests = digests
 
     async def run(self, operation: Operation) -> None:
@@ -294,8 +333,16 @@ class RotateSaga:
         order = msgspec.json.decode(operation.request, type=Rotate)
 
         async def update() -> bool:
-            configuration = await fetch(
-                self._auth_broker, source_types.find(order.source_type), order.credential_id
+            credential = await fetch(self._auth_broker, order.source_type, order.credential_id)
+            specification = await self._configurations.definitions.specification_of_source(
+                order.airbyte_source_id
+            )
+            configuration = await self._configurations.built(
+                specification,
+                order.source_type,
+                order.configuration,
+                order.credential_id,
+                credential,
             )
             if self._digests.of(order.credential_id, configuration) != order.digests:
                 raise Conflict(
@@ -305,7 +352,7 @@ class RotateSaga:
             source = await self._airbyte.get_configured_source(order.airbyte_source_id)
             await self._airbyte.update_source(
                 order.airbyte_source_id,
-                _merged(source, configuration, order),
+                _merged(source, configuration, specification, order),
                 name=f"{_MARKER.sub('', source.name)} {operation.marker}",
             )
             if not await took_effect():
@@ -319,7 +366,7 @@ class RotateSaga:
             return True if held.name.endswith(operation.marker) else None
 
         await operation.once(
-            "update", update, find=took_effect, within=self._peer_s + 4 * self._call_s
+            "update", update, find=took_effect, within=self._peer_s + 6 * self._call_s
         )
         async with self._db.transaction() as session:
             for connection_id in sorted(order.connection_ids):
@@ -344,12 +391,29 @@ class RotateSaga:
             await operation.finish(session)
 
 
+def _was_default(
+    specification: Specification, digests: Digests, reference: str, pointer: str, digest: str
+) -> bool:
+    """Whether a value that is no longer sent was the connector's default, so that it still counts.
+
+    Earlier versions of AAM sent some defaults that no specification requires.
+    """
+    member = specification.schema.get("properties", {}).get(pointer)
+    if not isinstance(member, dict) or "default" not in member:
+        return False
+    return digests.digest(reference, pointer, member["default"]) == digest
+
+
 def _merged(
-    source: ConfiguredSource, configuration: Mapping[str, Any], order: Rotate
+    source: ConfiguredSource,
+    configuration: Mapping[str, Any],
+    specification: Specification,
+    order: Rotate,
 ) -> dict[str, Any]:
     return merged(
         source.connection_configuration,
         configuration,
+        specified=specification,
         changed=order.changed,
         dropped=order.dropped,
         keep_secrets=order.is_there_already,

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
+import msgspec
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
@@ -17,6 +18,7 @@ from shared.source_types import CREDENTIAL_REFERENCE
 _ID = "7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f"
 _SNAPSHOT_ID = "1c9d8e7f-0a1b-4c2d-8e3f-4a5b6c7d8e9f"
 
+_LARGEST_CONFIGURATION_BYTES = 64 * 1024
 _LONGEST_NAME = 200
 """Leaves room for AAM's marker of 43 characters within the 256 of Airbyte's columns."""
 
@@ -37,10 +39,49 @@ def _each_once(names: list[str]) -> list[str]:
     return names
 
 
+def _of_moderate_size(configuration: dict[str, Any]) -> dict[str, Any]:
+    if len(msgspec.json.encode(configuration)) > _LARGEST_CONFIGURATION_BYTES:
+        raise PydanticCustomError(
+            "aam_large_configuration",
+            f"Input should have at most {_LARGEST_CONFIGURATION_BYTES} bytes as JSON",
+        )
+    return configuration
+
+
 ConnectionName = Annotated[Name, AfterValidator(_unmarked)]
+SourceConfiguration = Annotated[dict[str, Any], AfterValidator(_of_moderate_size)]
+"""The part of a source's configuration that is not secret."""
 
 
-class Onboard(BaseModel):
+class SourceOrder(BaseModel):
+    """A source by its type, what is not secret of its configuration, and its credential."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    source_type: str = Field(
+        min_length=1,
+        max_length=200,
+        description="The name or the id of a source definition: see `GET /source-types`.",
+    )
+    credential_id: str | None = Field(
+        default=None,
+        pattern=CREDENTIAL_REFERENCE,
+        description=(
+            "The credential's id: `salesforce-prod` in the auth_broker's default store; `env:…`, "
+            "`file:…` or `vault:…` in the named one. Omit it for sources that need none."
+        ),
+    )
+    configuration: SourceConfiguration = Field(
+        default={},
+        description=(
+            "The connector's settings that are not secret, by its specification: see "
+            "`GET /source-types/{source_type}/specification`. A secret is refused here: it comes "
+            "from the credential."
+        ),
+    )
+
+
+class Onboard(SourceOrder):
     """The request to connect a source to a destination."""
 
     model_config = ConfigDict(
@@ -57,16 +98,7 @@ class Onboard(BaseModel):
         },
     )
 
-    source_type: str = Field(max_length=100, description="`Salesforce`, `Hardcoded Records`.")
     connection_name: ConnectionName
-    credential_id: str | None = Field(
-        default=None,
-        pattern=CREDENTIAL_REFERENCE,
-        description=(
-            "The credential's id: `salesforce-prod` in the auth_broker's default store; `env:…`, "
-            "`file:…` or `vault:…` in the named one. Omit it for sources that need none."
-        ),
-    )
     streams: (
         Annotated[
             list[Annotated[str, Field(min_length=1, max_length=512)]], AfterValidator(_each_once)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
@@ -15,8 +16,10 @@ from services.orchestrator.sagas.archive import Archive, ArchiveSaga
 from services.orchestrator.sagas.onboard import OnboardSaga, Wiring, store_discovered, unreadable
 from services.orchestrator.sagas.sync import SyncSaga, order_for
 from services.orchestrator.schedule_validation import Cron
-from services.orchestrator.schemas import Onboard
-from shared import registry, source_types
+from services.orchestrator.schemas import Onboard, SourceOrder
+from services.orchestrator.source_configurations import SourceConfigurations
+from services.orchestrator.source_definitions import SourceDefinitions
+from shared import registry
 from shared.airbyte_client import AirbyteClient, Schedule
 from shared.config import Settings
 from shared.database import Database
@@ -74,12 +77,13 @@ class Orchestrator:
         self._settings = settings
         self._db = db
         self._airbyte = airbyte
-        self._auth_broker = auth_broker
         self._digests = digests
         self._operations = operations
         self._default_workspace: UUID | None = None
         self._discoveries = Discoveries(settings, db, airbyte)
-        self._onboarding = OnboardSaga(settings, db, airbyte, auth_broker, digests)
+        self.definitions = SourceDefinitions(airbyte, self.workspace)
+        self.configurations = SourceConfigurations(settings, airbyte, auth_broker, self.definitions)
+        self._onboarding = OnboardSaga(settings, db, airbyte, self.configurations, digests)
         operations.register("onboard", self._onboarding)
         operations.register("sync", SyncSaga(settings, db, airbyte))
         operations.register("archive", ArchiveSaga(settings, db, airbyte))
@@ -100,8 +104,7 @@ class Orchestrator:
         replay = await self._operations.replayed(key)
         if replay is not None:
             return replay
-        source_type = source_types.find(order.source_type)
-        _expect_credential(source_type, order.credential_id)
+        source_type = await self._expected_source(order)
         destination_id = order.destination_id or self._settings.airbyte_destination_id
         if destination_id is None:
             raise Invalid.of(
@@ -113,6 +116,8 @@ class Orchestrator:
         wiring = Wiring(
             name=order.connection_name,
             source_type=source_type.name,
+            source_definition_id=source_type.definition_id,
+            configuration=order.configuration,
             credential_id=order.credential_id,
             streams=order.streams,
             schedule=_schedule(order),
@@ -124,9 +129,12 @@ class Orchestrator:
             id=uuid4(),
             name=order.connection_name,
             source_type=source_type.name,
+            source_definition_id=source_type.definition_id,
+            source_configuration=msgspec.json.encode(order.configuration).decode(),
             credential_id=order.credential_id,
             airbyte_destination_id=destination_id,
         )
+        configuration = await self._expected_configuration(source_type, order)
 
         is_checked = not source_type.renewed_fields
 
@@ -139,9 +147,9 @@ class Orchestrator:
                 Intent("onboard", connection.id, wiring, key=key), announce
             )
         except CredentialShared:
-            # Nothing was recorded. The store is queried here, outside the transaction.
+            # Nothing was recorded.
             notes = await expect_unused(
-                self._db, self._auth_broker, self._digests, source_type, order.credential_id or ""
+                self._db, self._digests, source_type, order.credential_id or "", configuration
             )
             is_checked = True
             begun = await self._operations.begin(
@@ -151,6 +159,56 @@ class Orchestrator:
                 announce,
             )
         return await self._operations.outcome(begun, wait=wait)
+
+    async def expected_configuration(self, order: SourceOrder) -> tuple[SourceType, dict[str, Any]]:
+        """The source type and the whole configuration of an order; it holds secrets.
+
+        Raises:
+            Invalid: the order or the credential is invalid.
+            Unavailable: Airbyte or the auth_broker is unavailable; nothing was recorded.
+        """
+        source_type = await self._expected_source(order)
+        configuration = await self._expected_configuration(source_type, order)
+        if configuration is None:
+            raise Unavailable(
+                "The auth_broker is unavailable. Nothing was recorded.",
+                code="auth_broker_unavailable",
+            )
+        return source_type, configuration
+
+    async def _expected_source(self, order: SourceOrder) -> SourceType:
+        """The source type of an order whose configuration is valid as far as it goes.
+
+        Raises:
+            Invalid: it is unknown or ambiguous, or the configuration is invalid.
+            Unavailable: Airbyte is unavailable; nothing was recorded.
+        """
+        try:
+            source_type = await self.definitions.find(order.source_type)
+            await self.configurations.expect_valid_order(
+                source_type, order.configuration, order.credential_id
+            )
+        except _AWAY as error:
+            raise _nothing_recorded(error) from None
+        return source_type
+
+    async def _expected_configuration(
+        self, source_type: SourceType, order: SourceOrder
+    ) -> dict[str, Any] | None:
+        """The whole configuration, which fits the specification; None if that is not known yet.
+
+        While the auth_broker is unavailable, the operation waits for it, and checks then.
+
+        Raises:
+            Invalid: the configuration does not fit, or there is no such credential.
+            Unavailable: Airbyte is unavailable; nothing was recorded.
+        """
+        try:
+            return await self.configurations.expect_valid(
+                source_type, order.configuration, order.credential_id
+            )
+        except _AWAY as error:
+            raise _nothing_recorded(error) from None
 
     async def _destination_sync_modes(self, destination_id: UUID) -> frozenset[str]:
         try:
@@ -355,21 +413,6 @@ def _nothing_recorded(
     error: UpstreamUnreachable | UpstreamUnknown | UpstreamConflict,
 ) -> Unavailable:
     return Unavailable(f"{error.detail} Nothing was recorded.", code=error.code)
-
-
-def _expect_credential(source_type: SourceType, credential_id: str | None) -> None:
-    if source_type.needs_credential and credential_id is None:
-        raise Invalid.of(
-            "credential_id",
-            f"{source_type.name} needs a `credential_id`.",
-            code="credential_required",
-        )
-    if not source_type.needs_credential and credential_id is not None:
-        raise Invalid.of(
-            "credential_id",
-            f"{source_type.name} does not take a `credential_id`.",
-            code="credential_not_used",
-        )
 
 
 def _expect_wired(row: Connection) -> None:

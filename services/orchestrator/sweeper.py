@@ -1,4 +1,4 @@
-"""The sweeper: deletes objects in Airbyte that ended operations left behind, and nothing else.
+"""The sweeper: deletes what ended operations and previews left in Airbyte, and nothing else.
 
 Objects whose marker is unknown to this registry are reported but never deleted: they belong to
 another installation, or to an operation newer than the backup this registry was restored from.
@@ -14,7 +14,7 @@ from uuid import UUID
 
 import msgspec
 
-from services.orchestrator import reconciliation_queries
+from services.orchestrator import reconciliation_queries, trial_queries
 from shared import batches
 from shared.airbyte_client import AirbyteClient
 from shared.database import Database
@@ -37,6 +37,7 @@ class Found(msgspec.Struct, frozen=True):
     """`connection` or `source`."""
     id: UUID
     operation_id: UUID
+    """The operation, or the trial, that created it."""
 
 
 class Swept(msgspec.Struct, frozen=True):
@@ -154,6 +155,8 @@ class Sweeper:
             await self._airbyte.delete_connection(one.id, workspace_id=workspace_id)
         else:
             await self._airbyte.delete_source(one.id, workspace_id=workspace_id)
+            async with self._db.transaction() as session:
+                await trial_queries.mark_deleted(session, one.operation_id)
         log.warning(
             "leftover_deleted", kind=one.kind, id=str(one.id), operation=str(one.operation_id)
         )

@@ -17,4 +17,5 @@ from shared.airbyte_client._schemas import (
     NewConnection,
     Schedule,
     Source,
+    SourceSpecification,
 )

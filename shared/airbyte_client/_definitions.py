@@ -13,10 +13,12 @@ from shared.airbyte_client._calls import Calls, expect_requested
 from shared.airbyte_client._schemas import (
     Definition,
     Destination,
+    SourceSpecification,
 )
 
 _DESTINATION = msgspec.json.Decoder(Destination)
 _DESTINATIONS = msgspec.json.Decoder(shapes.DestinationPage)
+_SOURCE_SPECIFICATION = msgspec.json.Decoder(SourceSpecification)
 _SOURCE_DEFINITIONS = msgspec.json.Decoder(shapes.SourceDefinitions)
 _DESTINATION_DEFINITIONS = msgspec.json.Decoder(shapes.DestinationDefinitions)
 _DESTINATION_SPECIFICATION = msgspec.json.Decoder(shapes.DestinationSpecification)
@@ -99,6 +101,9 @@ class Definitions(Calls):
 
         Endpoint: POST source_definitions/list_for_workspace
         Sends:    {"workspaceId": uuid}
+        Receives: {"sourceDefinitions": [{"sourceDefinitionId", "name", "dockerImageTag",
+                  "documentationUrl"?, "supportLevel"?, "custom"?, ...}]}, all at once; about
+                  1 MB where it includes icons
         """
         read = await self._post(
             "source_definitions/list_for_workspace",
@@ -107,6 +112,47 @@ class Definitions(Calls):
             repeat=True,
         )
         return [definition.to_domain() for definition in read.source_definitions]
+
+    async def source_specification(
+        self, definition_id: UUID, workspace_id: UUID
+    ) -> SourceSpecification:
+        """The JSON Schema (draft-07) of a source connector's configuration; no connector starts.
+
+        Endpoint: POST source_definition_specifications/get
+        Sends:    {"sourceDefinitionId": uuid, "workspaceId": uuid}
+        Receives: {"sourceDefinitionId", "connectionSpecification": {...}, "documentationUrl"?}
+        Source:   airbyte-platform 310e6cb6ac, ConnectorDefinitionSpecificationHandler
+
+        Raises:
+            UpstreamMissing: Airbyte has no such definition.
+        """
+        read = await self._post(
+            "source_definition_specifications/get",
+            {"sourceDefinitionId": definition_id, "workspaceId": workspace_id},
+            _SOURCE_SPECIFICATION,
+            repeat=True,
+        )
+        expect_requested(
+            "source_definition_specifications/get", read.source_definition_id, definition_id
+        )
+        return read
+
+    async def specification_of_source(self, source_id: UUID) -> SourceSpecification:
+        """The specification of an existing source, in the version that the source is pinned to.
+
+        Endpoint: POST source_definition_specifications/get_for_source
+        Sends:    {"sourceId": uuid}
+        Receives: as `source_specification`
+
+        Raises:
+            UpstreamMissing: Airbyte has no such source.
+        """
+        return await self._post(
+            "source_definition_specifications/get_for_source",
+            {"sourceId": source_id},
+            _SOURCE_SPECIFICATION,
+            repeat=True,
+        )
 
     async def destination_definitions(self, workspace_id: UUID) -> list[Definition]:
         """The destination connectors a workspace can use.

@@ -54,11 +54,18 @@ class Discovery(Calls):
             UpstreamMissing: Airbyte has no such source.
             UpstreamTimeout: no response in `discover_timeout`; the connector may still be running.
         """
-        has_commands = self._has_commands
-        if has_commands is None:
-            has_commands = self._has_commands = await self._find_commands()
+        has_commands = await self.is_since_1_7()
         async with self._turn("sources/discover_schema"):
             return await self._discover_with_fallback(source_id, has_commands=has_commands)
+
+    async def is_since_1_7(self) -> bool:
+        """Whether this Airbyte is 1.7 or newer: it has commands, and references to secrets.
+
+        Source: airbyte-platform 1.7.0, CommandApiController and SecretsHelpers
+        """
+        if self._has_commands is None:
+            self._has_commands = await self._find_commands()
+        return self._has_commands
 
     async def _discover_with_fallback(self, source_id: UUID, *, has_commands: bool) -> Discovered:
         try:

@@ -62,6 +62,18 @@ class Definition(msgspec.Struct, frozen=True):
     name: str
     docker_repository: str
     docker_image_tag: str
+    documentation_url: str | None = None
+    support_level: str | None = None
+    """`certified`, `community`, `archived` or `none`; None where this Airbyte does not give it."""
+    is_custom: bool = False
+
+
+class SourceSpecification(msgspec.Struct, frozen=True, rename="camel"):
+    """Response of source_definition_specifications/get: the connector's JSON Schema, as bytes."""
+
+    source_definition_id: UUID
+    connection_specification: msgspec.Raw = NOTHING
+    documentation_url: str | None = None
 
 
 class Discovered(msgspec.Struct, frozen=True):
@@ -210,11 +222,20 @@ class SourceDefinitionRead(msgspec.Struct, frozen=True, rename="camel"):
     name: str
     docker_repository: str
     docker_image_tag: str
+    documentation_url: str | None = None
+    support_level: str | None = None
+    custom: bool | None = None
 
     def to_domain(self) -> Definition:
         """Convert to AAM's type."""
         return Definition(
-            self.source_definition_id, self.name, self.docker_repository, self.docker_image_tag
+            self.source_definition_id,
+            self.name,
+            self.docker_repository,
+            self.docker_image_tag,
+            self.documentation_url,
+            self.support_level,
+            bool(self.custom),
         )
 
 

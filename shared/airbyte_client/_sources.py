@@ -78,17 +78,36 @@ class Sources(Calls):
         order = _source_update(source_id, connection_configuration, name)
         async with self._turn(path):
             check = await self._post(path, order, _CHECK, timeout=self._check_timeout)
-        if check.status == "succeeded":
-            return bool(check.job_info.connector_configuration_updated)
-        reason = check.job_info.failure_reason or shapes.FailureReason()
-        failed = CheckFailed(
-            f"Source {source_id} cannot be reached with its configuration.",
-            failure_type=reason.type,
-            retryable=reason.passing,
-        )
-        failed.retryable = reason.passing
-        explain(failed, reason.reason(check.message, run=run_id(check.job_info.id)))
-        raise failed
+        return _succeeded(check, f"Source {source_id} cannot be reached with its configuration.")
+
+    async def check_configuration(
+        self, definition_id: UUID, workspace_id: UUID, configuration: Mapping[str, Any]
+    ) -> bool:
+        """Have the connector test a configuration that is not saved; nothing is created.
+
+        Endpoint: POST scheduler/sources/check_connection
+        Sends:    {"sourceDefinitionId", "workspaceId", "connectionConfiguration": {...}}
+        Receives: as `check_source_update`
+        Time:     seconds to minutes, since a connector starts; `check_timeout` at most.
+        Retries:  none: it sends secrets, and the first attempt uses up a single-use token.
+        Source:   airbyte-platform 310e6cb6ac, SchedulerHandler, SourceCoreConfig
+
+        Returns whether the connector changed the configuration during the check, which is lost.
+
+        Raises:
+            CheckFailed: status 200, but the connector or its job failed.
+            UpstreamRefused: the configuration does not fit the connector's specification.
+            UpstreamMissing: Airbyte has no such definition.
+        """
+        path = "scheduler/sources/check_connection"
+        order = {
+            "sourceDefinitionId": definition_id,
+            "workspaceId": workspace_id,
+            "connectionConfiguration": configuration,
+        }
+        async with self._turn(path):
+            check = await self._post(path, order, _CHECK, timeout=self._check_timeout)
+        return _succeeded(check, "The source cannot be reached with this configuration.")
 
     async def update_source(
         self, source_id: UUID, connection_configuration: Mapping[str, Any], *, name: str
@@ -165,6 +184,21 @@ class Sources(Calls):
             )
 
         await self._delete("sources/delete", {"sourceId": source_id}, listed, workspace_id)
+
+
+def _succeeded(check: shapes.CheckRead, detail: str) -> bool:
+    """Whether a successful check changed the configuration.
+
+    Raises:
+        CheckFailed: the check failed; `detail` says what was checked.
+    """
+    if check.status == "succeeded":
+        return bool(check.job_info.connector_configuration_updated)
+    reason = check.job_info.failure_reason or shapes.FailureReason()
+    failed = CheckFailed(detail, failure_type=reason.type, retryable=reason.passing)
+    failed.retryable = reason.passing
+    explain(failed, reason.reason(check.message, run=run_id(check.job_info.id)))
+    raise failed
 
 
 def _source_id(source: Source) -> UUID:

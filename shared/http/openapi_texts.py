@@ -16,6 +16,7 @@ _IDS = {
     "repair_id": "`id` of `GET /repairs`",
     "webhook_id": "`id` of `GET /webhooks`",
     "delivery_id": "`id` of `GET /webhooks/{webhook_id}/deliveries`",
+    "source_type": "`name` or `id` of `GET /source-types`",
     "key_id": "`id` of `GET /api-keys`",
 }
 """Where callers find the value of a path parameter."""

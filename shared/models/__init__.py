@@ -15,4 +15,5 @@ from shared.models.observations import DiscoveryRow, Drift, Observation, Setting
 from shared.models.operations import ImportItem, OperationRow, OperationStatus, PeriodicRun
 from shared.models.repairs import Knowledge, Plan, Policy, Repair, RepairState
 from shared.models.snapshots import Snapshot, StreamSchema
+from shared.models.trials import SourceTrial
 from shared.models.webhooks import DeliveryState, Webhook, WebhookDelivery

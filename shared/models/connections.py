@@ -92,10 +92,15 @@ class Connection(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
     name: Mapped[str]
     source_type: Mapped[str]
+    """The name of its source's definition in Airbyte."""
+    source_definition_id: Mapped[UUID | None]
+    """Airbyte's `sourceDefinitionId`; None for imported connections and older rows."""
+    source_configuration: Mapped[str | None] = mapped_column(RawJson())
+    """The part of its source's configuration that the order had: JSON text, without secrets."""
     credential_id: Mapped[str | None]
     """The credential's reference, as the auth_broker reads it."""
     credential_digests: Mapped[str | None] = mapped_column(RawJson())
-    """HMAC of each credential field last sent to Airbyte; the key is not in the registry."""
+    """HMAC of each value last sent to Airbyte, by its place; the key is not in the registry."""
     airbyte_source_id: Mapped[UUID | None]
     airbyte_connection_id: Mapped[UUID | None]
     airbyte_destination_id: Mapped[UUID]

@@ -48,6 +48,8 @@ async def insert_pending(session: AsyncSession, connection: Connection) -> bool:
             id=connection.id,
             name=connection.name,
             source_type=connection.source_type,
+            source_definition_id=connection.source_definition_id,
+            source_configuration=connection.source_configuration,
             credential_id=connection.credential_id,
             airbyte_destination_id=connection.airbyte_destination_id,
             status=ConnectionStatus.PENDING,

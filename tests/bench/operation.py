@@ -138,12 +138,12 @@ class Plain:
     async def calls(self, name: str) -> tuple[UUID, UUID, bytes, bytes]:
         """The calls of an onboarding: the source, the connection, the discovery, the catalog."""
         modes = await self._airbyte.destination_sync_modes(UUID(DESTINATION_ID))
-        configuration = await self._auth_broker.connector_config(*_CONFIG)
+        credential = await self._auth_broker.document(*_CONFIG)
         source = await self._airbyte.create_source(
             UUID(WORKSPACE_ID),
-            configuration,
+            credential.document,
             name=name,
-            source_definition_id=source_types.find("Salesforce").definition_id,
+            source_definition_id=source_types.SOURCE_TYPES["Salesforce"].definition_id,
         )
         discovered = await self._airbyte.discover_schema(source.source_id)
         chosen = catalogs.dump(

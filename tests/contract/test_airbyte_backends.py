@@ -226,6 +226,8 @@ async def _actors(ask: Asked) -> tuple[str, str]:
         await ask(f"{word}s/get", answers=400)
         await ask(f"{word}s/get", **{f"{word}Id": "one"}, answers=422)
         invalid: Json = {**order, "connectionConfiguration": {"count": "many", "token": 5}}
+        if word == "source":
+            await _unsaved(ask, by_id, order, invalid)
         await ask(f"{word}s/create", name="one", **place, **invalid, answers=422)
 
     bad: Json = {**records, "connectionConfiguration": {"count": 13}, "name": "bad", **place}
@@ -238,6 +240,23 @@ async def _actors(ask: Asked) -> tuple[str, str]:
     await ask("sources/get", **by_id, answers=404)
     await ask("sources/search", name="one")
     return ids[0], ids[1]
+
+
+async def _unsaved(ask: Asked, by_id: Json, order: Json, invalid: Json) -> None:
+    """A configuration that no source has, and the specification of a source."""
+    place: Json = {"workspaceId": ask.backend.instance.workspace_id}
+    definition = {"sourceDefinitionId": order["sourceDefinitionId"]}
+    specified = await ask("source_definition_specifications/get", **definition, **place)
+    for_source = await ask("source_definition_specifications/get_for_source", **by_id)
+    assert for_source["connectionSpecification"] == specified["connectionSpecification"]
+    await ask("source_definition_specifications/get_for_source", sourceId=UNKNOWN, answers=404)
+    before = await ask("sources/list", **place)
+    answer = await ask("scheduler/sources/check_connection", **place, **order)
+    assert (answer["status"], answer["jobInfo"]["succeeded"]) == ("succeeded", True)
+    await ask("scheduler/sources/check_connection", **place, **invalid, answers=422)
+    unknown = {**order, "sourceDefinitionId": UNKNOWN}
+    await ask("scheduler/sources/check_connection", **place, **unknown, answers=404)
+    assert await ask("sources/list", **place) == before
 
 
 async def _discovery(ask: Asked, source_id: str) -> None:

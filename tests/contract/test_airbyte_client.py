@@ -53,6 +53,13 @@ async def _use_everything(client: AirbyteClient, airbyte: AirbyteServer) -> None
     await client.source_definitions(workspace)
     await client.destination_definitions(workspace)
 
+    records = UUID(HARDCODED_RECORDS)
+    specified = await client.source_specification(records, workspace)
+    assert msgspec.json.decode(specified.connection_specification)["properties"]["count"]
+    assert not await client.check_configuration(records, workspace, {"count": 3})
+    assert await client.is_since_1_7() is airbyte.release.since(1, 7)
+    assert await client.list_sources(workspace) == []
+
     source = await client.create_source(
         workspace, {"count": 3}, name="records", source_definition_id=UUID(HARDCODED_RECORDS)
     )
@@ -60,6 +67,7 @@ async def _use_everything(client: AirbyteClient, airbyte: AirbyteServer) -> None
         workspace, WAREHOUSE, name="warehouse", destination_definition_id=UUID(POSTGRES)
     )
     assert await client.get_source(source.source_id) == source
+    assert await client.specification_of_source(source.source_id) == specified
     assert await client.list_sources(workspace) == [source]
     assert await client.get_destination(destination.destination_id) == destination
     assert await client.list_destinations(workspace) == [destination]

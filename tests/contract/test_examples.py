@@ -216,6 +216,7 @@ async def test_every_example_runs(mesh: Mesh) -> None:
         "operation_id": operations[0]["operation_id"],
         "repair_id": await proposed(mesh, id_),
         "webhook_id": hook.json()["id"],
+        "source_type": "Salesforce",
     }
 
     wrong = []

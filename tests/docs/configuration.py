@@ -23,9 +23,10 @@ from local.airbyte.settings import Settings as LocalAirbyteSettings
 from local.processes.servers import SERVICES
 from local.sample_org.settings import Settings as SampleOrgSettings
 from local.settings import Settings as LocalSettings
+from services.auth_broker import salesforce
 from services.auth_broker.settings import BrokerSettings
 from services.orchestrator.airbyte_setup import SetupSettings
-from shared import config, source_types
+from shared import config
 from shared.config import (
     MigrationSettings,
     ProcessSettings,
@@ -97,9 +98,11 @@ template.
 
 CREDENTIALS = """\
 The auth_broker's store `env` reads each credential from variables
-`CREDENTIAL_<ID>__<FIELD>`: the credential id `salesforce-prod` and the field `client_id` make
-`CREDENTIAL_SALESFORCE_PROD__CLIENT_ID`. The other stores hold the same fields. These are the
-fields of a credential for {name}:"""
+`CREDENTIAL_<ID>__<NAME>`: the credential id `salesforce-prod` and the name `client_id` make
+`CREDENTIAL_SALESFORCE_PROD__CLIENT_ID`. A further `__` is one level of nesting, and a number a
+place in an array. Instead, `CREDENTIAL_<ID>` may have the whole credential as one JSON object. The
+other stores hold the same names. `GET /source-types/{source_type}/specification` shows the names
+for any source type. These are Salesforce's:"""
 
 
 def write() -> str:
@@ -160,11 +163,28 @@ def _row(
 
 
 def _credentials() -> Iterator[str | list[str]]:
-    for source_type in source_types.SOURCE_TYPES.values():
-        if source_type.needs_credential:
-            yield CREDENTIALS.format(name=source_type.name)
-            fields = source_type.configuration.model_fields.items()
-            yield table(COLUMNS[:3], [_row(name, info)[:3] for name, info in fields])
+    yield CREDENTIALS
+    schema = salesforce.SPECIFICATION.schema
+    yield table(
+        COLUMNS[:3],
+        [
+            (
+                code(name.upper()),
+                _SCHEMA_WORDS[member["type"]]
+                + (f" that matches {code(member['pattern'])}" if "pattern" in member else ""),
+                code(str(member["default"]).lower()) if "default" in member else _needed(name),
+            )
+            for name, member in schema["properties"].items()
+            if "const" not in member
+        ],
+    )
+
+
+_SCHEMA_WORDS = {"string": "text", "boolean": "`true` or `false`"}
+
+
+def _needed(name: str) -> str:
+    return "required" if name in salesforce.SPECIFICATION.schema["required"] else "not set"
 
 
 @dataclass

@@ -10,6 +10,7 @@ MEANINGS: dict[tuple[int, str], str] = {
     (404, "credential_not_found"): "The credential store has no credential with this id.",
     (404, "credential_unused"): "No connection uses this credential.",
     (404, "no_such_route"): "The service has no such route.",
+    (404, "unknown_source_type"): "Airbyte's workspace has no source type of this name or id.",
     (
         405,
         "method_not_allowed",
@@ -38,12 +39,21 @@ MEANINGS: dict[tuple[int, str], str] = {
         "Some connections that use the credential are busy; `connections` has the outcome of each."
     ),
     (409, "superseded"): "The repair no longer controls the connection.",
+    (409, "trial_running"): (
+        "Another check or preview with this source type and credential is running."
+    ),
     (409, "webhook_deleted"): "The webhook is deleted.",
     (415, "unsupported_content_encoding"): "The body is compressed or otherwise encoded.",
     (422, "address_refused"): "The webhook's URL leads to an address outside WEBHOOK_NETWORKS.",
+    (422, "ambiguous_source_type"): (
+        "Several source types have this name; `candidates` has the id and version of each."
+    ),
     (422, "ambiguous_stream"): "Several streams of the source have this name.",
     (422, "invalid_credential_id"): "The credential id is malformed.",
     (422, "invalid_cursor"): "`after` is not a cursor of this list.",
+    (422, "configuration_invalid"): (
+        "`configuration` does not fit the connector's specification; `fields` has each path."
+    ),
     (422, "catalog_too_large"): "The catalog is larger than AAM or Airbyte accepts.",
     (422, "connection_locked"): "The connection is locked in Airbyte.",
     (
@@ -82,6 +92,19 @@ MEANINGS: dict[tuple[int, str], str] = {
     (422, "non_finite_number"): "A number in the body is infinite or not a number.",
     (422, "not_active"): "The connection has been archived; only as the reason of a failed repair.",
     (422, "requested_by_given"): "Only services may send `requested_by` and `decided_at`.",
+    (422, "reserved_key"): "The configuration has a name that Airbyte uses for its own members.",
+    (422, "secret_in_order"): (
+        "The request has a secret, which must come from the credential; `fields` has its path."
+    ),
+    (422, "secret_reference_misplaced"): (
+        "The credential refers to Airbyte's secret store where the specification has no secret."
+    ),
+    (422, "secret_references_disabled"): (
+        "The credential refers to Airbyte's secret store, but AIRBYTE_SECRET_REFERENCES is off."
+    ),
+    (422, "secret_references_unsupported"): (
+        "The credential refers to Airbyte's secret store, which needs Airbyte 1.7 or newer."
+    ),
     (422, "store_not_configured"): (
         "The credential id names a store that the auth_broker is not configured for."
     ),
@@ -96,7 +119,7 @@ MEANINGS: dict[tuple[int, str], str] = {
     (422, "unknown_policy_entry"): "The policy has no such entry.",
     (422, "unknown_setting"): "A stream has a setting that Airbyte does not have.",
     (422, "unknown_snapshot"): "The snapshot does not exist, or belongs to another source.",
-    (422, "unknown_source_type"): "AAM does not support this source type.",
+    (422, "unknown_source_type"): "Airbyte's workspace has no source type of this name or id.",
     (422, "unknown_stream"): "The source does not offer a stream of this name.",
     (422, "unsupported_sync_mode"): (
         "The source or the destination does not support the sync mode of a stream."
@@ -104,13 +127,19 @@ MEANINGS: dict[tuple[int, str], str] = {
     (422, "upstream_unsupported"): (
         "This Airbyte lacks the endpoint: its version is unsupported, or AIRBYTE_API_URL is wrong."
     ),
-    (429, "discovery_quota"): "The source has reached its limit of discoveries in 24 hours.",
+    (429, "discovery_quota"): (
+        "The source has reached its limit of discoveries in 24 hours, or the source type and"
+        " credential theirs of checks and previews."
+    ),
     (429, "too_many_failures"): "This address has failed to authenticate too often.",
     (431, "head_too_large"): "The head of the request is too large.",
     (500, "internal_error"): "A bug; the log has the details under `request_id`.",
     (502, "broker_refused"): "The auth_broker refused the orchestrator's service token.",
     (502, "rotation_incomplete"): (
         "Not every source was given the credential; `connections` has the outcome of each."
+    ),
+    (502, "specification_unusable"): (
+        "The specification that Airbyte has of this source type is too large, recursive or invalid."
     ),
     (502, "store_denied"): "The vault does not let the auth_broker read the credential.",
     (502, "upstream_auth"): "Airbyte refused AAM's login, or it has no access to the object.",

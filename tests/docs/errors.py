@@ -128,9 +128,6 @@ def computed() -> dict[tuple[str, str], Computed]:
             tuple(sorted(_FOR_GOOD)),
             "The auth_broker cannot read the credential that is named.",
         ),
-        ("services.orchestrator.credentials", "Unavailable(code=error.code)"): Computed(
-            ("auth_broker_unavailable",)
-        ),
         ("services.orchestrator.importer", "Invalid(code=error.code)"): catalogs,
         ("services.orchestrator.sagas.onboard", "DiscoverFailed(code=code)"): Computed(
             (DUPLICATE_STREAM, DiscoverFailed.code)

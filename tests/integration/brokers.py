@@ -33,15 +33,18 @@ def token(
 
 
 async def ask(
-    app: FastAPI, credential_id: str = "salesforce-prod", *, more: str = "", bearer: str = ""
+    app: FastAPI,
+    credential_id: str = "salesforce-prod",
+    *,
+    of: str = "connector-config",
+    more: str = "",
+    bearer: str = "",
 ) -> httpx.Response:
     """Request a credential, by default as the orchestrator with a token for this credential."""
     transport = httpx.ASGITransport(app)
     headers = {"Authorization": f"Bearer {bearer or token(credential_id)}"}
     async with httpx.AsyncClient(transport=transport, base_url="http://aam") as client:
-        return await client.get(
-            f"/credentials/{credential_id}/connector-config{more}", headers=headers
-        )
+        return await client.get(f"/credentials/{credential_id}/{of}{more}", headers=headers)
 
 
 async def audited(sql: Sql) -> list[tuple[str, str, str]]:

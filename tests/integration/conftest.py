@@ -75,6 +75,7 @@ TABLES = (
     "knowledge",
     "credential_audit",
     "setting_changes",
+    "source_trials",
 )
 _LARGE_BYTES = 1024 * 1024
 

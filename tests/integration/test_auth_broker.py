@@ -120,7 +120,7 @@ async def test_invalid_value_names_the_variable_only(db: Database, name: str, va
     assert caught.value.code == "credential_invalid"
     assert caught.value.members == {"variable": PREFIX + name}
     assert CANARY not in str(caught.value.problem())
-    assert caught.value.__suppress_context__
+    assert caught.value.__context__ is None
 
 
 @pytest.mark.parametrize("environment", [{}, WHOLE, {f"{variable_prefix('other')}CLIENT_ID": ""}])
@@ -155,10 +155,13 @@ async def test_invalid_credential_id_is_refused(
 
 
 async def test_credential_ids_share_no_variable(db: Database) -> None:
-    """Not even where one id begins like another."""
-    environment = {f"{variable_prefix('a--b')}CLIENT_ID": "x"}
-    with pytest.raises(NotFound):
-        await config(db, environment, "a")
+    """Not even where one id begins like another: `a--b` would have the nested values of `a`."""
+    environment = {f"{variable_prefix('a--b')}CLIENT_ID": "x", "CREDENTIAL_A___CLIENT_ID": "y"}
+    for ambiguous in ("a--b", "a-", "a---b"):
+        with pytest.raises(Invalid) as refused:
+            await config(db, environment, ambiguous)
+        assert refused.value.code == "invalid_credential_id"
+    assert await EnvironmentStore(environment).document("a") == {"b": {"client_id": "x"}}
     with pytest.raises(NotFound):
         await config(db, {f"{variable_prefix('a-b')}CLIENT_ID": "x"}, "a")
 
@@ -190,16 +193,20 @@ async def test_secret_is_in_the_answer_only(
     assert (row["result"], row["request_id"]) == ("granted", answer.headers["x-request-id"])
 
 
-async def test_source_type_determines_the_configuration(sql: Sql, registry_url: str) -> None:
-    """An unknown type is refused, and not quoted anywhere."""
+async def test_only_salesforce_is_checked_by_the_broker(sql: Sql, registry_url: str) -> None:
+    """Another type is refused there, and not quoted anywhere; its document is not."""
     app = broker_for(registry_url, {f"{variable_prefix('rows')}COUNT": "7"})
 
-    assert (await ask(app, "rows", more="?source_type=Hardcoded Records")).json() == {"count": 7}
+    answer = await ask(app, "rows", of="document", more="?source_type=Hardcoded Records")
+    assert answer.json() == {
+        "document": {"count": "7"},
+        "naming": {"prefix": "CREDENTIAL_ROWS__", "separator": "__", "is_upper": True},
+    }
     unknown = await ask(app, "rows", more=f"?source_type={CANARY}%00")
-    assert (unknown.status_code, unknown.json()["code"]) == (422, "unknown_source_type")
+    assert (unknown.status_code, unknown.json()["code"]) == (422, "invalid_request")
     assert CANARY not in unknown.text
-    rows = await sql.fetch("SELECT source_type FROM credential_audit ORDER BY id")
-    assert [row[0] for row in rows] == ["Hardcoded Records", "unknown"]
+    rows = await sql.fetch("SELECT source_type, result FROM credential_audit ORDER BY id")
+    assert [tuple(row) for row in rows] == [("Hardcoded Records", "granted")]
 
 
 async def test_environment_takes_precedence_over_dotenv(

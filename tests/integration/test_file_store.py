@@ -73,10 +73,10 @@ async def test_kubernetes_secret_volume(tmp_path: Path) -> None:
     mount.mkdir()
     project(mount, "2026_11_01", **FIELDS)
     store = FileStore(tmp_path)
-    assert await store.variables("salesforce-prod") == FIELDS
+    assert await store.document("salesforce-prod") == FIELDS
 
     project(mount, "2026_11_02", **FIELDS | {"client_secret": "new"})
-    assert await store.variables("salesforce-prod") == FIELDS | {"client_secret": "new"}
+    assert await store.document("salesforce-prod") == FIELDS | {"client_secret": "new"}
 
 
 async def test_kubernetes_projected_volume(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ async def test_kubernetes_projected_volume(tmp_path: Path) -> None:
     (tmp_path / "..data").symlink_to("..1")
     (tmp_path / "salesforce-prod").symlink_to("..data/salesforce-prod")
 
-    assert await FileStore(tmp_path).variables("salesforce-prod") == FIELDS
+    assert await FileStore(tmp_path).document("salesforce-prod") == FIELDS
 
 
 async def test_secret_changed_while_read_is_never_mixed(
@@ -109,7 +109,7 @@ async def test_secret_changed_while_read_is_never_mixed(
     try:
         while len(seen) < 20:
             with contextlib.suppress(Unavailable):
-                found = await FileStore(tmp_path).variables("a")
+                found = await FileStore(tmp_path).document("a")
                 assert found.keys() == FIELDS.keys()
                 (version,) = set(found.values())
                 seen.add(version)
@@ -134,7 +134,7 @@ async def test_link_out_of_the_folder_is_refused(tmp_path: Path, escape: str) ->
         (root / "a" / "..data").symlink_to(outside)
 
     with pytest.raises(Unavailable) as refused:
-        await FileStore(root).variables("b" if escape == "folder" else "a")
+        await FileStore(root).document("b" if escape == "folder" else "a")
 
     assert refused.value.code == "store_unavailable"
     assert "a symbolic link leads outside the directory" in refused.value.detail
@@ -150,7 +150,7 @@ async def test_invalid_file_is_not_read(tmp_path: Path, content: bytes, explanat
     put(tmp_path / "a", client_id=content)
 
     with pytest.raises(Unavailable) as refused:
-        await FileStore(tmp_path).variables("a")
+        await FileStore(tmp_path).document("a")
 
     assert explanation in refused.value.detail
 
@@ -160,7 +160,7 @@ async def test_pipe_is_refused_before_it_is_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a" / "client_id")
 
     with pytest.raises(Unavailable):
-        await FileStore(tmp_path).variables("a")
+        await FileStore(tmp_path).document("a")
 
 
 async def test_missing_folder_is_503(sql: Sql, registry_url: str, tmp_path: Path) -> None:

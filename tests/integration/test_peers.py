@@ -9,11 +9,13 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+import msgspec
 import pytest
 import respx
 import structlog
 
 from local.processes.servers import free_port
+from shared.credential_documents import Credential
 from shared.errors import (
     AamError,
     Conflict,
@@ -34,7 +36,12 @@ from tests import access
 
 URL = "http://auth-broker:8002"
 CANARY = "AAMCANARY-peer"
-CONFIG = {"client_id": "x"}
+CONFIG: dict[str, Any] = {
+    "document": {"client_id": "x"},
+    "naming": {"prefix": "CREDENTIAL_ORG__", "separator": "__", "is_upper": True},
+}
+
+CREDENTIAL = msgspec.convert(CONFIG, Credential)
 
 
 @pytest.fixture
@@ -49,7 +56,7 @@ async def broker() -> AsyncIterator[AuthBroker]:
 def answers() -> Any:
     """The played auth_broker."""
     with respx.mock(base_url=URL, using="httpx") as mock:
-        yield mock.get("/credentials/org/connector-config")
+        yield mock.get("/credentials/org/document")
 
 
 async def test_request_has_source_type_and_request_id(
@@ -58,12 +65,12 @@ async def test_request_has_source_type_and_request_id(
     answers.respond(json=CONFIG)
 
     with structlog.contextvars.bound_contextvars(request_id="the-request"):
-        assert await broker.connector_config("Salesforce", "org") == CONFIG
+        assert await broker.document("Salesforce", "org") == CREDENTIAL
 
     request = answers.calls.last.request
     assert request.url.params["source_type"] == "Salesforce"
     assert request.headers["x-request-id"] == "the-request"
-    await broker.connector_config("Salesforce", "org")
+    await broker.document("Salesforce", "org")
     assert "x-request-id" not in answers.calls.last.request.headers
 
 
@@ -87,7 +94,7 @@ async def test_problem_becomes_the_class_that_was_raised(
     answers.respond(raised.status, json={**raised.problem(), "request_id": "theirs"})
 
     with pytest.raises(AamError) as caught:
-        await broker.connector_config("Salesforce", "org")
+        await broker.document("Salesforce", "org")
 
     assert type(caught.value) is type(raised)
     assert caught.value.problem() == raised.problem()
@@ -109,7 +116,7 @@ async def test_foreign_answer_is_unknown(
     answers.respond(status, content=content + CANARY.encode() if b"<" in content else content)
 
     with pytest.raises(UpstreamUnknown) as caught:
-        await broker.connector_config("Salesforce", "org")
+        await broker.document("Salesforce", "org")
 
     assert CANARY not in str(caught.value.problem())
 
@@ -123,7 +130,7 @@ async def test_problem_without_members_is_classified_by_status(
     answers.respond(503, json=problem)
 
     with pytest.raises(cls):
-        await broker.connector_config("Salesforce", "org")
+        await broker.document("Salesforce", "org")
 
 
 async def test_transient_error_is_retried(broker: AuthBroker, answers: respx.Route) -> None:
@@ -134,7 +141,7 @@ async def test_transient_error_is_retried(broker: AuthBroker, answers: respx.Rou
         httpx.Response(200, json=CONFIG),
     ]
 
-    assert await broker.connector_config("Salesforce", "org") == CONFIG
+    assert await broker.document("Salesforce", "org") == CREDENTIAL
 
 
 async def test_suggestion_request_is_retried_like_a_read() -> None:
@@ -196,7 +203,7 @@ async def test_deadline_covers_all_tries(answers: respx.Route) -> None:
     broker = AuthBroker(URL, signer=access.signer("orchestrator"), deadline=2)
     started = time.monotonic()
     with pytest.raises(UpstreamTimeout):
-        await broker.connector_config("Salesforce", "org")
+        await broker.document("Salesforce", "org")
     assert time.monotonic() - started < 1.5 + 2
     await broker.close()
 
@@ -205,7 +212,7 @@ async def test_ids_are_escaped_in_the_path(broker: AuthBroker) -> None:
     """No other route of the peer is reached."""
     with respx.mock(base_url=URL, using="httpx") as mock:
         route = mock.get(url__regex=".*").respond(json=CONFIG)
-        await broker.connector_config("Salesforce", "../health?x=#y")
+        await broker.document("Salesforce", "../health?x=#y")
     assert route.calls.last.request.url.raw_path.startswith(b"/credentials/..%2Fhealth%3Fx%3D%23y/")
 
 
@@ -224,7 +231,7 @@ async def test_refused_connection_means_not_sent(is_heard: bool) -> None:
     server = await asyncio.start_server(cut, "127.0.0.1", port) if is_heard else None
     peer = AuthBroker(f"http://127.0.0.1:{port}", signer=access.signer("orchestrator"), deadline=1)
     with pytest.raises(UpstreamUnknown if is_heard else UpstreamUnreachable):
-        await peer.connector_config("Salesforce", "org")
+        await peer.document("Salesforce", "org")
     await peer.close()
     if server is not None:
         server.close()
@@ -243,5 +250,5 @@ async def test_truncated_answer_is_unknown() -> None:
     peer = AuthBroker(f"http://127.0.0.1:{port}", signer=access.signer("orchestrator"), deadline=1)
     async with server:
         with pytest.raises(UpstreamUnknown):
-            await peer.connector_config("Salesforce", "org")
+            await peer.document("Salesforce", "org")
         await peer.close()

@@ -95,7 +95,7 @@ async def test_request_id_is_passed_to_airbyte(mesh: Mesh, written: io.StringIO)
     assert ("request", "/connections/onboard", key) in logged
     assert (
         "request",
-        "/credentials/salesforce-prod/connector-config",
+        "/credentials/salesforce-prod/document",
         "service:orchestrator",
     ) in logged
     assert any(line["event"] == "operation_ended" for line in mine)
@@ -194,7 +194,7 @@ async def test_one_trace_through_http_sql_redis_and_jobs(
 
     found = await collector.has(
         "POST /connections/onboard",
-        "GET /credentials/{credential_id}/connector-config",
+        "GET /credentials/{credential_id}/document",
         "operation onboard",
         "airbyte sources/create",
         "POST /connections/{connection_id}/observe",
@@ -208,7 +208,7 @@ async def test_one_trace_through_http_sql_redis_and_jobs(
     assert names >= {
         "POST /connections/onboard",
         "operation onboard",
-        "GET /credentials/{credential_id}/connector-config",
+        "GET /credentials/{credential_id}/document",
         "airbyte sources/create",
         "airbyte commands/run/discover",
         "GET",  # the call of the auth_broker, as it is seen by who makes it

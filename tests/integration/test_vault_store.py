@@ -124,6 +124,21 @@ async def test_default_store_can_be_the_vault(
     assert CANARY not in answer.text
 
 
+async def test_nested_values_are_a_document(
+    bao: OpenBao, sql: Sql, registry_url: str, secret_id_file: Path
+) -> None:
+    """Their types stay, and the store's name of a nested one has dots."""
+    nested = {"credentials": {"api_key": f"{CANARY}-key"}, "port": 5432, "empty": None}
+    bao.put("widgets", **nested)
+    async with serving(registry_url, bao.settings(secret_id_file)) as app:
+        answer = await ask(app, "vault:widgets", of="document", more="?source_type=Widgets")
+
+    assert answer.json() == {
+        "document": {"credentials": {"api_key": f"{CANARY}-key"}, "port": 5432},
+        "naming": {"prefix": "aam/widgets#", "separator": ".", "is_upper": False},
+    }
+
+
 async def test_denied_credential_is_reported_as_denied(
     bao: OpenBao, sql: Sql, registry_url: str, secret_id_file: Path
 ) -> None:

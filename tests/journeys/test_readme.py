@@ -28,6 +28,7 @@ REPOSITORY = Path(__file__).parents[2]
 IN_ORDER = (
     "README.md",
     "docs/guides/connections.md",
+    "docs/guides/sources.md",
     "docs/guides/rollback.md",
     "docs/guides/observation.md",
     "docs/guides/webhooks.md",

@@ -91,6 +91,7 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
         "drift_repair_agent": "SELECT",
         "schema_observer": f"SELECT INSERT {_SNAPSHOT_SEEN}",
     },
+    "source_trials": {"orchestrator": "SELECT INSERT UPDATE DELETE"},
     "stream_schemas": {
         "orchestrator": "SELECT INSERT UPDATE(created_at)",
         "drift_repair_agent": "SELECT",

@@ -9,7 +9,7 @@ from typing import Any
 
 from local.airbyte import specification
 from local.airbyte.api import reads
-from local.airbyte.api.backend import Backend, Kind, Outcome
+from local.airbyte.api.backend import Backend, Definition, Kind, Outcome
 from local.airbyte.api.definitions import definition_of
 from local.airbyte.api.instance import require_workspace
 from local.airbyte.api.requests import Body
@@ -119,13 +119,29 @@ async def check_for_update(kind: Kind, backend: Backend, body: Body) -> Json:
 
 async def _checked(backend: Backend, kind: Kind, actor: Json, config: Json) -> Json:
     definition = definition_of(backend, kind, actor[f"{kind}DefinitionId"])
+    return await _verdict(backend, definition, actor, config)
+
+
+async def _verdict(
+    backend: Backend, definition: Definition, actor: Json | None, config: Json
+) -> Json:
     outcome = await backend.check(definition, actor, config)
-    job = run_read(backend, f"check_connection_{kind}", definition.id, outcome)
+    job = run_read(backend, f"check_connection_{definition.kind}", definition.id, outcome)
     body: Json = {"jobInfo": job}
     if outcome.check is not None:
         body["status"] = "succeeded" if outcome.check.succeeded else "failed"
         body["message"] = outcome.check.message
     return reads.present(body)
+
+
+@post("scheduler/sources/check_connection")
+async def check_unsaved(backend: Backend, body: Body) -> Json:
+    """Check a configuration that no source has; nothing is stored."""
+    require_workspace(backend, body)
+    definition = definition_of(backend, "source", body.id("sourceDefinitionId"))
+    config = body.required("connectionConfiguration", dict)
+    _validate(backend, config, await backend.specification(definition))
+    return await _verdict(backend, definition, None, config)
 
 
 def run_read(backend: Backend, kind: str, definition_id: str, outcome: Outcome) -> Json:

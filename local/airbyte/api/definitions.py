@@ -50,6 +50,14 @@ async def get_source_specification(backend: Backend, body: Body) -> Json:
     return await _specification(backend, "source", body)
 
 
+@post("source_definition_specifications/get_for_source")
+async def get_specification_of_source(backend: Backend, body: Body) -> Json:
+    """Read the specification of the version that a source runs with."""
+    source = backend.actor("source", body.id("sourceId"))
+    definition = definition_of(backend, "source", source["sourceDefinitionId"])
+    return await _read(backend, definition)
+
+
 @post("destination_definitions/list")
 async def list_destinations(backend: Backend, _body: Body) -> Json:
     """List all destination definitions."""
@@ -88,9 +96,12 @@ def _get(backend: Backend, kind: Kind, body: Body) -> Json:
 
 async def _specification(backend: Backend, kind: Kind, body: Body) -> Json:
     require_workspace(backend, body)
-    definition = definition_of(backend, kind, body.id(f"{kind}DefinitionId"))
+    return await _read(backend, definition_of(backend, kind, body.id(f"{kind}DefinitionId")))
+
+
+async def _read(backend: Backend, definition: Definition) -> Json:
     return {
-        f"{kind}DefinitionId": definition.id,
+        f"{definition.kind}DefinitionId": definition.id,
         "documentationUrl": definition.documentation,
         "connectionSpecification": await backend.specification(definition),
         "jobInfo": reads.no_job("get_spec", backend.release),

@@ -9,7 +9,8 @@ from uuid import UUID
 import msgspec
 
 from services.orchestrator import credential_queries
-from services.orchestrator.credentials import Digests, OrderNote, fetch
+from services.orchestrator.credentials import Digests, OrderNote
+from services.orchestrator.source_configurations import SourceConfigurations
 from shared import outbox, registry, snapshots, source_types
 from shared.airbyte_client import (
     AirbyteClient,
@@ -32,7 +33,6 @@ from shared.errors import (
 from shared.models import ConnectionStatus, VersionOrigin
 from shared.operations import Operation
 from shared.outbox import EventType
-from shared.service_clients import AuthBroker
 from shared.source_types import SourceType
 
 _STORE_TIMEOUT_S = 60.0
@@ -54,6 +54,10 @@ class Wiring(msgspec.Struct, frozen=True):
     workspace_id: UUID
     destination_id: UUID
     destination_sync_modes: list[str]
+    source_definition_id: UUID | None = None
+    """None in an order that an earlier version of AAM recorded."""
+    configuration: dict[str, Any] = {}
+    """The part of the source's configuration that is not secret."""
     notes: list[OrderNote] = []
     """Notes for the caller about the order; part of the response."""
 
@@ -66,7 +70,7 @@ class OnboardSaga:
         settings: Settings,
         db: Database,
         airbyte: AirbyteClient,
-        auth_broker: AuthBroker,
+        configurations: SourceConfigurations,
         digests: Digests | None,
     ) -> None:
         self._call_s = settings.airbyte_timeout.total_seconds()
@@ -74,7 +78,7 @@ class OnboardSaga:
         self._peer_s = settings.peer_timeout.total_seconds()
         self._db = db
         self._airbyte = airbyte
-        self._auth_broker = auth_broker
+        self._configurations = configurations
         self._digests = digests
         self._discoveries = Discoveries(settings, db, airbyte)
 
@@ -116,10 +120,10 @@ class OnboardSaga:
             await operation.finish(session, status=201, body=_with_notes(answer, notes))
 
     async def _source(self, operation: Operation, wiring: Wiring) -> UUID:
-        source_type = source_types.find(wiring.source_type)
+        source_type = source_types.recorded(wiring.source_type, wiring.source_definition_id)
 
         async def create() -> str:
-            configuration = await self._configuration(operation, source_type, wiring.credential_id)
+            configuration = await self._configuration(operation, source_type, wiring)
             source = await self._airbyte.create_source(
                 wiring.workspace_id,
                 configuration,
@@ -134,18 +138,18 @@ class OnboardSaga:
             found = await self._sources_of(operation, wiring)
             return str(found[0]) if found else None
 
-        within = self._peer_s + 3 * self._call_s
+        within = self._peer_s + 5 * self._call_s
         return UUID(await operation.once("source", create, find=find, within=within))
 
     async def _configuration(
-        self, operation: Operation, source_type: SourceType, credential_id: str | None
+        self, operation: Operation, source_type: SourceType, wiring: Wiring
     ) -> dict[str, Any]:
-        """The connector's configuration, with secrets; the operation stores only their digests."""
-        if credential_id is None:
-            return source_type.configuration().model_dump(exclude_none=True)
-        configuration = await fetch(self._auth_broker, source_type, credential_id)
-        if self._digests is not None:
-            operation.results["given"] = self._digests.of(credential_id, configuration)
+        """The connector's configuration, with secrets; the operation stores only digests."""
+        configuration = await self._configurations.fetched(
+            source_type, wiring.configuration, wiring.credential_id
+        )
+        if self._digests is not None and wiring.credential_id is not None:
+            operation.results["given"] = self._digests.of(wiring.credential_id, configuration)
         return configuration
 
     async def _choose(self, operation: Operation, wiring: Wiring, source_id: UUID) -> bytes:

@@ -13,6 +13,7 @@ from tests.fakes.airbyte_server._definitions import (
     HARDCODED_RECORDS,
     POSTGRES,
     SALESFORCE,
+    WIDGETS,
     WORKSPACE_ID,
 )
 from tests.fakes.airbyte_server._faults import Fault
@@ -26,6 +27,7 @@ __all__ = [
     "ORGANIZATION_ID",
     "POSTGRES",
     "SALESFORCE",
+    "WIDGETS",
     "WORKSPACE_ID",
     "AirbyteServer",
     "Auth",

@@ -55,6 +55,8 @@ class ScriptedBackend(Offers):
         self.command_statuses: list[str | None] = ["running"]
         self.jobs_finish_after: int | None = None
 
+        self._added: list[Definition] = []
+        self._specifications: dict[str, Json] = {}
         self._deleted: dict[str, Json] = {}
         self._catalogs: dict[str, Any] = {}
         self._newest: dict[str, str] = {}
@@ -116,6 +118,28 @@ class ScriptedBackend(Offers):
     def add_source(self, name: str, definition_id: str = SALESFORCE, **configuration: Any) -> Json:
         """Add a source, as if it were created manually."""
         return self.create_actor(definition_of(self, "source", definition_id), name, configuration)
+
+    def add_definition(self, name: str, schema: Json, *, tag: str = "1.0.0") -> str:
+        """Add a custom source definition with this specification, and return its id."""
+        definition_id = str(uuid4())
+        self._added.append(
+            Definition(
+                kind="source",
+                id=definition_id,
+                name=name,
+                repository="example/source-custom",
+                tag=tag,
+                documentation="https://docs.example.org/custom",
+                support_level="none",
+                custom=True,
+            )
+        )
+        self._specifications[definition_id] = schema
+        return definition_id
+
+    def specify(self, definition_id: str, schema: Json) -> None:
+        """Replace the specification of a definition."""
+        self._specifications[definition_id] = schema
 
     def add_destination(
         self, name: str = "Warehouse", definition_id: str = POSTGRES, **configuration: Any
@@ -253,11 +277,11 @@ class ScriptedBackend(Offers):
 
     def definitions(self, kind: Kind) -> list[Definition]:
         """Return the connectors."""
-        return DEFINITIONS[kind]
+        return [*DEFINITIONS[kind], *(one for one in self._added if one.kind == kind)]
 
     async def specification(self, definition: Definition) -> Json:
         """Return a connector's specification."""
-        return SPECIFICATIONS[definition.id]
+        return self._specifications.get(definition.id) or SPECIFICATIONS[definition.id]
 
     def destination_sync_modes(self, definition: Definition) -> list[str]:  # noqa: ARG002
         """Return the modes of Airbyte's Postgres destination."""

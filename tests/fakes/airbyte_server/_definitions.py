@@ -12,6 +12,7 @@ Json = dict[str, Any]
 WORKSPACE_ID = "7c1f0d5e-2a53-4a0e-9b63-0a0a0a0a0a01"
 SALESFORCE = "b117307c-14b6-41aa-9422-947e34922962"
 HARDCODED_RECORDS = "084124ab-22db-4019-b36d-630418541bf7"
+WIDGETS = "3b1a8f0e-6b7d-4a58-9f0c-5d2e7c1b9a44"
 POSTGRES = "25c5221d-dce2-4163-ade9-739ef790f503"
 
 
@@ -41,12 +42,68 @@ def _specification(
     }
 
 
+WIDGET_SPECIFICATION: Json = {
+    "$schema": "http://json-schema.org/draft-07/schema#",
+    "type": "object",
+    "title": "Widgets",
+    "required": ["host", "port", "credentials", "tunnel"],
+    "additionalProperties": True,
+    "properties": {
+        "host": {"type": "string", "pattern": "^[a-z0-9.-]+$"},
+        "port": {"type": "integer", "minimum": 1, "maximum": 65535, "default": 8443},
+        "replication_slots": {"type": "array", "items": {"type": "string"}, "uniqueItems": True},
+        "credentials": {
+            "type": "object",
+            "oneOf": [
+                {
+                    "title": "Password",
+                    "required": ["auth_type", "username", "password"],
+                    "properties": {
+                        "auth_type": {"type": "string", "const": "password"},
+                        "username": {"type": "string"},
+                        "password": {"type": "string", "airbyte_secret": True, "minLength": 4},
+                    },
+                },
+                {
+                    "title": "Key",
+                    "required": ["auth_type", "api_key"],
+                    "properties": {
+                        "auth_type": {"type": "string", "const": "key"},
+                        "api_key": {"type": "string", "airbyte_secret": True},
+                        "verify": {"type": "boolean"},
+                    },
+                },
+            ],
+        },
+        "headers": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["name", "value"],
+                "properties": {
+                    "name": {"type": "string"},
+                    "value": {"type": "string", "airbyte_secret": True},
+                },
+            },
+        },
+        "tunnel": {
+            "type": "object",
+            "required": ["method"],
+            "properties": {"method": {"type": "string", "const": "none"}},
+            "default": {"method": "none"},
+            "airbyte_hidden": True,
+        },
+    },
+}
+"""With what a generic reader has to know: variants, nested secrets, arrays, hidden defaults."""
+
 DEFINITIONS: dict[Kind, list[Definition]] = {
     "source": [
         _definition("source", SALESFORCE, "Salesforce", "source-salesforce", "2.10.3"),
         _definition(
             "source", HARDCODED_RECORDS, "Hardcoded Records", "source-hardcoded-records", "0.0.48"
         ),
+        _definition("source", WIDGETS, "Widgets", "source-widgets", "1.4.0"),
     ],
     "destination": [
         _definition("destination", POSTGRES, "Postgres", "destination-postgres", "2.4.0"),
@@ -57,12 +114,23 @@ SPECIFICATIONS: dict[str, Json] = {
     SALESFORCE: _specification(
         required=("client_id", "client_secret", "refresh_token"),
         secret=("client_secret", "refresh_token"),
+        other={
+            "auth_type": {"type": "string", "const": "Client"},
+            "is_sandbox": {"type": "boolean", "default": False},
+            "start_date": {
+                "type": "string",
+                "pattern": "^([0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}:[0-9]{2}Z)?)$",
+                "format": "date-time",
+            },
+            "streams_criteria": {"type": "array"},
+        },
     ),
     HARDCODED_RECORDS: {
         "type": "object",
-        "properties": {"count": {"type": "integer", "minimum": 1}},
+        "properties": {"count": {"type": "integer", "minimum": 1, "default": 1000}},
         "additionalProperties": True,
     },
+    WIDGETS: WIDGET_SPECIFICATION,
     POSTGRES: _specification(
         required=("host", "port", "username", "database", "schema"),
         secret=("password",),

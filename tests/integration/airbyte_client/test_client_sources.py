@@ -157,6 +157,34 @@ async def test_update_source(airbyte: AirbyteServer, client: AirbyteClient) -> N
         await client.check_source_update(source_id, {"client_secret": "AAMCANARY"}, name="x")
 
 
+async def test_check_of_an_unsaved_configuration(
+    airbyte: AirbyteServer, client: AirbyteClient
+) -> None:
+    """Sent once, whatever happens, and no source is created; an unknown definition is missing."""
+    given = {"client_id": "i", "client_secret": "s", "refresh_token": "t"}
+    definition, workspace = UUID(SALESFORCE), WORKSPACE
+    assert not await client.check_configuration(definition, workspace, given)
+    airbyte.renew_on_check(refresh_token="renewed")
+    assert await client.check_configuration(definition, workspace, given)
+
+    airbyte.fail_check("AAMCANARY-message")
+    with pytest.raises(CheckFailed) as caught:
+        await client.check_configuration(definition, workspace, given)
+    assert "CANARY" not in repr(caught.value.problem())
+    with pytest.raises(UpstreamRefused):
+        await client.check_configuration(definition, workspace, {"client_secret": "AAMCANARY"})
+    with pytest.raises(UpstreamMissing):
+        await client.check_configuration(uuid4(), workspace, given)
+    with pytest.raises(UpstreamMissing):
+        await client.source_specification(uuid4(), workspace)
+    airbyte.fault("scheduler/sources/check_connection", "reset", times=1)
+    before = len(airbyte.called("scheduler/sources/check_connection"))
+    with pytest.raises(UpstreamUnknown):
+        await client.check_configuration(definition, workspace, given)
+    assert len(airbyte.called("scheduler/sources/check_connection")) == before + 1
+    assert airbyte.sources == {}
+
+
 async def test_discovery_bypasses_the_cache(airbyte: AirbyteServer, client: AirbyteClient) -> None:
     """Each call runs the connector, in either API; no connection id is sent."""
     source_id = source_of(airbyte)

@@ -42,7 +42,9 @@ def test_every_secret_is_masked() -> None:
 
 
 def test_mask_in_an_update_means_the_stored_secret() -> None:
-    assert unmasked(masked(CONFIG, SCHEMA), CONFIG, SCHEMA) == CONFIG
+    """Except in an array, where Airbyte stores the mask itself."""
+    restored = unmasked(masked(CONFIG, SCHEMA), CONFIG, SCHEMA)
+    assert restored == CONFIG | {"sites": [{"pin": MASK, "name": "x"}, {"name": "y"}]}
     changed = {**masked(CONFIG, SCHEMA), "token": "canary-new"}
     assert unmasked(changed, CONFIG, SCHEMA)["token"] == "canary-new"
 
@@ -55,3 +57,14 @@ def test_errors_name_the_field_and_not_the_value() -> None:
     assert "canary" not in str(found).lower()
     assert any("'token' is a required property" in each for each in found)
     assert any(each.startswith("$.host") for each in found)
+
+
+def test_mask_beside_a_variant_is_not_restored() -> None:
+    """Airbyte follows the variants alone, and only those that the masks fit."""
+    plain = {"type": "object", "properties": {"token": SECRET}}
+    kind = {"properties": {"kind": {"const": "key"}, "key": SECRET | {"pattern": "^k"}}}
+    config = {"token": "canary-a", "kind": "key", "key": "k-canary"}
+
+    beside = unmasked(masked(config, plain | {"oneOf": [kind]}), config, plain | {"oneOf": [kind]})
+    assert (beside["token"], beside["key"]) == (MASK, MASK)
+    assert unmasked({"token": MASK}, config, plain)["token"] == "canary-a"

@@ -1,0 +1,39 @@
+"""A credential as the auth_broker gives it: a document, and the store's names of its values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import msgspec
+
+Document: TypeAlias = Mapping[str, Any]
+"""The values of a credential by name, nested; it holds secrets."""
+MAX_DEPTH = 16
+"""How deep the values of a credential may be nested."""
+
+
+class Naming(msgspec.Struct, frozen=True):
+    """How a store names the values of one credential, to say where one is missing."""
+
+    prefix: str
+    """`CREDENTIAL_SALESFORCE_PROD__`, `salesforce-prod/` or `aam/salesforce-prod#`."""
+    separator: str
+    """What is between the levels of a nested value: `__`, `/` or `.`."""
+    is_upper: bool = False
+
+    def of(self, path: Sequence[str | int]) -> str:
+        """The store's own name of the value at a path."""
+        joined = self.separator.join(map(str, path))
+        return self.prefix + (joined.upper() if self.is_upper else joined)
+
+
+class Credential(msgspec.Struct, frozen=True):
+    """A credential's document with the names of its store."""
+
+    document: dict[str, Any]
+    naming: Naming
+
+    def __repr__(self) -> str:
+        """Omit the document, which has secrets."""
+        return f"Credential({self.naming!r})"
