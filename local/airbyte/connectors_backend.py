@@ -521,7 +521,7 @@ class Plane:
             Refusal: the catalog is invalid, or cannot be written.
         """
         row = self._connection_row(connection["connectionId"])
-        merged = row["settings"] | settings
+        merged = reads.present(row["settings"] | settings)
         target = self.actor("destination", row["destination_id"])["connectionConfiguration"]
         streams = row["streams"]
         if sync_catalog is not None:

@@ -19,6 +19,7 @@ from shared.airbyte_client._calls import (
 )
 from shared.airbyte_client._schemas import (
     AirbyteConnection,
+    ConnectionSettings,
     ConnectionState,
     ConnectionStatus,
     ListedConnection,
@@ -63,7 +64,7 @@ class Connections(Calls):
             "status": "active",
             "nonBreakingChangesPreference": "ignore",
             "notifySchemaChanges": False,
-            **_schedule(config.schedule),
+            **schedule_members(config.schedule),
             **_given(
                 sourceCatalogId=config.source_catalog_id,
                 namespaceDefinition=config.namespace_definition,
@@ -121,6 +122,38 @@ class Connections(Calls):
         await self._post(
             "connections/update", {"connectionId": connection_id, "status": status}, _CONNECTION
         )
+
+    async def update_settings(
+        self, connection_id: UUID, settings: ConnectionSettings
+    ) -> ConnectionSettings:
+        """Change the settings that are not None; resets no stream, and leaves the catalog as it is.
+
+        Airbyte records an event for `status` even if it does not change: leave it out then.
+
+        Endpoint: POST connections/update
+        Sends:    {"connectionId", "name"?, "status"?, "scheduleType"?, "scheduleData"?,
+                   "namespaceDefinition"?, "namespaceFormat"?, "prefix"?}
+        Receives: ConnectionRead
+        Source:   applyPatchToStandardSync (ConnectionsHandler): null members stay unchanged, and a
+                  schedule of the type `manual` removes the schedule's data
+
+        Raises:
+            UpstreamUnknown: they may have been changed: read them back.
+        """
+        order = {
+            "connectionId": connection_id,
+            **_given(
+                name=settings.name,
+                status=settings.status,
+                scheduleType=settings.schedule_type,
+                scheduleData=settings.schedule_data,
+                namespaceDefinition=settings.namespace_definition,
+                namespaceFormat=settings.namespace_format,
+                prefix=settings.prefix,
+            ),
+        }
+        read = await self._post("connections/update", order, _CONNECTION)
+        return read.to_domain().settings
 
     async def get_connection(self, connection_id: UUID) -> AirbyteConnection:
         """One connection; its catalog has only the selected streams and fields.
@@ -285,7 +318,8 @@ def _given(**values: object) -> dict[str, object]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _schedule(schedule: Schedule | None) -> dict[str, Any]:
+def schedule_members(schedule: Schedule | None) -> dict[str, Any]:
+    """Airbyte's `scheduleType` and `scheduleData`; None means that only AAM starts syncs."""
     if schedule is None:
         return {"scheduleType": "manual"}
     if schedule.cron is None:

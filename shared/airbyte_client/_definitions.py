@@ -67,6 +67,8 @@ class Definitions(Calls):
         """All destinations of a workspace; pages as `list_sources`.
 
         Endpoint: POST destinations/list
+        Receives: {"destinations": [{"destinationId", "name", "destinationDefinitionId",
+                  "destinationName", ...}]}; their configurations are not decoded
         """
         return await self._all_pages(
             "destinations/list",

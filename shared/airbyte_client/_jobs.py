@@ -1,4 +1,4 @@
-"""Jobs: start a sync or a refresh, read, list."""
+"""Jobs: start a sync or a refresh, read with or without the log, list, cancel."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import msgspec
 from shared.airbyte_client import _schemas as shapes
 from shared.airbyte_client._calls import MOST_PAGES, PAGE, expect_requested, is_no_such_endpoint
 from shared.airbyte_client._connections import Connections
+from shared.airbyte_client._job_logs import JobWithLogs, LoggedJob
 from shared.airbyte_client._schemas import (
     Job,
 )
@@ -36,10 +37,11 @@ _JOB_KINDS = ["sync", "reset_connection", "refresh", "clear"]
 _JOB = msgspec.json.Decoder(shapes.JobInfo)
 _REFRESH = msgspec.json.Decoder(shapes.RefreshRead)
 _JOBS = msgspec.json.Decoder(shapes.Jobs)
+_JOB_WITH_LOGS = msgspec.json.Decoder(JobWithLogs)
 
 
 class Jobs(Connections):
-    """Jobs: start a sync or a refresh, read, list."""
+    """Jobs: start a sync or a refresh, read with or without the log, list, cancel."""
 
     async def trigger_sync(self, connection_id: UUID) -> Job:
         """Start a sync; Airbyte answers once it is running.
@@ -145,6 +147,37 @@ class Jobs(Connections):
                 raise
             read = await self._post("jobs/get", {"id": job_id}, _JOB, repeat=True)
         expect_requested("jobs/get", read.job.id, job_id)
+        return read.to_domain()
+
+    async def get_job_with_logs(self, job_id: int) -> LoggedJob:
+        """One job with the connector's errors and Airbyte's log of each attempt, unmasked.
+
+        Endpoint: POST jobs/get
+        Sends:    {"id": int}
+        Receives: {"job": {...}, "attempts": [{"attempt": {...}, "logs": {"logLines": [str]} or,
+                  with logType `structured`, {"events": [{"timestamp", "level", "logSource",
+                  "message", "stackTrace"?}]}}]}; up to megabytes, since Airbyte sends whole logs
+
+        Raises:
+            UpstreamUnknown: also for an unknown id (500), and for a response over 64 MiB.
+        """
+        read = await self._post("jobs/get", {"id": job_id}, _JOB_WITH_LOGS, repeat=True)
+        expect_requested("jobs/get", read.job.id, job_id)
+        return read.to_domain()
+
+    async def cancel_job(self, job_id: int) -> Job:
+        """Cancel a job that has not ended; Airbyte answers once its workflow has the request.
+
+        Endpoint: POST jobs/cancel
+        Sends:    {"id": int}
+        Receives: as `get_job`
+
+        Raises:
+            UpstreamUnknown: it may have been cancelled; also for a job that has ended, and for an
+                unknown one: read the job.
+        """
+        read = await self._post("jobs/cancel", {"id": job_id}, _JOB)
+        expect_requested("jobs/cancel", read.job.id, job_id)
         return read.to_domain()
 
     async def list_jobs(self, connection_id: UUID, *, limit: int) -> list[Job]:

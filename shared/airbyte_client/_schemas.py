@@ -54,6 +54,10 @@ class Destination(msgspec.Struct, frozen=True, rename="camel"):
     name: str
     workspace_id: UUID
     destination_definition_id: UUID
+    destination_name: str | None = None
+    """The connector's name."""
+    is_version_override_applied: bool | None = None
+    """Whether it is pinned to another version than its definition has."""
 
 
 class Definition(msgspec.Struct, frozen=True):
@@ -101,6 +105,22 @@ class NewConnection(msgspec.Struct, frozen=True):
     prefix: str | None = None
 
 
+class ConnectionSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Settings of a connection besides its catalog; None where unset, or to be left as it is.
+
+    `schedule_data` is Airbyte's own JSON. An empty `prefix` or `namespace_format` means that there
+    is none.
+    """
+
+    name: str | None = None
+    status: str | None = None
+    schedule_type: str | None = None
+    schedule_data: dict[str, Any] | None = None
+    namespace_definition: str | None = None
+    namespace_format: str | None = None
+    prefix: str | None = None
+
+
 class AirbyteConnection(msgspec.Struct, frozen=True):
     """A connection as Airbyte holds it; `sync_catalog` has only the selected streams and fields.
 
@@ -116,6 +136,7 @@ class AirbyteConnection(msgspec.Struct, frozen=True):
     source_catalog_id: UUID | None
     schedule_type: str | None
     sync_catalog: bytes
+    settings: ConnectionSettings = ConnectionSettings()
 
 
 class ListedConnection(msgspec.Struct, frozen=True, rename="camel"):
@@ -395,6 +416,10 @@ class ConnectionRead(msgspec.Struct, frozen=True, rename="camel"):
     breaking_change: bool | None = None
     source_catalog_id: UUID | None = None
     schedule_type: str | None = None
+    schedule_data: dict[str, Any] | None = None
+    namespace_definition: str | None = None
+    namespace_format: str | None = None
+    prefix: str | None = None
     sync_catalog: msgspec.Raw = msgspec.Raw(NO_STREAMS)
 
     def to_domain(self) -> AirbyteConnection:
@@ -409,6 +434,15 @@ class ConnectionRead(msgspec.Struct, frozen=True, rename="camel"):
             self.source_catalog_id,
             self.schedule_type,
             bytes(self.sync_catalog),
+            ConnectionSettings(
+                name=self.name,
+                status=self.status,
+                schedule_type=self.schedule_type,
+                schedule_data=self.schedule_data,
+                namespace_definition=self.namespace_definition,
+                namespace_format=self.namespace_format,
+                prefix=self.prefix,
+            ),
         )
 
 

@@ -211,7 +211,7 @@ class Backend(Protocol):
     async def update_connection(
         self, connection: Json, settings: Json, sync_catalog: Json | None
     ) -> Json:
-        """Change the given settings; a given catalog replaces the stored one.
+        """Change the given settings, remove those that are None; a given catalog replaces the old.
 
         Nothing is reset or refreshed, whatever the new catalog or status is, and a deselected
         stream keeps its state. Since 1.8, a stream whose sync mode changes loses it.

@@ -68,6 +68,8 @@ async def update(backend: Backend, body: Body) -> Json:
     if body.get("schedule") is not None:
         raise uncaught("schedule is deprecated.")
     settings, sync_catalog = _settings(backend, body), body.optional("syncCatalog", dict)
+    if settings.get("scheduleType") == "manual":
+        settings["scheduleData"] = None
     changed = await backend.update_connection(held, settings, sync_catalog)
     return reads.with_legacy_schedule(changed)
 

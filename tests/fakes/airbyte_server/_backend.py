@@ -64,6 +64,8 @@ class ScriptedBackend(Offers):
         self.jobs: dict[int, Json] = {}
         self.attempts: dict[int, list[Json]] = {}
         self.states: dict[str, list[Json]] = {}
+        self.logs: dict[tuple[int | str, int], list[str]] = {}
+        """The lines of logs, by the job's id and the number of the attempt."""
         self.state_type: Literal["stream", "global"] = "stream"
         self.supports_refreshes = True
         self.refreshes: dict[str, list[Refresh]] = {}
@@ -297,9 +299,9 @@ class ScriptedBackend(Offers):
         faults = specification.faults(config, schema)
         return [*faults, f"in {config}"] if faults else []
 
-    def log_lines(self, job_id: int | str, attempt: int = 0) -> list[str]:  # noqa: ARG002
-        """Return nothing: there are no logs."""
-        return []
+    def log_lines(self, job_id: int | str, attempt: int = 0) -> list[str]:
+        """Return the scripted lines of an attempt's log."""
+        return self.logs.get((job_id, attempt), [])
 
     # Sources and destinations
 
@@ -502,6 +504,8 @@ class ScriptedBackend(Offers):
             changed = streams_with_another_mode(before, after)
             self._forget_states(connection["connectionId"], changed)
         connection.update(settings, syncCatalog={"streams": after})
+        for name in [name for name, value in settings.items() if value is None]:
+            del connection[name]
         return connection
 
     async def delete_connection(self, connection: Json) -> None:
