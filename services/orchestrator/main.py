@@ -11,9 +11,10 @@ from uuid import UUID
 import msgspec
 from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
 
-from services.orchestrator import api_key_routes
+from services.orchestrator import api_key_routes, edit_routes
 from services.orchestrator.backlogs import BACKLOGS
 from services.orchestrator.credentials import Digests
+from services.orchestrator.edits import Editor
 from services.orchestrator.importer import Importing, ImportOrder
 from services.orchestrator.job_follower import JobFollower
 from services.orchestrator.pruner import Retention, histories
@@ -77,6 +78,8 @@ _FROM_CONNECTION = (
     "GET /connections/{connection_id}/catalog-versions",
     "POST /connections/{connection_id}/discover",
     "POST /connections/{connection_id}/sync",
+    "PATCH /connections/{connection_id}",
+    "GET /connections/{connection_id}/history",
     "DELETE /connections/{connection_id}",
 )
 
@@ -274,7 +277,10 @@ async def sync(connection_id: UUID, service: Service, key: GivenKey, wait: Wait)
     "/connections/{connection_id}/jobs",
     dependencies=[may(Scope.CONNECTIONS_READ)],
     response_model=Page[JobView],
-    responses={200: example({"items": [JOB], "next": None}), **problems(404, 422, 503)},
+    responses={
+        200: example({"items": [JOB], "next": None}),
+        **problems(404, 422, 503),
+    },
 )
 async def jobs(
     request: Request, connection_id: UUID, db: Registry, after: After = None, limit: Limit = 100
@@ -462,8 +468,11 @@ def build(settings: Settings) -> FastAPI:
     app.state.service = service
     app.state.importing = Importing(settings, db, airbyte, operations)
     app.state.rotator = rotator
+    app.state.editor = Editor(settings, db, airbyte, auth_broker, operations, digests)
+    app.state.destinations = service.destinations
     app.state.key_environment = settings.key_environment
     app.include_router(router)
+    app.include_router(edit_routes.router)
     app.include_router(api_key_routes.router)
     app.include_router(routes())
     return app
