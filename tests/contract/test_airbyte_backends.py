@@ -299,7 +299,11 @@ async def _connection(ask: Asked, source_id: str, destination_id: str) -> None:
     await ask("connections/get", **by_id)
     await ask("connections/list", **workspace)
     held = await ask("connections/update", **by_id, scheduleType="manual")
-    assert "schedule" not in held
+    assert held.keys().isdisjoint({"schedule", "scheduleData"})
+    await ask("connections/update", **by_id, name="four", prefix=f"{order['prefix']}x_")
+    held = await ask("connections/get", **by_id)
+    assert (held["name"], held["prefix"]) == ("four", f"{order['prefix']}x_")
+    assert held["syncCatalog"] == connection["syncCatalog"]
 
     (pair,) = connection["syncCatalog"]["streams"]
     pair["config"] |= {

@@ -197,6 +197,7 @@ async def test_every_example_runs(mesh: Mesh) -> None:
     refreshed = await mesh.orchestrator.post(f"/connections/{id_}/streams/refresh", json=refresh)
     assert refreshed.status_code == 202, refreshed.text
     mesh.airbyte.finish_job(refreshed.json()["airbyte_job_id"])
+    await mesh.jobs_until_end(id_)
     mesh.airbyte.add_field("Account", "Region__c")
     observe = f"/connections/{id_}/observe"
     assert (await mesh.schema_observer.post(observe)).json()["outcome"] == "changed"

@@ -86,8 +86,13 @@ async def test_resumed_connection_is_not_paused_again_for_the_same(mesh: Mesh) -
     newest = (await repairs(mesh, connection, state="proposed"))[0]
     assert newest["id"] != repair["id"]
 
-    keyless = offering({"Id": "string", "Name": "string"}, cursor=None, key=None)
-    await drift(mesh, connection, keyless)
+    (contact,) = [one for one in also_less["streams"] if one["stream"]["name"] == "Contact"]
+    contact["stream"] |= {
+        "supportedSyncModes": ["full_refresh"],
+        "sourceDefinedCursor": False,
+        "defaultCursorField": [],
+    }
+    await drift(mesh, connection, also_less)
     await until(lambda: upstream(mesh, connection)["status"] == "inactive")
 
 
