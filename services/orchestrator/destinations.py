@@ -91,8 +91,8 @@ class Destinations:
             Upstream: Airbyte's destinations cannot be listed.
         """
         found = await self._sorted(await self._workspace())
-        asked = _uuid(given)
-        same = [one for one in found if one.destination_id == asked]
+        given_id = _uuid(given)
+        same = [one for one in found if one.destination_id == given_id]
         same = same or [one for one in found if one.name == given]
         same = same or [one for one in found if one.name.casefold() == given.casefold()]
         if not same:

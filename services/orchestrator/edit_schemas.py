@@ -80,7 +80,7 @@ class ConnectionEdit(BaseModel):
     paused: bool = _left_out(
         strict=True,
         description="True stops Airbyte's schedule until a person resumes the connection; false "
-        "resumes it, whoever paused it.",
+        "resumes it, even if a repair or Airbyte paused it.",
     )
     by: By | None = None
     """The person on whose behalf the caller acts. Default: the caller."""

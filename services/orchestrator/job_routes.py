@@ -56,11 +56,11 @@ async def job_log(
 async def cancel(
     connection_id: UUID, job_id: UUID, jobs: Service, key: GivenKey, wait: Wait
 ) -> Response:
-    """Cancel a job that is running, whoever started it.
+    """Cancel a job that is running, even if Airbyte started it.
 
     Rows that are in the destination already stay there. `status` in the response is `cancelled`,
-    or how the job ended if it was faster. 409 `job_ended`: it had ended before, as `job_status`
-    says.
+    or how the job ended if it was faster. 409 `job_ended`: it had ended before; `job_status` is
+    its status.
     """
     return answered(await jobs.cancel(connection_id, job_id, key=key, wait=wait))
 
@@ -83,6 +83,6 @@ async def refresh(
     Only for streams that are synced incrementally. `merge`, the default, keeps the rows that are
     in the destination: a stream with `append_dedup` has no row twice, one with `append` has.
     `truncate` removes the rows of all earlier syncs of these streams when the job has succeeded,
-    and needs connections:write, too. `effects` in the response says what happens to which stream.
+    and needs connections:write, too. `effects` in the response describes this for each stream.
     """
     return answered(await jobs.refresh(connection_id, order, key=key, wait=wait))

@@ -74,7 +74,7 @@ class Jobs:
         Raises:
             NotFound: the connection has no such job.
             Invalid: the job has no such attempt.
-            Upstream: Airbyte cannot be asked now, or no longer has the job.
+            Upstream: Airbyte is unavailable, or no longer has the job.
         """
         async with self._db.read() as session:
             row = await registry.find_connection(session, connection_id)
@@ -128,7 +128,7 @@ class Jobs:
 
         Raises:
             NotFound: the connection has no such job.
-            Conflict: `job_ended`; its `job_status` says how.
+            Conflict: `job_ended`; `job_status` is how it ended.
             NotActive: the connection is busy with another operation.
             Unavailable: Airbyte or the registry is unavailable; nothing was recorded.
         """

@@ -30,7 +30,7 @@ _TELLING: Final = re.compile(
     r"|cookie|sid|signature|client[._-]?id|user(?:name)?|login|email|pin)s?",
     re.IGNORECASE,
 )
-"""The end of a word whose value is masked whatever it looks like."""
+"""The end of a word whose value is masked in any form."""
 _ASSIGNED: Final = re.compile(r"[\s\"'`:=(\[{]*(?:(?:is|was|of|for)\s)?[\s\"'`:=(\[{]*")
 """What stands between such a word and its value."""
 _STATES: Final = frozenset(
@@ -45,7 +45,7 @@ _MOST_VALUE_WORDS: Final = 8
 def masked(line: str, names: AbstractSet[str] = frozenset()) -> str:
     """A line of a log with every word masked that is not known to be harmless.
 
-    `names` are words that are shown whatever they look like, such as the names of streams.
+    `names` are words that are shown in any case, such as the names of streams.
     """
     shown: list[str] = []
     at = 0

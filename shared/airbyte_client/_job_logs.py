@@ -1,6 +1,7 @@
 """Airbyte's log of a job: the JSON structures, and the lines that they are read as.
 
-These texts are a connector's, and may quote secrets and rows: whoever shows one masks it first.
+These texts are a connector's, and may quote secrets and rows: they must be masked before they are
+shown.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ MEANINGS: dict[tuple[int, str], str] = {
     (409, "editing"): "The connection's settings are being changed.",
     (409, "heal_in_progress"): "A catalog is already being applied to the connection.",
     (409, "healing"): "A catalog is being applied to the connection; retry once it is ACTIVE.",
-    (409, "job_ended"): "The job has ended already; `job_status` says how.",
+    (409, "job_ended"): "The job has ended already; `job_status` is how.",
     (409, "already_managed"): (
         "AAM already has a connection for this Airbyte connection; see `connection_id`."
     ),

@@ -169,7 +169,7 @@ async def test_other_tables_are_announced(mesh: Mesh) -> None:
 
 
 @pytest.mark.parametrize(
-    "order, code, said",
+    "order, code, named",
     [
         ({}, "empty_change", "no setting"),
         ({"by": "Ada"}, "empty_change", "no setting"),
@@ -185,7 +185,7 @@ async def test_other_tables_are_announced(mesh: Mesh) -> None:
     ],
 )
 async def test_invalid_request_is_refused_by_name(
-    mesh: Mesh, order: dict[str, Any], code: str, said: str
+    mesh: Mesh, order: dict[str, Any], code: str, named: str
 ) -> None:
     connection = await mesh.onboard()
     before = dict(held(mesh, connection))
@@ -193,7 +193,7 @@ async def test_invalid_request_is_refused_by_name(
     refused = await edit(mesh, connection, **order)
 
     assert (refused.status_code, refused.json()["code"]) == (422, code)
-    assert said in refused.json()["detail"]
+    assert named in refused.json()["detail"]
     assert held(mesh, connection) == before
 
 

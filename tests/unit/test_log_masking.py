@@ -51,7 +51,7 @@ def test_plain_lines_are_shown_as_they_are(line: str) -> None:
     ],
 )
 def test_values_are_masked(line: str) -> None:
-    """In whatever form they occur; a word that announces a secret has its value masked."""
+    """In any form; a word that announces a secret has its value masked."""
     shown = masked(line)
     assert MASK in shown
     for value in (

@@ -279,7 +279,7 @@ class RepairExecutor:
 
         `resumed` if AAM has paused it and no open change requires a pause. `paused` if the repair
         is rolled back after a failed verification and its changes require a pause. A person's
-        pause stays, whatever becomes of repairs.
+        pause stays.
         """
         if row.pause_requested_by is not None:
             return "as_it_is"

@@ -549,7 +549,7 @@ def _read(item: PlannedChange) -> tuple[str, Reaction, object]:
 def _is_unpaused(
     row: Connection, proposed: Repair | None, planned: Sequence[PlannedChange]
 ) -> bool:
-    """Whether a person has ended the pause for all of the planned changes that ask for one."""
+    """Whether a person has ended the pause for all of the planned changes that require one."""
     if proposed is None or row.unpaused_repair_id != proposed.id:
         return False
     return _pausing(planned) <= _pausing(changes_of.read(proposed.changes))

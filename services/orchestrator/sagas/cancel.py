@@ -1,4 +1,4 @@
-"""The saga that cancels a job in Airbyte; whatever happens, the job's own end is what counts."""
+"""The saga that cancels a job in Airbyte; the end that Airbyte reports is recorded."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The saga that changes a connection's settings: check, update, read back, record.
 
-A new credential is checked first, and given to the source last: whatever Airbyte refuses before
-that is undone by restoring settings without secrets.
+A new credential is checked first, and given to the source last: if Airbyte refuses an
+earlier step, only settings without secrets have to be restored.
 """
 
 from __future__ import annotations
