@@ -26,6 +26,7 @@ DECLARE
         ['aam_orchestrator', 'periodic_runs', 'SELECT, INSERT, UPDATE'],
         ['aam_orchestrator', 'operations', 'SELECT, INSERT, UPDATE, DELETE'],
         ['aam_orchestrator', 'policies', 'SELECT'],
+        ['aam_orchestrator', 'setting_changes', 'SELECT, INSERT'],
         ['aam_orchestrator', 'snapshots',
             'SELECT, INSERT, UPDATE (seen_at, raw_hashes, stream_hashes, airbyte_catalog_id)'],
         ['aam_orchestrator', 'source_trials', 'SELECT, INSERT, UPDATE, DELETE'],
@@ -40,6 +41,7 @@ DECLARE
         ['aam_drift_repair_agent', 'connections',
             'SELECT, UPDATE (status, heal_id, healing_since, catalog_version, failure_code, failure_detail,'
             ' drifted_upstream_at, upstream_code, paused_by, event_seq, updated_at)'],
+        ['aam_drift_repair_agent', 'connections', 'UPDATE (unpaused_repair_id)'],
         ['aam_drift_repair_agent', 'drifts', 'SELECT'],
         ['aam_drift_repair_agent', 'events', 'SELECT, INSERT'],
         ['aam_drift_repair_agent', 'job_history', 'SELECT'],
@@ -143,7 +145,11 @@ BEGIN
         CONTINUE WHEN NOT FOUND; -- during a downgrade
         FOREACH role_name IN ARRAY ARRAY[granted[1], everything] LOOP
             CONTINUE WHEN to_regrole(role_name) IS NULL;
-            EXECUTE format('GRANT %s ON %s %I TO %I', granted[3], relation.kind, relation.relname, role_name);
+            BEGIN
+                EXECUTE format('GRANT %s ON %s %I TO %I', granted[3], relation.kind, relation.relname, role_name);
+            EXCEPTION WHEN undefined_column THEN
+                NULL; -- in an older version: a column that came later has an entry of its own
+            END;
         END LOOP;
     END LOOP;
 

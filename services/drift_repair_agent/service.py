@@ -26,7 +26,7 @@ from shared.domain import catalog as catalogs
 from shared.domain.catalog import FORWARD, Catalog, InvalidCatalog, StreamId, ToleratedSettings
 from shared.domain.cooperative import run_cooperatively
 from shared.domain.did_you_mean import nearest
-from shared.errors import Invalid, NotFound, StaleCatalog
+from shared.errors import Conflict, Invalid, NotFound, StaleCatalog
 from shared.http.validation import unknown
 from shared.models import Connection, ConnectionStatus, Snapshot
 from shared.operations import HttpResult, Intent, Key, Operations
@@ -136,6 +136,7 @@ class DriftRepairAgent:
             base_status=row.status,
             snapshot_id=order.snapshot_id,
             source_catalog_id=source_catalog_id,
+            is_paused_by_person=row.pause_requested_by is not None,
             afterwards="as_it_is" if row.paused_by is None else "resumed",
         )
 
@@ -145,6 +146,11 @@ class DriftRepairAgent:
             version, status = row.catalog_version, row.status
             if (version, status) != (heal.base_version, heal.base_status):
                 raise StaleCatalog(row.id, expected=heal.base_version, current=version)
+            if (row.pause_requested_by is not None) is not heal.is_paused_by_person:
+                raise Conflict(
+                    f"Connection {row.id} was paused or resumed in the meantime: try again.",
+                    code="changed_meanwhile",
+                )
             is_active = status is ConnectionStatus.ACTIVE
             if is_active and await registry.head_fingerprint(session, row) == fingerprint:
                 unchanged = Applied(

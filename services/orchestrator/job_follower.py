@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from uuid import UUID, uuid4
 
 from services.orchestrator import job_queries, reconciliation_queries
-from services.orchestrator.job_history import record_job
+from services.orchestrator.job_history import record_job, record_progress
 from services.orchestrator.job_queries import RunningJob
 from shared import batches, outbox, registry
 from shared.airbyte_client import AirbyteClient, Job
@@ -231,27 +231,8 @@ class JobFollower:
                 session, row.connection_id, even_archived=True
             )
             written = await session.get(JobHistory, row.id, populate_existing=True)
-            if written is None or written.ended_at is not None:
-                return
-            written.status = job.status
-            written.attempts = job.attempts
-            written.records, written.bytes_ = job.records, job.bytes_
-            if not job.ended:
-                return
-            written.ended_at = job.ended_at or datetime.now(UTC)
-            if job.status != "succeeded":
-                written.failure_code = job.failure_type or job.status
-            if job.reason is not None:
-                written.failure_cause = job.reason.cause
-                written.failure_explanation = job.reason.explanation
-            outbox.record(
-                session,
-                EventType.SYNC_FINISHED,
-                connection,
-                status=job.status,
-                ref=written.id,
-                code=written.failure_code,
-            )
+            if written is not None:
+                record_progress(session, connection, written, job)
 
 
 def _is_of(job: Job | None, row: RunningJob) -> bool:

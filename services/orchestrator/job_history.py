@@ -1,14 +1,15 @@
-"""Recording of an Airbyte job, whether AAM or Airbyte started it."""
+"""Recording of an Airbyte job, whether AAM or Airbyte started it, and of its progress."""
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.orchestrator import job_queries
 from shared import outbox
+from shared.airbyte_client import Job
 from shared.models import Connection, JobHistory, JobStarter
 from shared.outbox import EventType
 
@@ -47,3 +48,33 @@ async def record_job(
     session.add(job)
     outbox.record(session, EventType.SYNC_TRIGGERED, row, status=status, ref=job.id)
     return job
+
+
+def record_progress(
+    session: AsyncSession, connection: Connection, recorded: JobHistory, job: Job
+) -> None:
+    """Record what Airbyte reports of a job that has not ended yet; its end with an event.
+
+    The connection's row must be locked by this transaction.
+    """
+    if recorded.ended_at is not None:
+        return
+    recorded.status = job.status
+    recorded.attempts = job.attempts
+    recorded.records, recorded.bytes_ = job.records, job.bytes_
+    if not job.ended:
+        return
+    recorded.ended_at = job.ended_at or datetime.now(UTC)
+    if job.status != "succeeded":
+        recorded.failure_code = job.failure_type or job.status
+    if job.reason is not None:
+        recorded.failure_cause = job.reason.cause
+        recorded.failure_explanation = job.reason.explanation
+    outbox.record(
+        session,
+        EventType.SYNC_FINISHED,
+        connection,
+        status=job.status,
+        ref=recorded.id,
+        code=recorded.failure_code,
+    )

@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from shared.errors import NotFound
 from shared.models import Connection, JobHistory, JobStarter
 
 
@@ -70,6 +71,18 @@ async def end_running_jobs(
         .returning(JobHistory.id)
     )
     return ended.all()
+
+
+async def job_of(session: AsyncSession, connection_id: UUID, job_id: UUID) -> JobHistory:
+    """A connection's job by AAM's id.
+
+    Raises:
+        NotFound: the connection has no such job.
+    """
+    job = await session.get(JobHistory, job_id, populate_existing=True)
+    if job is None or job.connection_id != connection_id:
+        raise NotFound(f"Connection {connection_id} has no job {job_id}.")
+    return job
 
 
 async def find_job(

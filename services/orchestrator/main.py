@@ -11,11 +11,19 @@ from uuid import UUID
 import msgspec
 from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
 
-from services.orchestrator import api_key_routes, source_routes, trial_queries
+from services.orchestrator import (
+    api_key_routes,
+    edit_routes,
+    job_routes,
+    source_routes,
+    trial_queries,
+)
 from services.orchestrator.backlogs import BACKLOGS
 from services.orchestrator.credentials import Digests
+from services.orchestrator.edits import Editor
 from services.orchestrator.importer import Importing, ImportOrder
 from services.orchestrator.job_follower import JobFollower
+from services.orchestrator.jobs import Jobs as JobActions
 from services.orchestrator.pruner import Retention, histories
 from services.orchestrator.reconciler import Reconciler
 from services.orchestrator.rotation import Rotator
@@ -78,6 +86,9 @@ _FROM_CONNECTION = (
     "GET /connections/{connection_id}/catalog-versions",
     "POST /connections/{connection_id}/discover",
     "POST /connections/{connection_id}/sync",
+    "POST /connections/{connection_id}/streams/refresh",
+    "PATCH /connections/{connection_id}",
+    "GET /connections/{connection_id}/history",
     "DELETE /connections/{connection_id}",
 )
 
@@ -275,7 +286,16 @@ async def sync(connection_id: UUID, service: Service, key: GivenKey, wait: Wait)
     "/connections/{connection_id}/jobs",
     dependencies=[may(Scope.CONNECTIONS_READ)],
     response_model=Page[JobView],
-    responses={200: example({"items": [JOB], "next": None}), **problems(404, 422, 503)},
+    responses={
+        200: example({"items": [JOB], "next": None})
+        | links(
+            "GET /connections/{connection_id}/jobs/{job_id}/logs",
+            "POST /connections/{connection_id}/jobs/{job_id}/cancel",
+            connection_id="$request.path.connection_id",
+            job_id="$response.body#/items/0/job_id",
+        ),
+        **problems(404, 422, 503),
+    },
 )
 async def jobs(
     request: Request, connection_id: UUID, db: Registry, after: After = None, limit: Limit = 100
@@ -468,12 +488,16 @@ def build(settings: Settings) -> FastAPI:
     app.state.importing = Importing(settings, db, airbyte, operations)
     app.state.rotator = rotator
     app.state.definitions = service.definitions
+    app.state.destinations = service.destinations
     app.state.trials = SourceTrials(settings, db, airbyte, service, digests)
+    app.state.editor = Editor(
+        settings, db, airbyte, auth_broker, service.configurations, operations, digests
+    )
+    app.state.jobs = JobActions(settings, db, airbyte, operations, service)
     app.state.key_environment = settings.key_environment
-    app.include_router(router)
-    app.include_router(source_routes.router)
-    app.include_router(api_key_routes.router)
-    app.include_router(routes())
+    parts = (source_routes, edit_routes, job_routes, api_key_routes)
+    for each in (router, *(part.router for part in parts), routes()):
+        app.include_router(each)
     return app
 
 

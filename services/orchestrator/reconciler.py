@@ -37,7 +37,13 @@ _MAX_CONCURRENCY = 10
 _PAGE = 200
 
 Difference = Literal[
-    "upstream_missing", "catalog_differs", "breaking_change", "paused", "locked", "status_unknown"
+    "upstream_missing",
+    "catalog_differs",
+    "breaking_change",
+    "paused",
+    "resumed",
+    "locked",
+    "status_unknown",
 ]
 """The most severe one is reported. Airbyte sets `breakingChange` along with status inactive."""
 
@@ -167,8 +173,12 @@ async def _difference(held: AirbyteConnection, head: Head) -> Difference | None:
         return "breaking_change"
     if held.status not in ("active", "inactive"):
         return foreign_code(held.status)
-    # A pause by AAM itself awaits a decision and matches the registry.
-    return "paused" if held.status == "inactive" and head.paused_by is None else None
+    if held.status == "active":
+        # Outside of AAM, although a person had paused it here.
+        return "resumed" if head.pause_requested_by is not None else None
+    # A pause that a repair or a person requested of AAM matches the registry.
+    is_known = head.paused_by is not None or head.pause_requested_by is not None
+    return None if is_known else "paused"
 
 
 def _is_still(row: Connection, head: Head) -> bool:
@@ -177,6 +187,7 @@ def _is_still(row: Connection, head: Head) -> bool:
         and row.status is ConnectionStatus.ACTIVE
         and row.catalog_version == head.version
         and row.paused_by == head.paused_by
+        and row.pause_requested_by == head.pause_requested_by
     )
 
 

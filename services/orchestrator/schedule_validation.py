@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
+from shared.airbyte_client import Schedule
 from shared.domain import quartz_cron
 from shared.domain.did_you_mean import did_you_mean
 from shared.http.strict_json import variant
@@ -89,3 +90,12 @@ AirbyteSchedule = Annotated[
         "`cron` and `time_zone`",
     ),
 ]
+
+
+def airbyte_schedule(given: Every | Cron | None) -> Schedule | None:
+    """A requested schedule as the Airbyte client takes it; None for no schedule."""
+    if given is None:
+        return None
+    if isinstance(given, Cron):
+        return Schedule(cron=given.cron, time_zone=given.time_zone)
+    return Schedule(units=given.units, time_unit=given.time_unit)

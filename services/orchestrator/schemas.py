@@ -117,6 +117,12 @@ class Onboard(SourceOrder):
     destination_id: UUID | None = Field(
         default=None, description="An Airbyte destination. Default: AIRBYTE_DESTINATION_ID."
     )
+    destination: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=256,
+        description="Instead of `destination_id`: its id, or its name if that is unique.",
+    )
 
 
 CONNECTION: dict[str, Any] = {
@@ -154,9 +160,14 @@ class ConnectionView(BaseModel):
     imported: bool = False
     drifted_upstream_at: datetime | None = None
     upstream_code: str | None = None
-    """How Airbyte differs: catalog_differs, upstream_missing, paused or breaking_change."""
+    """How Airbyte differs: catalog_differs, upstream_missing, paused, resumed, breaking_change,
+    locked or status_unknown."""
     paused_by: UUID | None = None
     """The undecided repair for which AAM paused it in Airbyte; None where AAM did not pause it."""
+    pause_requested_by: str | None = None
+    """The person who paused it; it stays paused until a person resumes it."""
+    description: str | None = None
+    labels: dict[str, str] = {}
     created_at: datetime
     updated_at: datetime
     archived_at: datetime | None = None

@@ -10,17 +10,18 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.orchestrator.airbyte_workspace import workspace_of
 from services.orchestrator.credentials import CredentialShared, Digests, expect_unused
+from services.orchestrator.destinations import Destinations
 from services.orchestrator.job_history import record_job
 from services.orchestrator.reconciler import ReapplySaga
 from services.orchestrator.sagas.archive import Archive, ArchiveSaga
 from services.orchestrator.sagas.onboard import OnboardSaga, Wiring, store_discovered, unreadable
 from services.orchestrator.sagas.sync import SyncSaga, order_for
-from services.orchestrator.schedule_validation import Cron
+from services.orchestrator.schedule_validation import airbyte_schedule
 from services.orchestrator.schemas import Onboard, SourceOrder
 from services.orchestrator.source_configurations import SourceConfigurations
 from services.orchestrator.source_definitions import SourceDefinitions
 from shared import registry
-from shared.airbyte_client import AirbyteClient, Schedule
+from shared.airbyte_client import AirbyteClient
 from shared.config import Settings
 from shared.database import Database
 from shared.discoveries import Begun, Discoveries, Recent
@@ -82,6 +83,7 @@ class Orchestrator:
         self._default_workspace: UUID | None = None
         self._discoveries = Discoveries(settings, db, airbyte)
         self.definitions = SourceDefinitions(airbyte, self.workspace)
+        self.destinations = Destinations(airbyte, self.workspace)
         self.configurations = SourceConfigurations(settings, airbyte, auth_broker, self.definitions)
         self._onboarding = OnboardSaga(settings, db, airbyte, self.configurations, digests)
         operations.register("onboard", self._onboarding)
@@ -105,13 +107,7 @@ class Orchestrator:
         if replay is not None:
             return replay
         source_type = await self._expected_source(order)
-        destination_id = order.destination_id or self._settings.airbyte_destination_id
-        if destination_id is None:
-            raise Invalid.of(
-                "destination_id",
-                "No destination: send `destination_id`, or set AIRBYTE_DESTINATION_ID.",
-                code="destination_required",
-            )
+        destination_id = await self._destination(order)
         modes = await self._destination_sync_modes(destination_id)
         wiring = Wiring(
             name=order.connection_name,
@@ -120,7 +116,7 @@ class Orchestrator:
             configuration=order.configuration,
             credential_id=order.credential_id,
             streams=order.streams,
-            schedule=_schedule(order),
+            schedule=airbyte_schedule(order.schedule),
             workspace_id=await self.workspace(),
             destination_id=destination_id,
             destination_sync_modes=sorted(modes),
@@ -209,6 +205,33 @@ class Orchestrator:
             )
         except _AWAY as error:
             raise _nothing_recorded(error) from None
+
+    async def _destination(self, order: Onboard) -> UUID:
+        """The destination that an order names by id or name, or else the default.
+
+        Raises:
+            Invalid: it names two or none, or an unknown or ambiguous one.
+        """
+        if order.destination is not None and order.destination_id is not None:
+            raise Invalid.of(
+                "destination",
+                "Send `destination` or `destination_id`, but not both.",
+                code="one_destination",
+            )
+        if order.destination is not None:
+            try:
+                return await self.destinations.named(order.destination)
+            except _AWAY as error:
+                raise _nothing_recorded(error) from None
+        destination_id = order.destination_id or self._settings.airbyte_destination_id
+        if destination_id is None:
+            raise Invalid.of(
+                "destination_id",
+                "No destination: send `destination` or `destination_id`, or set "
+                "AIRBYTE_DESTINATION_ID.",
+                code="destination_required",
+            )
+        return destination_id
 
     async def _destination_sync_modes(self, destination_id: UUID) -> frozenset[str]:
         try:
@@ -312,17 +335,17 @@ class Orchestrator:
             return replay
         async with self._db.read() as session:
             row = await registry.find_connection(session, connection_id)
-        airbyte_connection_id = _expect_active(row)
-        newest_job_id = await self._expect_no_job(connection_id, airbyte_connection_id)
+        airbyte_connection_id = expect_active(row)
+        newest_job_id = await self.expect_no_job(connection_id, airbyte_connection_id)
         order = order_for(airbyte_connection_id, newest_job_id=newest_job_id)
 
         async def gate(session: AsyncSession, _operation_id: UUID) -> None:
-            _expect_active(await registry.lock_connection(session, connection_id))
+            expect_active(await registry.lock_connection(session, connection_id))
 
         begun = await self._operations.begin(Intent("sync", connection_id, order, key=key), gate)
         return await self._operations.outcome(begun, wait=wait)
 
-    async def _expect_no_job(self, connection_id: UUID, airbyte_connection_id: UUID) -> int | None:
+    async def expect_no_job(self, connection_id: UUID, airbyte_connection_id: UUID) -> int | None:
         """Check that no job of the connection is running; record one that was started elsewhere.
 
         Returns the Airbyte id of the connection's newest sync, or None where Airbyte gives none.
@@ -422,8 +445,12 @@ def _expect_wired(row: Connection) -> None:
         raise NotActive(f"Connection {row.id} is {row.status}; it does not exist in Airbyte.")
 
 
-def _expect_active(row: Connection) -> UUID:
-    """The id of the Airbyte connection to sync."""
+def expect_active(row: Connection) -> UUID:
+    """The id of the Airbyte connection to sync.
+
+    Raises:
+        NotActive: it is archived, not in Airbyte, or not ACTIVE.
+    """
     _expect_wired(row)
     if row.status is ConnectionStatus.HEALING:
         raise NotActive(
@@ -432,11 +459,3 @@ def _expect_active(row: Connection) -> UUID:
     if row.status is not ConnectionStatus.ACTIVE or row.airbyte_connection_id is None:
         raise NotActive(f"Connection {row.id} is {row.status}; it must be ACTIVE.")
     return row.airbyte_connection_id
-
-
-def _schedule(order: Onboard) -> Schedule | None:
-    if order.schedule is None:
-        return None
-    if isinstance(order.schedule, Cron):
-        return Schedule(cron=order.schedule.cron, time_zone=order.schedule.time_zone)
-    return Schedule(units=order.schedule.units, time_unit=order.schedule.time_unit)

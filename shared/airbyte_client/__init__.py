@@ -1,12 +1,16 @@
 """Client for the parts of Airbyte's Configuration API that AAM uses; raises `shared.errors`."""
 
 from shared.airbyte_client._client import AirbyteClient
+from shared.airbyte_client._connections import schedule_members
 from shared.airbyte_client._credentials import ClientCredentials, Credentials
+from shared.airbyte_client._job_logs import ConnectorError, LoggedAttempt, LoggedJob
 from shared.airbyte_client._response_origin import UNSUPPORTED
 from shared.airbyte_client._schemas import (
     MASK,
     AirbyteConnection,
     ConfiguredSource,
+    ConnectionSettings,
+    ConnectionState,
     ConnectionStatus,
     Definition,
     Destination,

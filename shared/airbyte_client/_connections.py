@@ -19,6 +19,8 @@ from shared.airbyte_client._calls import (
 )
 from shared.airbyte_client._schemas import (
     AirbyteConnection,
+    ConnectionSettings,
+    ConnectionState,
     ConnectionStatus,
     ListedConnection,
     NewConnection,
@@ -36,6 +38,7 @@ BODY_LIMIT_BYTES = 10 * 1024 * 1024
 _CONNECTION = msgspec.json.Decoder(shapes.ConnectionRead)
 _CONNECTIONS = msgspec.json.Decoder(shapes.Connections)
 _CONNECTION_PAGE = msgspec.json.Decoder(shapes.ConnectionPage)
+_STATE = msgspec.json.Decoder(shapes.StateRead)
 _STATUSES = msgspec.json.Decoder(list[shapes.ConnectionStatusRead])
 
 
@@ -61,7 +64,7 @@ class Connections(Calls):
             "status": "active",
             "nonBreakingChangesPreference": "ignore",
             "notifySchemaChanges": False,
-            **_schedule(config.schedule),
+            **schedule_members(config.schedule),
             **_given(
                 sourceCatalogId=config.source_catalog_id,
                 namespaceDefinition=config.namespace_definition,
@@ -83,12 +86,16 @@ class Connections(Calls):
     ) -> AirbyteConnection:
         """Replace a connection's catalog with the selected streams of this one; resets no stream.
 
-        The last writer wins, so compare what is held before and after. Streams that are removed or
-        change their sync mode lose their state. Arguments that are None leave their part unchanged.
+        The last writer wins, so compare what is held before and after. Arguments that are None
+        leave their part unchanged. Streams that are left out keep their state, so a stream that is
+        selected again resumes from it. Since 1.8, a changed sync mode deletes the stream's state;
+        before, the first sync that reads the stream in full_refresh does.
 
         Endpoint: POST connections/update
         Sends:    {"connectionId", "syncCatalog", "sourceCatalogId"?, "status"?, "breakingChange"?}
         Receives: ConnectionRead
+        Source:   ConnectionsHandler and FlagDefinitions (reset-stream-state-on-disable is false),
+                  AttemptHandler.updateGenerationAndStateForFirstAttempt, 0.63.19 to 310e6cb6ac
 
         Raises:
             Invalid: no stream is selected, or the body is over Airbyte's limit; nothing was sent.
@@ -116,6 +123,38 @@ class Connections(Calls):
             "connections/update", {"connectionId": connection_id, "status": status}, _CONNECTION
         )
 
+    async def update_settings(
+        self, connection_id: UUID, settings: ConnectionSettings
+    ) -> ConnectionSettings:
+        """Change the settings that are not None; resets no stream, and leaves the catalog as it is.
+
+        Airbyte records an event for `status` even if it does not change: leave it out then.
+
+        Endpoint: POST connections/update
+        Sends:    {"connectionId", "name"?, "status"?, "scheduleType"?, "scheduleData"?,
+                   "namespaceDefinition"?, "namespaceFormat"?, "prefix"?}
+        Receives: ConnectionRead
+        Source:   applyPatchToStandardSync (ConnectionsHandler): null members stay unchanged, and a
+                  schedule of the type `manual` removes the schedule's data
+
+        Raises:
+            UpstreamUnknown: they may have been changed: read them back.
+        """
+        order = {
+            "connectionId": connection_id,
+            **_given(
+                name=settings.name,
+                status=settings.status,
+                scheduleType=settings.schedule_type,
+                scheduleData=settings.schedule_data,
+                namespaceDefinition=settings.namespace_definition,
+                namespaceFormat=settings.namespace_format,
+                prefix=settings.prefix,
+            ),
+        }
+        read = await self._post("connections/update", order, _CONNECTION)
+        return read.to_domain().settings
+
     async def get_connection(self, connection_id: UUID) -> AirbyteConnection:
         """One connection; its catalog has only the selected streams and fields.
 
@@ -130,6 +169,19 @@ class Connections(Calls):
             "connections/get", {"connectionId": connection_id}, _CONNECTION, repeat=True
         )
         expect_requested("connections/get", read.connection_id, connection_id)
+        return read.to_domain()
+
+    async def connection_state(self, connection_id: UUID) -> ConnectionState:
+        """What the connection's next sync resumes from, also of streams no longer selected.
+
+        Endpoint: POST state/get
+        Sends:    {"connectionId": uuid}
+        Receives: {"connectionId", "stateType": stream|global|legacy|not_set,
+                  "streamState"?: [{"streamDescriptor": {"name", "namespace"?}, "streamState"?}],
+                  "globalState"?: {"shared_state"?, "streamStates": [...]}, "state"?}
+        """
+        read = await self._post("state/get", {"connectionId": connection_id}, _STATE, repeat=True)
+        expect_requested("state/get", read.connection_id, connection_id)
         return read.to_domain()
 
     async def list_connections(self, workspace_id: UUID) -> list[ListedConnection]:
@@ -266,7 +318,8 @@ def _given(**values: object) -> dict[str, object]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _schedule(schedule: Schedule | None) -> dict[str, Any]:
+def schedule_members(schedule: Schedule | None) -> dict[str, Any]:
+    """Airbyte's `scheduleType` and `scheduleData`; None means that only AAM starts syncs."""
     if schedule is None:
         return {"scheduleType": "manual"}
     if schedule.cron is None:

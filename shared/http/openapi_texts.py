@@ -7,6 +7,7 @@ from typing import Any
 _IDS = {
     "connection_id": "`id` of a connection: in `GET /connections` of the orchestrator",
     "operation_id": "`operation_id` of an answer, or of `GET /operations`",
+    "job_id": "`job_id` of `GET /connections/{connection_id}/jobs`",
     "version": "`version_number` of `GET /connections/{connection_id}/catalog-versions`",
     "from_version": "`version_number` of `GET /connections/{connection_id}/catalog-versions`",
     "to_version": "`version_number` of `GET /connections/{connection_id}/catalog-versions`",

@@ -58,7 +58,8 @@ class JobStarter(StrEnum):
 class Connection(Base):
     """A connection from a source to a destination, managed by AAM.
 
-    Written by the orchestrator; status and head also by the drift_repair_agent, by compare-and-set.
+    Written by the orchestrator; status, head and the pauses of repairs also by the
+    drift_repair_agent, by compare-and-set.
     """
 
     __tablename__ = "connections"
@@ -125,6 +126,13 @@ class Connection(Base):
     locked (by Airbyte itself) or status_unknown."""
     paused_by: Mapped[UUID | None]
     """The repair that paused it in Airbyte until it is decided; None if AAM has not paused it."""
+    pause_requested_by: Mapped[str | None]
+    """The person who paused it, which no repair ends; None if no person has."""
+    unpaused_repair_id: Mapped[UUID | None]
+    """The open repair whose pause a person ended: its changes do not pause the connection again."""
+    description: Mapped[str | None]
+    labels: Mapped[str] = mapped_column(RawJson(), default="{}", server_default=text("'{}'"))
+    """What people sort connections by: a JSON object of texts."""
     event_seq: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     """Sequence number of its newest event, assigned under this row's lock."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

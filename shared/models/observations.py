@@ -153,15 +153,18 @@ class Drift(Base):
 
 
 class SettingChange(Base):
-    """One change of a setting that decides what AAM does without approval. Append-only.
+    """One change of a setting by a person or a program. Append-only.
 
-    Written by the drift_repair_agent (policies, webhooks) and the schema_observer (observations).
+    Written by the drift_repair_agent (policies, webhooks), the schema_observer (observations) and
+    the orchestrator (connections).
     """
 
     __tablename__ = "setting_changes"
     __table_args__ = (
         Index("ix_setting_changes_subject_id_id", "subject_id", "subject", "id"),
-        CheckConstraint("subject IN ('policy', 'observation', 'webhook')", name="subject_known"),
+        CheckConstraint(
+            "subject IN ('policy', 'observation', 'webhook', 'connection')", name="subject_known"
+        ),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)

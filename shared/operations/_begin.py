@@ -196,14 +196,22 @@ def busy_with(kind: str, connection_id: UUID, *, operation_id: UUID) -> Conflict
         return SyncRunning(
             f"A sync of connection {connection_id} is being started.", operation_id=operation_id
         )
+    if kind == "refresh":
+        return SyncRunning(
+            f"A refresh of connection {connection_id} is being started.", operation_id=operation_id
+        )
     code = {
         "apply": "heal_in_progress",
         "archive": "archiving",
+        "cancel": "cancelling",
+        "edit": "editing",
         "rotate": "rotating",
     }.get(kind, NotActive.code)
     state = {
         "apply": "HEALING",
         "archive": "being archived",
+        "cancel": "having a job cancelled",
+        "edit": "being edited",
         "rotate": "being given its credential",
     }.get(kind, "PENDING")
     return NotActive(

@@ -175,6 +175,8 @@ _CONNECTION_JSON = f"""
         'failure_code', t.failure_code, 'failure_detail', t.failure_detail,
         'imported', t.imported, 'drifted_upstream_at', {stamp("t.drifted_upstream_at")},
         'upstream_code', t.upstream_code, 'paused_by', t.paused_by,
+        'pause_requested_by', t.pause_requested_by, 'description', t.description,
+        'labels', t.labels,
         'created_at', {stamp("t.created_at")}, 'updated_at', {stamp("t.updated_at")},
         'archived_at', {stamp("t.archived_at")}
     )

@@ -1,4 +1,4 @@
-"""The append-only history of settings that decide what AAM does without approval."""
+"""The append-only history of settings: policies, observations, webhooks and connections."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from shared.auth import scopes
 from shared.models import SettingChange
 from shared.registry.paging import stamp
 
-SettingSubject: TypeAlias = Literal["policy", "observation", "webhook"]
-"""The kind of setting: a connection's policy or observation, or a webhook."""
+SettingSubject: TypeAlias = Literal["policy", "observation", "webhook", "connection"]
+"""The kind of setting: a connection's own, its policy or observation, or a webhook."""
 
 SAME = """
     SELECT one.id, NULL::timestamptz AS archived_at FROM connections one WHERE one.id = :id
@@ -36,19 +36,22 @@ async def record_setting_change(
     change: Mapping[str, Any],
     *,
     by: str | None = None,
+    requested_by: str | None = None,
 ) -> None:
     """Add a change to the history, with the person it is for and the caller.
 
     `subject_id` is the id of the connection or webhook. `by` is the person on whose behalf the
-    caller acts; None for the caller.
+    caller acts; None for the caller. `requested_by` is the caller of an operation, which may run
+    in another process; None for the caller of the current request.
     """
+    caller = requested_by or scopes.requested_by()
     await session.execute(
         insert(SettingChange).values(
             subject=subject,
             subject_id=subject_id,
             change=msgspec.json.encode(change, enc_hook=str).decode(),
-            changed_by=scopes.named(by),
-            requested_by=scopes.requested_by(),
+            changed_by=by or caller or scopes.named(None),
+            requested_by=caller,
         )
     )
 

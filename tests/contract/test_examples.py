@@ -36,7 +36,7 @@ IN_ANOTHER_FORM = re.compile(r"\d\d:\d\d:\d\d(\.\d+)?\+00:00")
 """A time that does not end in a Z."""
 SERVICES = ("schema_observer", "drift_repair_agent", "orchestrator")
 """In the order in which their examples are tried."""
-ORDER_OF_METHODS = ("get", "post", "put", "delete")
+ORDER_OF_METHODS = ("get", "post", "put", "patch", "delete")
 NOT_AS_IT_STANDS = {
     # Its body is the answer of the orchestrator's /discover, which is tried for itself below.
     "POST /repair/apply_new_catalog",
@@ -44,6 +44,9 @@ NOT_AS_IT_STANDS = {
     "POST /connections/{connection_id}/rollback",
     # Of another repair than the one that is approved.
     "POST /repairs/{repair_id}/reject",
+    # Tried before the others, since each needs or starts a job.
+    "POST /connections/{connection_id}/jobs/{job_id}/cancel",
+    "POST /connections/{connection_id}/streams/refresh",
     # There is none that failed.
     "POST /webhooks/{webhook_id}/deliveries/{delivery_id}/retry",
 }
@@ -186,6 +189,15 @@ async def test_every_example_runs(mesh: Mesh) -> None:
     order = example_of(documents["drift_repair_agent"], rollback)
     back = await mesh.drift_repair_agent.post(f"/connections/{id_}/rollback", json=order)
     assert back.status_code == 200, back.text
+    started = (await mesh.orchestrator.post(f"/connections/{id_}/sync")).json()
+    cancel = f"/connections/{id_}/jobs/{started['job_id']}/cancel"
+    assert (await mesh.orchestrator.post(cancel)).json()["status"] == "cancelled"
+    path = "/connections/{connection_id}/streams/refresh"
+    refresh = example_of(document, document["paths"][path]["post"])
+    refreshed = await mesh.orchestrator.post(f"/connections/{id_}/streams/refresh", json=refresh)
+    assert refreshed.status_code == 202, refreshed.text
+    mesh.airbyte.finish_job(refreshed.json()["airbyte_job_id"])
+    await mesh.jobs_until_end(id_)
     mesh.airbyte.add_field("Account", "Region__c")
     observe = f"/connections/{id_}/observe"
     assert (await mesh.schema_observer.post(observe)).json()["outcome"] == "changed"
@@ -207,6 +219,7 @@ async def test_every_example_runs(mesh: Mesh) -> None:
         "connection_id": id_,
         "import_id": report.json()["operation_id"],
         "credential_id": ORDER["credential_id"],
+        "job_id": started["job_id"],
         "version": 1,
         "from_version": 1,
         "to_version": 1,

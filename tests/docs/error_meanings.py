@@ -18,18 +18,24 @@ MEANINGS: dict[tuple[int, str], str] = {
     (408, "head_timeout"): "The head of the request did not arrive in time.",
     (409, "already_delivered"): "The webhook message has already been delivered.",
     (409, "archiving"): "The connection is being archived.",
+    (409, "cancelling"): "A job of the connection is being cancelled.",
+    (409, "changed_meanwhile"): "The connection was changed while the request was prepared; retry.",
     (409, "credential_changed"): "The credential changed in its store after it had been checked.",
     (409, "credential_used_up"): (
         "A connector has renewed the credential's single-use token, so the one in the store no"
         " longer works; authorize again, and onboard with a new credential id."
     ),
     (409, "decision_differs"): "A different decision was already recorded under this id.",
+    (409, "editing"): "The connection's settings are being changed.",
     (409, "heal_in_progress"): "A catalog is already being applied to the connection.",
     (409, "healing"): "A catalog is being applied to the connection; retry once it is ACTIVE.",
+    (409, "job_ended"): "The job has ended already; `job_status` is how.",
     (409, "already_managed"): (
         "AAM already has a connection for this Airbyte connection; see `connection_id`."
     ),
-    (409, "no_digest_key"): "Rotation is disabled, since ROTATION_DIGEST_KEY is not set.",
+    (409, "no_digest_key"): (
+        "Credentials cannot be rotated or replaced, since ROTATION_DIGEST_KEY is not set."
+    ),
     (409, "repair_in_progress"): "Another repair or operation of the connection is in progress.",
     (409, "rollback_impossible"): (
         "The source no longer offers what the older catalog version needs; `problems` lists it."
@@ -38,6 +44,7 @@ MEANINGS: dict[tuple[int, str], str] = {
     (409, "rotation_incomplete"): (
         "Some connections that use the credential are busy; `connections` has the outcome of each."
     ),
+    (409, "source_shared"): ("Other connections use the source, too; `connection_ids` lists them."),
     (409, "superseded"): "The repair no longer controls the connection.",
     (409, "trial_running"): (
         "Another check or preview with this source type and credential is running."
@@ -49,6 +56,9 @@ MEANINGS: dict[tuple[int, str], str] = {
         "Several source types have this name; `candidates` has the id and version of each."
     ),
     (422, "ambiguous_stream"): "Several streams of the source have this name.",
+    (422, "ambiguous_destination"): (
+        "Several destinations have this name; `candidates` lists them with their ids."
+    ),
     (422, "invalid_credential_id"): "The credential id is malformed.",
     (422, "invalid_cursor"): "`after` is not a cursor of this list.",
     (422, "configuration_invalid"): (
@@ -70,6 +80,7 @@ MEANINGS: dict[tuple[int, str], str] = {
     (422, "duplicate_key"): "An object in the body has the same member twice.",
     (422, "duplicate_stream"): "Two streams of the catalog have the same name and namespace.",
     (422, "empty_catalog"): "The catalog has no streams.",
+    (422, "empty_change"): "The request names no setting to change.",
     (422, "empty_policy"): "The request changes nothing in the policy.",
     (422, "forbidden_character"): (
         "A string has a NUL character or half of a surrogate pair, which Postgres cannot store."
@@ -87,10 +98,18 @@ MEANINGS: dict[tuple[int, str], str] = {
     (422, "missing_selected_fields"): "Field selection is enabled, but no field is selected.",
     (422, "name_too_long"): "The name of a member in the body is too long.",
     (422, "nested_selected_field"): "A nested field is selected; Airbyte selects top-level fields.",
+    (422, "namespace_format_not_used"): (
+        "`namespace_format` needs the `namespace_definition` `customformat`."
+    ),
+    (422, "namespace_format_required"): (
+        "The `namespace_definition` `customformat` needs a `namespace_format`."
+    ),
     (422, "never_selected"): "The connection's policy never selects this stream or field.",
     (422, "no_selected_stream"): "No stream is selected.",
     (422, "non_finite_number"): "A number in the body is infinite or not a number.",
     (422, "not_active"): "The connection has been archived; only as the reason of a failed repair.",
+    (422, "one_destination"): "The request names a destination twice.",
+    (422, "refresh_unsupported"): "The destination does not support refreshes of streams.",
     (422, "requested_by_given"): "Only services may send `requested_by` and `decided_at`.",
     (422, "reserved_key"): "The configuration has a name that Airbyte uses for its own members.",
     (422, "secret_in_order"): (
@@ -105,13 +124,21 @@ MEANINGS: dict[tuple[int, str], str] = {
     (422, "secret_references_unsupported"): (
         "The credential refers to Airbyte's secret store, which needs Airbyte 1.7 or newer."
     ),
+    (422, "source_not_managed"): (
+        "The connection was imported, and AAM does not change its source."
+    ),
     (422, "store_not_configured"): (
         "The credential id names a store that the auth_broker is not configured for."
     ),
+    (422, "stream_not_incremental"): (
+        "The stream is read as a whole by each sync, so it needs no refresh."
+    ),
     (422, "too_deep"): "The body is nested too deeply.",
+    (422, "too_many_labels"): "The connection would have more labels than it may have.",
     (422, "too_many_members"): "An object in the body has too many members.",
     (422, "too_many_nodes"): "The body has too many values.",
     (422, "unknown_airbyte_connection"): "Airbyte has no such connection.",
+    (422, "unknown_attempt"): "The job has no attempt of this number.",
     (422, "unknown_change"): "The repair has no change with this id.",
     (422, "unknown_connection"): "The connection that the webhook is for does not exist.",
     (422, "unknown_destination"): "Airbyte has no such destination.",
@@ -159,7 +186,9 @@ MEANINGS: dict[tuple[int, str], str] = {
         "The operation passed its deadline, and this could not be recorded for its connection."
     ),
     (504, "archive_deadline"): "Archiving the connection did not finish before its deadline.",
+    (504, "cancel_deadline"): "Cancelling the job did not finish before its deadline.",
     (504, "commit_unknown"): "Whether the registry recorded the change is unknown.",
+    (504, "edit_deadline"): "Changing the settings did not finish before its deadline.",
     (504, "heal_deadline"): "Applying the catalog did not finish before its deadline.",
     (504, "import_deadline"): (
         "The import did not finish before its deadline; another import processes the rest."
@@ -174,6 +203,7 @@ MEANINGS: dict[tuple[int, str], str] = {
         504,
         "reapply_deadline",
     ): "Putting the newest catalog version back did not finish before its deadline.",
+    (504, "refresh_deadline"): "Starting the refresh did not finish before its deadline.",
     (
         504,
         "rotate_deadline",

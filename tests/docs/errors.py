@@ -129,6 +129,9 @@ def computed() -> dict[tuple[str, str], Computed]:
             "The auth_broker cannot read the credential that is named.",
         ),
         ("services.orchestrator.importer", "Invalid(code=error.code)"): catalogs,
+        ("services.orchestrator.preflight", "Unavailable(code=error.code)"): Computed(
+            _codes(UpstreamUnreachable, UpstreamUnknown, UpstreamConflict), asked_before
+        ),
         ("services.orchestrator.sagas.onboard", "DiscoverFailed(code=code)"): Computed(
             (DUPLICATE_STREAM, DiscoverFailed.code)
         ),
@@ -141,7 +144,10 @@ def computed() -> dict[tuple[str, str], Computed]:
             "Another server answered instead of Airbyte's token endpoint.",
         ),
         ("shared.operations._begin", "NotActive(code=code)"): Computed(
-            ("heal_in_progress", "archiving", "rotating", NotActive.code)
+            (
+                *("heal_in_progress", "archiving", "cancelling", "editing", "rotating"),
+                NotActive.code,
+            )
         ),
         ("shared.operations._runner", "DeadlinePassed(code=_deadline_code(operation))"): Computed(
             tuple(f"{_DEADLINE_OF.get(kind, kind)}_deadline" for kind in sorted(_kinds()))

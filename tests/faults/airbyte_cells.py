@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 
 from tests.fakes.airbyte_server import Fault
-from tests.faults.case import PATH, SERVICE, Case, Cell, Kind, Outcome
+from tests.faults.case import EXPECTED, PATH, SERVICE, Case, Cell, Kind, Outcome
 from tests.faults.proxy import Mode, Proxy
 from tests.faults.world import T_CALL, World
 
@@ -54,7 +54,7 @@ def _faulted(
             PATH[f"{kind}.{step}"], fault, after_effect=after_effect, times=times, seconds=0.1
         )
         answer = await case.ask()
-        expected = {"onboard": 201, "apply": 200, "sync": 202}[kind] if outcome == "F" else status
+        expected = EXPECTED[kind] if outcome == "F" else status
         assert answer.status_code == expected, answer.text
         await case.left(outcome)
 
@@ -90,7 +90,10 @@ _NOT_A_CELL = {
 
 
 def refused() -> Iterator[Cell]:
-    for place in ("onboard.source", "onboard.connection", "apply.update", "sync.job"):
+    for place in (
+        *("onboard.source", "onboard.connection", "apply.update", "sync.job"),
+        *("edit.settings", "cancel.cancel", "refresh.job"),
+    ):
         kind, step = place.split(".")
         for name, fault, status in _SAYS_NO:
             yield _faulted(

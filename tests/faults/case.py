@@ -16,17 +16,25 @@ from tests.faults.world import ORDER, World
 
 Outcome = Literal["F", "B", "N", "R"]
 Kind = str
-"""onboard, apply or sync."""
+"""onboard, apply, sync, edit, cancel or refresh."""
 
 SERVICE: dict[str, str] = {
     "onboard": "orchestrator",
     "apply": "drift_repair_agent",
     "sync": "orchestrator",
+    "edit": "orchestrator",
+    "cancel": "orchestrator",
+    "refresh": "orchestrator",
 }
+EXPECTED = {"onboard": 201, "apply": 200, "sync": 202, "edit": 200, "cancel": 200, "refresh": 202}
+"""The status of the response when the operation is completed."""
 STEPS = {
     "onboard": ("source", "discover", "connection", "finish"),
     "apply": ("update", "look", "finish"),
     "sync": ("job", "finish"),
+    "edit": ("settings", "finish"),
+    "cancel": ("cancel", "finish"),
+    "refresh": ("job", "finish"),
 }
 PATH = {
     "onboard.source": "sources/create",
@@ -36,7 +44,11 @@ PATH = {
     "apply.update": "connections/update",
     "apply.look": "connections/get",
     "sync.job": "connections/sync",
+    "edit.settings": "connections/update",
+    "cancel.cancel": "jobs/cancel",
+    "refresh.job": "connections/refresh",
 }
+EDIT = {"name": "CRM", "prefix": "crm_", "paused": True, "labels": {"team": "sales"}}
 
 
 @dataclass(frozen=True)
@@ -55,10 +67,11 @@ class Case:
         self.kind = kind
         self.connection: dict[str, Any] = {}
         self.order: dict[str, Any] = {}
+        self.job: dict[str, Any] = {}
 
     @classmethod
     async def prepared(cls, world: World, kind: Kind) -> Case:
-        """Create a connection for an apply or a sync, and change the source for an apply."""
+        """Create a connection, unless one is onboarded, and what else the operation needs."""
         case = cls(world, kind)
         await case._prepare()
         return case
@@ -80,6 +93,10 @@ class Case:
         self.connection = answer.json()
         if self.kind == "apply":
             self.order = await self.changed(client)
+        if self.kind == "cancel":
+            started = await client.post(f"/connections/{self.connection['id']}/sync")
+            assert started.status_code == 202, started.text
+            self.job = started.json()
 
     async def changed(self, client: httpx.AsyncClient) -> dict[str, Any]:
         """Build the order for a changed source: one more field, selected."""
@@ -95,13 +112,21 @@ class Case:
     ) -> httpx.Response:
         """Send the request of the operation."""
         process = await self.world.running_or_armed(SERVICE[self.kind] + replica)
-        path, body = {
-            "onboard": ("/connections/onboard", ORDER),
-            "apply": ("/repair/apply_new_catalog", self.order),
-            "sync": (f"/connections/{self.connection.get('id')}/sync", None),
+        of_connection = f"/connections/{self.connection.get('id')}"
+        method, path, body = {
+            "onboard": ("POST", "/connections/onboard", ORDER),
+            "apply": ("POST", "/repair/apply_new_catalog", self.order),
+            "sync": ("POST", f"{of_connection}/sync", None),
+            "edit": ("PATCH", of_connection, EDIT),
+            "cancel": ("POST", f"{of_connection}/jobs/{self.job.get('job_id')}/cancel", None),
+            "refresh": (
+                "POST",
+                f"{of_connection}/streams/refresh",
+                {"streams": [{"name": "Account"}]},
+            ),
         }[self.kind]
-        return await process.client.post(
-            path, params={"wait": str(wait)}, json=body, headers=headers or {}
+        return await process.client.request(
+            method, path, params={"wait": str(wait)}, json=body, headers=headers or {}
         )
 
     async def left(self, outcome: Outcome) -> None:
@@ -115,6 +140,13 @@ class Case:
                 ("ACTIVE", 2 if outcome == "F" else 1)
             ]
             assert self.world.airbyte.most_at_once("connections/update") <= 1
+        elif self.kind == "edit":
+            await self._left_by_edit(outcome, rows)
+        elif self.kind == "cancel":
+            jobs = await self.world.fetch("SELECT status FROM job_history")
+            status = "cancelled" if outcome == "F" else "running"
+            assert [row["status"] for row in jobs] == [status]
+            assert [job["status"] for job in self.world.airbyte.jobs.values()] == [status]
         else:
             jobs = await self.world.fetch("SELECT airbyte_job_id FROM job_history")
             assert len(self.world.airbyte.jobs) == (1 if outcome == "F" else 0)
@@ -133,3 +165,18 @@ class Case:
             assert rows[0]["failure_code"]
         if outcome != "F":
             assert (airbyte.sources, airbyte.connections) == ({}, {})
+
+    async def _left_by_edit(self, outcome: Outcome, rows: list[Any]) -> None:
+        """Assert that Airbyte and the registry have all of the new settings, or none of them."""
+        (held,) = self.world.airbyte.connections.values()
+        name, _, marker = held["name"].rpartition(" ")
+        is_done = outcome == "F"
+        assert marker.startswith("[aam:")
+        assert name == (EDIT["name"] if is_done else ORDER["connection_name"])
+        assert (held.get("prefix") or "") == (EDIT["prefix"] if is_done else "")
+        assert held["status"] == ("inactive" if is_done else "active")
+        assert [row["name"] for row in rows] == [name]
+        assert (rows[0]["pause_requested_by"] is not None) is is_done
+        changes = await self.world.fetch("SELECT id FROM setting_changes")
+        events = await self.world.fetch("SELECT id FROM events WHERE type = 'connection.edited'")
+        assert len(changes) == len(events) == (1 if is_done else 0)

@@ -19,9 +19,12 @@ def _all() -> Iterator[Cell]:
         ("onboard", ("source", "connection", "look")),
         ("apply", ("update", "look")),
         ("sync", ("job",)),
+        ("edit", ("settings",)),
+        ("cancel", ("cancel",)),
+        ("refresh", ("job",)),
     ):
         yield from (outage_cells.database_away(kind, step) for step in steps)
-    for kind in ("onboard", "apply", "sync"):
+    for kind in ("onboard", "apply", "sync", "edit", "cancel", "refresh"):
         yield outage_cells.database_away_at_the_door(kind)
         yield outage_cells.redis_away(kind)
         yield request_cells.same_key(kind)
@@ -36,6 +39,7 @@ def _all() -> Iterator[Cell]:
     yield request_cells.at_once("onboard", "fifty_of_one_key", 50, with_key=True)
     yield request_cells.at_once("apply", "ten_at_once", 10, with_key=False)
     yield request_cells.at_once("sync", "ten_at_once", 10, with_key=False)
+    yield crash_cells.zombie("edit", "settings.before")
     yield crash_cells.zombie("onboard", "connection.before")
     yield crash_cells.zombie("apply", "update.before")
     yield crash_cells.zombie("apply", "finish.before")

@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import httpx
 
+from tests.fakes.airbyte_server import Fault
 from tests.faults.case import PATH, SERVICE, STEPS, Case, Cell, Kind, Outcome
 from tests.faults.world import T_CALL, T_QUIET, World
 from tests.waiting import until, until_not
@@ -21,7 +22,7 @@ def _killed(kind: Kind, point: str, outcome: Outcome, *, second: str = "") -> Ce
         case = await Case.prepared(world, kind)
         name, failpoints = SERVICE[kind], f"{kind}.{point}=kill"
         if point.startswith("undo"):
-            world.airbyte.fault(PATH[f"{kind}.{_UNDONE_AT[kind]}"], 422)
+            world.airbyte.fault(PATH[f"{kind}.{_UNDONE_AT[kind]}"], _UNDONE_BY.get(kind, 422))
         process = await world.replace(name, failpoints=failpoints)
         with suppress(httpx.TransportError):
             await case.ask()
@@ -40,7 +41,10 @@ def _killed(kind: Kind, point: str, outcome: Outcome, *, second: str = "") -> Ce
     return Cell(f"{kind}-{point}-kill{suffix}", run)
 
 
-_UNDONE_AT = {"onboard": "connection", "apply": "update", "sync": "job"}
+_KINDS = ("onboard", "apply", "sync", "edit", "cancel", "refresh")
+_UNDONE_AT = {"onboard": "connection", "apply": "update", "edit": "settings"}
+_UNDONE_BY: dict[Kind, Fault] = {"edit": "lie"}
+"""Where a refusal leaves nothing to undo: Airbyte accepts the request and does nothing."""
 
 
 def _points(kind: Kind) -> Iterator[tuple[str, Outcome]]:
@@ -49,19 +53,19 @@ def _points(kind: Kind) -> Iterator[tuple[str, Outcome]]:
     for step in STEPS[kind]:
         yield f"{step}.before", "F"
         yield f"{step}.after", "F"
-    if kind != "sync":
+    if kind in _UNDONE_AT:
         yield "undo.before", "B"
         yield "undo.after", "B"
 
 
 def kills() -> Iterator[Cell]:
-    for kind in ("onboard", "apply", "sync"):
+    for kind in _KINDS:
         for point, outcome in _points(kind):
             yield _killed(kind, point, outcome)
 
 
 def compounds() -> Iterator[Cell]:
-    for kind in ("onboard", "apply", "sync"):
+    for kind in _KINDS:
         for point, outcome in _points(kind):
             if point in ("intent.before", "finish.after") or point.endswith("look.before"):
                 continue
@@ -97,6 +101,9 @@ def terms() -> Iterator[Cell]:
         ),
         ("apply", ("intent.after", "update.before", "update.after", "look.after")),
         ("sync", ("intent.after", "job.before", "job.after")),
+        ("edit", ("intent.after", "settings.before", "settings.after")),
+        ("cancel", ("cancel.before", "cancel.after")),
+        ("refresh", ("job.before", "job.after")),
     ):
         for point in points:
             yield _ended(kind, point)

@@ -78,7 +78,7 @@ def _commit_lost(kind: Kind, spared: int, *, is_durable: bool) -> Cell:
 
 
 def commits_lost() -> Iterator[Cell]:
-    for kind, commits in (("onboard", 3), ("apply", 2), ("sync", 2)):
+    for kind, commits in (("onboard", 3), ("apply", 2), ("sync", 2), ("edit", 2)):
         for spared in range(commits):
             yield _commit_lost(kind, spared, is_durable=True)
             yield _commit_lost(kind, spared, is_durable=False)

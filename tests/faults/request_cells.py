@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
-from tests.faults.case import PATH, SERVICE, Case, Cell, Kind
+from tests.faults.case import PATH, SERVICE, STEPS, Case, Cell, Kind
 from tests.faults.world import ORDER, T_CALL, World
 from tests.waiting import until
 
@@ -26,7 +26,7 @@ def same_key(kind: Kind) -> Cell:
 def key_while_running(kind: Kind) -> Cell:
     async def run(world: World) -> None:
         case = await Case.ready(world, kind)
-        step = {"onboard": "connection", "apply": "update", "sync": "job"}[kind]
+        step = {"onboard": "connection", "apply": "update"}.get(kind, STEPS[kind][0])
         world.airbyte.fault(PATH[f"{kind}.{step}"], "slow", seconds=T_CALL * 0.8, after_effect=True)
         key = {"Idempotency-Key": "one-key-for-one-effect"}
         first = await case.ask(headers=key, wait=0)

@@ -271,6 +271,18 @@ async def test_pause_by_aam_is_no_difference(mesh: Mesh, tools: Tools) -> None:
     }
 
 
+async def test_pause_by_a_person_is_no_difference(mesh: Mesh, tools: Tools) -> None:
+    """Unless the connection is active in Airbyte again."""
+    connection = await mesh.onboard()
+    await mesh.orchestrator.patch(f"/connections/{connection['id']}", json={"paused": True})
+    held = mesh.airbyte.connections[connection["airbyte_connection_id"]]
+    assert held["status"] == "inactive"
+    assert (await tools.reconciler().reconcile(dry_run=False)).drifted == {}
+    held["status"] = "active"
+    drifted = (await tools.reconciler().reconcile(dry_run=False)).drifted
+    assert drifted == {UUID(connection["id"]): "resumed"}
+
+
 async def test_paused_connection_is_not_resumed(mesh: Mesh, tools: Tools) -> None:
     """The pause may have a reason: only catalogs are reapplied."""
     connection = await mesh.onboard()

@@ -32,8 +32,8 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
     "connections": {
         "orchestrator": "SELECT INSERT UPDATE",
         "drift_repair_agent": "SELECT UPDATE(status heal_id healing_since catalog_version"
-        " failure_code failure_detail drifted_upstream_at upstream_code paused_by event_seq"
-        " updated_at)",
+        " failure_code failure_detail drifted_upstream_at upstream_code paused_by"
+        " unpaused_repair_id event_seq updated_at)",
         "schema_observer": "SELECT UPDATE(event_seq updated_at)",
         "rag_engine": "SELECT(id name)",
     },
@@ -83,6 +83,7 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
         "schema_observer": "SELECT(connection_id state snapshot_id ended_at)",
     },
     "setting_changes": {
+        "orchestrator": "SELECT INSERT",
         "drift_repair_agent": "SELECT INSERT",
         "schema_observer": "SELECT INSERT",
     },

@@ -51,6 +51,8 @@ class Heal(msgspec.Struct, frozen=True):
     is_paused: bool = False
     """Whether AAM has paused the connection: the changes that wait for a decision may be why
     Airbyte flags a breaking change."""
+    is_paused_by_person: bool = False
+    """Whether a person has paused the connection through AAM, which only a person ends."""
     afterwards: Literal["as_it_is", "resumed", "paused"] = "as_it_is"
     """The state that AAM sets on the Airbyte connection once it holds the catalog."""
 
@@ -150,7 +152,8 @@ class ApplySaga:
             status, breaking_change = "active", False
         elif held["breaking_change"] and not heal.is_paused:
             # A pause without the flag was set by a person and stays.
-            status = "active" if held["status"] == "inactive" else None
+            is_airbytes = held["status"] == "inactive" and not heal.is_paused_by_person
+            status = "active" if is_airbytes else None
             breaking_change = False
         else:
             return

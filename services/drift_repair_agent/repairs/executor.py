@@ -207,6 +207,7 @@ class RepairExecutor:
             policy_set_by=decision.get("policy_set_by"),
             requested_by=decision.get("requested_by"),
             is_paused=now.row.paused_by is not None,
+            is_paused_by_person=now.row.pause_requested_by is not None,
             afterwards=afterwards,
         )
         return await self._begun(repair, order, wanted)
@@ -220,6 +221,8 @@ class RepairExecutor:
             if held.state != expected:
                 return HttpResult(409, "")
             expect_healable(row, order.base_version)
+            if (row.pause_requested_by is not None) is not order.is_paused_by_person:
+                return HttpResult(409, "")
             transitions.mark_applying(held, operation_id)
             registry.begin_heal(row, operation_id)
             outbox.record(session, EventType.CATALOG_HEALING, row, ref=operation_id)
@@ -275,8 +278,11 @@ class RepairExecutor:
         """The connection's state after the operation.
 
         `resumed` if AAM has paused it and no open change requires a pause. `paused` if the repair
-        is rolled back after a failed verification and its changes require a pause.
+        is rolled back after a failed verification and its changes require a pause. A person's
+        pause stays.
         """
+        if row.pause_requested_by is not None:
+            return "as_it_is"
         items = changes_of.read(repair.changes)
         if repair.state == RepairState.ROLLING_BACK:
             return "paused" if changes_of.pauses(items) else "as_it_is"

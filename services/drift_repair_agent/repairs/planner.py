@@ -267,7 +267,9 @@ class Planner:
         held = basis.current_state.row
         pauses = changes_of.pauses(planned)
         safe = any(item.reaction is Reaction.APPLY for item in planned)
-        wants = "inactive" if pauses and held.paused_by is None else None
+        is_free = held.paused_by is None and held.pause_requested_by is None
+        may_pause = is_free and not _is_unpaused(held, basis.proposed, planned)
+        wants = "inactive" if pauses and may_pause else None
         if held.paused_by is not None and not pauses and not safe:
             wants = "active"
         if wants is None or held.airbyte_connection_id is None:
@@ -311,6 +313,8 @@ class Planner:
             row.status is ConnectionStatus.ACTIVE
             and row.catalog_version == held.catalog_version
             and row.paused_by == held.paused_by
+            and row.pause_requested_by == held.pause_requested_by
+            and row.unpaused_repair_id == held.unpaused_repair_id
             and newest is not None
             and newest.id == basis.drift.id
             and _id(proposed) == _id(basis.proposed)
@@ -342,6 +346,9 @@ class Planner:
             await transitions.announce_proposed(session, row, rest_repair)
         if row.paused_by is not None and rest_repair is not None and changes_of.pauses(rest):
             row.paused_by = rest_repair.id
+        if row.unpaused_repair_id is not None:
+            is_still_unpaused = _is_unpaused(row, basis.proposed, planned)
+            row.unpaused_repair_id = _id(rest_repair) if is_still_unpaused else None
         if not safe:
             return True, None
         repair = self._approved(basis, safe, now, parent_id=_id(rest_repair))
@@ -537,6 +544,19 @@ def _read(item: PlannedChange) -> tuple[str, Reaction, object]:
     suggestion = item.suggestion
     suggested = None if suggestion is None else (suggestion.became, suggestion.taken_by_approve)
     return item.identity, item.reaction, suggested
+
+
+def _is_unpaused(
+    row: Connection, proposed: Repair | None, planned: Sequence[PlannedChange]
+) -> bool:
+    """Whether a person has ended the pause for all of the planned changes that require one."""
+    if proposed is None or row.unpaused_repair_id != proposed.id:
+        return False
+    return _pausing(planned) <= _pausing(changes_of.read(proposed.changes))
+
+
+def _pausing(items: Sequence[PlannedChange]) -> set[str]:
+    return {item.identity for item in items if item.reaction is Reaction.PAUSE}
 
 
 def _id(repair: Repair | None) -> UUID | None:

@@ -53,13 +53,13 @@ class SyncSaga:
                 if not was_sent or not isinstance(job_id, int):
                     raise
                 job = await self._airbyte.get_job(job_id)
-                if not _can_be_ours(job, order):
+                if not is_of_order(job, order):
                     raise
             return {"id": job.id, "status": job.status}
 
         async def find() -> dict[str, Any] | None:
             jobs = await self._airbyte.list_jobs(order.airbyte_connection_id, limit=10)
-            ours = [job for job in jobs if _can_be_ours(job, order)]
+            ours = [job for job in jobs if is_of_order(job, order)]
             known = await self._known(operation.connection_id, ours)
             ours = [job for job in ours if job.id not in known]
             return {"id": ours[-1].id, "status": ours[-1].status} if ours else None
@@ -103,12 +103,12 @@ class SyncSaga:
             )
 
 
-def _can_be_ours(job: Job, order: SyncOrder) -> bool:
+def is_of_order(job: Job, order: SyncOrder, *, types: frozenset[str] = frozenset({"sync"})) -> bool:
     """Whether a job is newer than an order, by Airbyte's job ids, which do not depend on clocks.
 
     Creation times are compared only where no earlier job is known.
     """
-    if job.config_type != "sync":
+    if job.config_type not in types:
         return False
     if order.newest_job_id is not None:
         return job.id > order.newest_job_id

@@ -1,0 +1,111 @@
+"""Who paused a connection decides who resumes it: a repair, or a person, who takes precedence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.integration.applying import seen
+from tests.integration.conftest import Mesh
+from tests.integration.drifting import ACCOUNT, drift, offering, planned, repairs, repairs_until
+from tests.integration.repairing import approve, proposal, upstream
+from tests.waiting import until
+
+Json = dict[str, Any]
+LOST = offering(ACCOUNT, cursor=None)
+"""Account without its cursor, for which a repair pauses the connection."""
+
+
+async def set_paused(mesh: Mesh, connection: Json, *, paused: bool) -> Json:
+    answer = await mesh.orchestrator.patch(
+        f"/connections/{connection['id']}", json={"paused": paused, "by": "Ada"}
+    )
+    assert answer.status_code == 200, answer.text
+    body: Json = answer.json()
+    return body
+
+
+async def paused_by_repair(mesh: Mesh, connection: Json) -> Json:
+    """The repair that has paused the connection."""
+    await drift(mesh, connection, LOST)
+    (repair,) = await repairs_until(mesh, connection, ["proposed"])
+
+    async def is_paused() -> bool:
+        return bool((await seen(mesh, connection))["paused_by"] == repair["id"])
+
+    await until(is_paused)
+    await mesh.until_true("SELECT NOT EXISTS (SELECT FROM operations WHERE ended_at IS NULL)")
+    return repair
+
+
+async def test_repair_does_not_end_a_persons_pause(mesh: Mesh) -> None:
+    """Paused by the repair and then by a person: the approval only applies the catalog."""
+    connection = await mesh.onboard()
+    repair = await paused_by_repair(mesh, connection)
+    body = await set_paused(mesh, connection, paused=True)
+    assert [one["code"] for one in body["effects"]] == ["pause_taken_over"]
+    assert (body["connection"]["pause_requested_by"], body["connection"]["paused_by"]) == (
+        "Ada",
+        None,
+    )
+
+    status, decided = await approve(mesh, repair)
+
+    assert (status, decided["state"]) == (200, "applied")
+    assert upstream(mesh, connection)["status"] == "inactive"
+    await set_paused(mesh, connection, paused=False)
+    assert upstream(mesh, connection)["status"] == "active"
+
+
+async def test_flag_of_airbyte_does_not_end_a_persons_pause(mesh: Mesh) -> None:
+    """A breaking change is flagged, too: the repair clears the flag alone."""
+    connection = await mesh.onboard()
+    await set_paused(mesh, connection, paused=True)
+    upstream(mesh, connection)["breakingChange"] = True
+    repair = await proposal(mesh, connection, offering({"Id": "string", "Name": "string"}))
+
+    status, decided = await approve(mesh, repair)
+
+    assert (status, decided["state"]) == (200, "applied")
+    assert upstream(mesh, connection)["breakingChange"] is False
+    assert upstream(mesh, connection)["status"] == "inactive"
+
+
+async def test_resumed_connection_is_not_paused_again_for_the_same(mesh: Mesh) -> None:
+    """The repair stays open; another drift with the same loss does not pause, a new loss does."""
+    connection = await mesh.onboard()
+    repair = await paused_by_repair(mesh, connection)
+    body = await set_paused(mesh, connection, paused=False)
+    assert [one["code"] for one in body["effects"]] == ["repair_stays_open"]
+    assert upstream(mesh, connection)["status"] == "active"
+    assert [one["state"] for one in await repairs(mesh, connection)] == ["proposed"]
+
+    also_less = offering({"Id": "string", "Name": "string"}, cursor=None)
+    await planned(mesh, connection, await drift(mesh, connection, also_less))
+    assert (await seen(mesh, connection))["paused_by"] is None
+    assert upstream(mesh, connection)["status"] == "active"
+    newest = (await repairs(mesh, connection, state="proposed"))[0]
+    assert newest["id"] != repair["id"]
+
+    (contact,) = [one for one in also_less["streams"] if one["stream"]["name"] == "Contact"]
+    contact["stream"] |= {
+        "supportedSyncModes": ["full_refresh"],
+        "sourceDefinedCursor": False,
+        "defaultCursorField": [],
+    }
+    await drift(mesh, connection, also_less)
+    await until(lambda: upstream(mesh, connection)["status"] == "inactive")
+
+
+async def test_persons_pause_holds_for_new_repairs(mesh: Mesh) -> None:
+    """A repair that would pause finds the connection paused, and does not take it over."""
+    connection = await mesh.onboard()
+    await set_paused(mesh, connection, paused=True)
+
+    await planned(mesh, connection, await drift(mesh, connection, LOST))
+
+    shown = await seen(mesh, connection)
+    assert (shown["paused_by"], shown["pause_requested_by"]) == (None, "Ada")
+    assert await mesh.sql.fetchval("SELECT count(*) FROM operations WHERE kind = 'pause'") == 0
+    (repair,) = await repairs_until(mesh, connection, ["proposed"])
+    await approve(mesh, repair)
+    assert upstream(mesh, connection)["status"] == "inactive"
