@@ -24,6 +24,11 @@ _PLAIN: Final = re.compile(
     r"|\d{4}-\d{2}-\d{2}(?:T\d{2})?[.!?]?"
     r"|[^\w\s]{1,8}"
 )
+_HUMP: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+"""A part of a word in camel case: `Replication`, `HTTPS`, `pool`."""
+_MOST_HUMPS: Final = 3
+_SHORTEST_HUMPS: Final = 3.5
+"""More humps than `_MOST_HUMPS` with a shorter average look like a random string of letters."""
 _TELLING: Final = re.compile(
     r"(?:pass(?:word|wd|phrase|code)?|pwd|secret|token|credentials?|auth(?:orization)?|bearer"
     r"|basic|api[._-]?key|(?:private|access|signing|encryption|account)[._-]?key|session[._-]?id"
@@ -57,13 +62,23 @@ def masked(line: str, names: AbstractSet[str] = frozenset()) -> str:
             hidden = 0
         shown.append(between)
         is_harmless = word.casefold().rstrip(".!?") in _STATES or (
-            not hidden and (word in names or _PLAIN.fullmatch(word) is not None)
+            not hidden and (word in names or _is_plain(word))
         )
         shown.append(word if is_harmless else MASK)
         hidden = _MOST_VALUE_WORDS if _is_telling(word) else max(hidden - 1, 0)
         at = found.end()
     shown.append(line[at:LONGEST_LINE])
     return _runs(("".join(shown)) + (" …" if len(line) > LONGEST_LINE else ""))
+
+
+def _is_plain(word: str) -> bool:
+    if _PLAIN.fullmatch(word) is None:
+        return False
+    for part in re.findall("[A-Za-z]+", word):
+        humps = _HUMP.findall(part)
+        if len(humps) > _MOST_HUMPS and len(part) / len(humps) < _SHORTEST_HUMPS:
+            return False
+    return True
 
 
 def _is_telling(word: str) -> bool:
