@@ -157,8 +157,9 @@ class ApplySaga:
             breaking_change = False
         else:
             return
-        # Airbyte has locked or deleted the connection: its status stays.
-        status = None if is_foreign else status
+        # What Airbyte has locked or deleted stays so. For each status that it gets, it records an
+        # event, even if the status does not change.
+        status = None if is_foreign or status == held["status"] else status
         if status is not None or breaking_change is not None:
             await self._set(
                 operation, heal, document, status=status, breaking_change=breaking_change
