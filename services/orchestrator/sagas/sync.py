@@ -106,9 +106,10 @@ class SyncSaga:
 def _can_be_ours(job: Job, order: SyncOrder) -> bool:
     """Whether a job is newer than an order, by Airbyte's job ids, which do not depend on clocks.
 
-    Creation times are compared only where no earlier job is known.
+    Creation times are compared only where no earlier job is known. A sync is a `refresh` if Airbyte
+    has stored one for the connection.
     """
-    if job.config_type != "sync":
+    if job.config_type not in ("sync", "refresh"):
         return False
     if order.newest_job_id is not None:
         return job.id > order.newest_job_id
