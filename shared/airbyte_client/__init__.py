@@ -7,7 +7,6 @@ from shared.airbyte_client._schemas import (
     MASK,
     AirbyteConnection,
     ConfiguredSource,
-    ConnectionState,
     ConnectionStatus,
     Definition,
     Destination,
@@ -19,3 +18,4 @@ from shared.airbyte_client._schemas import (
     Schedule,
     Source,
 )
+from shared.airbyte_client._state import ConnectionState

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from shared.airbyte_client import AirbyteClient, NewConnection, Schedule
+from shared.domain.catalog import StreamId
 from shared.errors import NotFound, SyncRunning, Upstream
 from tests.contract.openapi import VERSIONS, description
 from tests.fakes.airbyte_server import HARDCODED_RECORDS, POSTGRES, WORKSPACE_ID, AirbyteServer
@@ -64,6 +65,7 @@ async def _use_everything(client: AirbyteClient, airbyte: AirbyteServer) -> None
     assert await client.get_destination(destination.destination_id) == destination
     assert await client.list_destinations(workspace) == [destination]
     assert "append_dedup" in await client.destination_sync_modes(destination.destination_id)
+    assert await client.supports_refreshes(destination.destination_id)
     configured = await client.get_configured_source(source.source_id)
     assert configured.connection_configuration == {"count": 3}
     assert not await client.check_source_update(source.source_id, {"count": 4}, name="records")
@@ -115,6 +117,12 @@ async def _use_everything(client: AirbyteClient, airbyte: AirbyteServer) -> None
     assert newest.id == job.id
     running = await client.trigger_sync(connection)
     assert [job.id for job in await client.running_jobs()] == [running.id]
+    airbyte.finish_job(running.id)
+    stream = StreamId("crm", "records")
+    await client.refresh_streams(connection, [stream, StreamId(None, "records")])
+    (refresh,) = await client.running_jobs()
+    assert stream in refresh.refreshed
+    assert (await client.connection_state(connection)).type in ("stream", "not_set")
 
     await client.delete_connection(connection)
     await client.delete_source(source.source_id)

@@ -54,7 +54,8 @@ def _faulted(
             PATH[f"{kind}.{step}"], fault, after_effect=after_effect, times=times, seconds=0.1
         )
         answer = await case.ask()
-        expected = {"onboard": 201, "apply": 200, "sync": 202}[kind] if outcome == "F" else status
+        done = {"onboard": 201, "apply": 200, "sync": 202, "reselect": 200}
+        expected = done[kind] if outcome == "F" else status
         assert answer.status_code == expected, answer.text
         await case.left(outcome)
 
@@ -90,7 +91,13 @@ _NOT_A_CELL = {
 
 
 def refused() -> Iterator[Cell]:
-    for place in ("onboard.source", "onboard.connection", "apply.update", "sync.job"):
+    for place in (
+        "onboard.source",
+        "onboard.connection",
+        "apply.update",
+        "sync.job",
+        "reselect.refresh",
+    ):
         kind, step = place.split(".")
         for name, fault, status in _SAYS_NO:
             yield _faulted(

@@ -12,21 +12,26 @@ from typing import Any, Literal
 
 import httpx
 
+from tests.fakes.airbyte_server import DEFAULT_CATALOG
 from tests.faults.world import ORDER, World
 
 Outcome = Literal["F", "B", "N", "R"]
 Kind = str
-"""onboard, apply or sync."""
+"""onboard, apply, sync, or reselect: an apply that refreshes a stream of a global state."""
 
 SERVICE: dict[str, str] = {
     "onboard": "orchestrator",
     "apply": "drift_repair_agent",
     "sync": "orchestrator",
+    "reselect": "drift_repair_agent",
 }
+OPERATION: dict[str, str] = {"reselect": "apply"}
+"""The kind of the operation, as failpoints name it, where it is not the case's."""
 STEPS = {
     "onboard": ("source", "discover", "connection", "finish"),
     "apply": ("update", "look", "finish"),
     "sync": ("job", "finish"),
+    "reselect": ("newest_job", "refresh"),
 }
 PATH = {
     "onboard.source": "sources/create",
@@ -36,6 +41,7 @@ PATH = {
     "apply.update": "connections/update",
     "apply.look": "connections/get",
     "sync.job": "connections/sync",
+    "reselect.refresh": "connections/refresh",
 }
 
 
@@ -80,6 +86,8 @@ class Case:
         self.connection = answer.json()
         if self.kind == "apply":
             self.order = await self.changed(client)
+        if self.kind == "reselect":
+            self.order = await self._with_another_stream(client)
 
     async def changed(self, client: httpx.AsyncClient) -> dict[str, Any]:
         """Build the order for a changed source: one more field, selected."""
@@ -90,6 +98,22 @@ class Case:
         fields["Region__c"] = {"type": ["null", "string"]}
         return {"connection_id": self.connection["id"], "sync_catalog": catalog}
 
+    async def _with_another_stream(self, client: httpx.AsyncClient) -> dict[str, Any]:
+        """Build the order to select a stream of which a global state has an entry."""
+        path = f"/connections/{self.connection['id']}/catalog-versions/1"
+        catalog = (await client.get(path)).json()
+        (pair,) = [
+            one for one in DEFAULT_CATALOG["streams"] if one["stream"]["name"] == "Opportunity"
+        ]
+        more = {**pair, "config": {**pair["config"], "selected": True}}
+        airbyte_id = self.connection["airbyte_connection_id"]
+        self.world.airbyte.put_states(airbyte_id, "global", {(None, "Opportunity"): {"at": 1}})
+        return {
+            "connection_id": self.connection["id"],
+            "sync_catalog": {"streams": [*catalog["streams"], more]},
+            "on_global_state": "refresh",
+        }
+
     async def ask(
         self, *, wait: float = 20, headers: dict[str, str] | None = None, replica: str = ""
     ) -> httpx.Response:
@@ -98,6 +122,7 @@ class Case:
         path, body = {
             "onboard": ("/connections/onboard", ORDER),
             "apply": ("/repair/apply_new_catalog", self.order),
+            "reselect": ("/repair/apply_new_catalog", self.order),
             "sync": (f"/connections/{self.connection.get('id')}/sync", None),
         }[self.kind]
         return await process.client.post(
@@ -115,10 +140,24 @@ class Case:
                 ("ACTIVE", 2 if outcome == "F" else 1)
             ]
             assert self.world.airbyte.most_at_once("connections/update") <= 1
+        elif self.kind == "reselect":
+            self._left_by_refreshing(outcome, rows)
         else:
             jobs = await self.world.fetch("SELECT airbyte_job_id FROM job_history")
             assert len(self.world.airbyte.jobs) == (1 if outcome == "F" else 0)
             assert [row["airbyte_job_id"] for row in jobs] == list(self.world.airbyte.jobs)
+
+    def _left_by_refreshing(self, outcome: Outcome, rows: list[Any]) -> None:
+        """The stream is selected and was refreshed once, or neither."""
+        airbyte = self.world.airbyte
+        (held,) = airbyte.connections.values()
+        names = {pair["stream"]["name"] for pair in held["syncCatalog"]["streams"]}
+        kinds = [job["configType"] for job in airbyte.jobs.values()]
+        is_done = outcome == "F"
+        assert [(row["status"], row["catalog_version"]) for row in rows] == [
+            ("ACTIVE", 2 if is_done else 1)
+        ]
+        assert ("Opportunity" in names, kinds) == (is_done, ["refresh"] if is_done else [])
 
     async def _left_by_onboarding(self, outcome: Outcome, rows: list[Any]) -> None:
         airbyte = self.world.airbyte

@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import httpx
 
-from tests.faults.case import PATH, SERVICE, STEPS, Case, Cell, Kind, Outcome
+from tests.faults.case import OPERATION, PATH, SERVICE, STEPS, Case, Cell, Kind, Outcome
 from tests.faults.world import T_CALL, T_QUIET, World
 from tests.waiting import until, until_not
 
@@ -19,7 +19,7 @@ def _killed(kind: Kind, point: str, outcome: Outcome, *, second: str = "") -> Ce
 
     async def run(world: World) -> None:
         case = await Case.prepared(world, kind)
-        name, failpoints = SERVICE[kind], f"{kind}.{point}=kill"
+        name, failpoints = SERVICE[kind], f"{OPERATION.get(kind, kind)}.{point}=kill"
         if point.startswith("undo"):
             world.airbyte.fault(PATH[f"{kind}.{_UNDONE_AT[kind]}"], 422)
         process = await world.replace(name, failpoints=failpoints)
@@ -40,10 +40,20 @@ def _killed(kind: Kind, point: str, outcome: Outcome, *, second: str = "") -> Ce
     return Cell(f"{kind}-{point}-kill{suffix}", run)
 
 
-_UNDONE_AT = {"onboard": "connection", "apply": "update", "sync": "job"}
+_UNDONE_AT = {
+    "onboard": "connection",
+    "apply": "update",
+    "sync": "job",
+    "reselect": "refresh",
+}
 
 
 def _points(kind: Kind) -> Iterator[tuple[str, Outcome]]:
+    if kind == "reselect":
+        # The other steps are those of `apply`.
+        yield from ((f"{step}.{side}", "F") for step in STEPS[kind] for side in ("before", "after"))
+        yield "undo.before", "R"
+        return
     yield "intent.before", "N" if kind == "onboard" else "R"
     yield "intent.after", "F"
     for step in STEPS[kind]:
@@ -55,7 +65,7 @@ def _points(kind: Kind) -> Iterator[tuple[str, Outcome]]:
 
 
 def kills() -> Iterator[Cell]:
-    for kind in ("onboard", "apply", "sync"):
+    for kind in ("onboard", "apply", "sync", "reselect"):
         for point, outcome in _points(kind):
             yield _killed(kind, point, outcome)
 

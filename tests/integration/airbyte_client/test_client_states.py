@@ -113,7 +113,7 @@ async def test_refresh_of_an_inactive_connection_waits(
 
 
 async def test_destination_without_refreshes(airbyte: AirbyteServer, client: AirbyteClient) -> None:
-    """0.63 says so; later releases answer without a job, as for a stored refresh."""
+    """0.63 reports it; later releases answer without a job, as for a stored refresh."""
     airbyte.supports_refreshes = False
     connection_id = await connection_of(airbyte, client)
     destination = next(iter(airbyte.destinations.values()))["destinationId"]
