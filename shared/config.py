@@ -454,7 +454,8 @@ class Settings(RegistrySettings):
     on_upstream_drift: Literal["report", "reapply"] = "report"
     """What to do when Airbyte holds another catalog than the connection's newest version.
 
-    `report` records an event, `reapply` also puts the newest version back.
+    `report` records an event, `reapply` also puts the newest version back, unless that selects a
+    stream again whose changes a global (CDC) state would skip.
     """
 
     job_poll_interval: Seconds = timedelta(seconds=2)

@@ -575,6 +575,12 @@ class Plane:
                 return {"stateType": "global", "globalState": whole}
         return {"stateType": "legacy", "state": shared}
 
+    def put_states(
+        self, connection_id: str, kind: str, states: Mapping[tuple[str | None, str], Any]
+    ) -> None:
+        """Write states of streams, and the shared one."""
+        self.metadata.save_state(connection_id, kind, states)
+
     # Jobs
 
     def before_read(self, job: Json) -> None:

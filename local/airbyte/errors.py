@@ -174,3 +174,8 @@ def uncaught(message: str, exception: str = "java.lang.IllegalStateException") -
 def sync_is_running(connection_id: str) -> Refusal:
     """Refuse a second job of a connection."""
     return Refusal(409, f"A sync is already running for: {connection_id}")
+
+
+def state_is_locked(connection_id: str) -> Refusal:
+    """Refuse to write the state of a connection that has an open job."""
+    return Refusal(423, f"State cannot be modified while a sync is running for: {connection_id}")

@@ -120,7 +120,7 @@ def build(settings: Settings) -> FastAPI:
     app.state.operations = operations
     app.state.request_wait_s = settings.request_wait.total_seconds()
     app.state.service = service
-    app.state.repairs = Repairs(db, operations, executor)
+    app.state.repairs = Repairs(db, airbyte, operations, executor)
     app.state.planner = planner
     app.state.policies = Policies(db, jobs)
     app.include_router(apply_routes)

@@ -9,6 +9,7 @@ from uuid import UUID
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.drift_repair_agent.applying import reselection
 from services.drift_repair_agent.applying.openapi import Applied
 from services.drift_repair_agent.applying.preflight import (
     expect_healable,
@@ -42,6 +43,8 @@ class ApplyOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The catalog version that the caller read; the request fails if it is no longer the head."""
     snapshot_id: UUID | None = None
     """The discovery that the catalog was made from, as returned by /discover."""
+    on_global_state: reselection.OnGlobalState | None = None
+    """What to do about streams that are selected again while the connection's state is global."""
     notes: msgspec.Raw = msgspec.Raw()
     """Ignored; accepted so that a response of /discover can be posted unchanged."""
 
@@ -113,6 +116,7 @@ class DriftRepairAgent:
             StaleCatalog: the head is not `expected_version`.
             NotActive: the connection is HEALING, PENDING or archived.
             SyncRunning: a sync is running and would finish with parts of the old catalog.
+            GlobalStateUndecided: it selects streams again that depend on a global state.
             Unavailable: Airbyte or the registry is unavailable; nothing was recorded.
         """
         replay = await self._operations.replayed(key)
@@ -129,6 +133,9 @@ class DriftRepairAgent:
         await expect_selectable(wanted, exclusions, bodies=bodies)
         if is_new:
             await expect_no_sync(self._airbyte, row.id, airbyte_connection_id)
+        head = await self._head(row) if is_new else wanted
+        again = await reselection.find(self._airbyte, row, wanted, head)
+        refresh = await reselection.to_refresh(self._airbyte, row, again, order.on_global_state)
         heal = Heal(
             airbyte_connection_id=airbyte_connection_id,
             fingerprint=fingerprint,
@@ -138,6 +145,8 @@ class DriftRepairAgent:
             source_catalog_id=source_catalog_id,
             is_paused_by_person=row.pause_requested_by is not None,
             afterwards="as_it_is" if row.paused_by is None else "resumed",
+            resumed=again.resumed,
+            refresh=refresh,
         )
 
         async def take(session: AsyncSession, operation_id: UUID) -> HttpResult | None:
@@ -169,6 +178,15 @@ class DriftRepairAgent:
             Intent("apply", order.connection_id, heal, catalogs.dump(wanted), key), take
         )
         return await self._operations.outcome(begun, wait=wait)
+
+    async def _head(self, row: Connection) -> Catalog:
+        """The newest version's catalog; empty before the first version."""
+        try:
+            async with self._db.read() as session:
+                head = await registry.read_version(session, row.id, row.catalog_version)
+        except NotFound:
+            return Catalog(())
+        return await run_cooperatively(catalogs.parse.steps(head.sync_catalog.encode()))
 
     async def _checked(self, order: ApplyOrder) -> tuple[Catalog, str]:
         """Validate a request's catalog; return its selected streams and their fingerprint.

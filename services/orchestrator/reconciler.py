@@ -11,12 +11,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.orchestrator import reconciliation_queries
 from services.orchestrator.reconciliation_queries import Head
-from shared import batches, outbox, registry
+from shared import batches, kept_state, outbox, registry
 from shared.airbyte_client import AirbyteClient, AirbyteConnection
 from shared.batches import code_of
 from shared.catalog_comparison import foreign_code, matches
 from shared.config import Settings
 from shared.database import Database
+from shared.domain import catalog as catalogs
+from shared.domain.cooperative import run_cooperatively
 from shared.errors import (
     Conflict,
     NotActive,
@@ -149,6 +151,15 @@ class Reconciler:
             await self._reapply(head)
 
     async def _reapply(self, head: Head) -> None:
+        """Put the newest version back, unless that needs a person's decision.
+
+        A stream that was deselected in Airbyte and depends on a global (CDC) state would miss what
+        changed meanwhile, so the connection stays reported.
+        """
+        if await self._would_leave_a_gap(head):
+            log.warning("reapply_needs_decision", connection=str(head.connection_id))
+            return
+
         async def take(session: AsyncSession, operation_id: UUID) -> HttpResult | None:
             row = await registry.lock_connection(session, head.connection_id)
             if not _is_still(row, head):
@@ -162,6 +173,15 @@ class Reconciler:
             await self._operations.begin(Intent("reapply", head.connection_id, order), take)
         except Conflict as busy:
             log.info("reapply_failed", connection=str(head.connection_id), code=busy.code)
+
+    async def _would_leave_a_gap(self, head: Head) -> bool:
+        async with self._db.read() as session:
+            version = await registry.read_version(session, head.connection_id, head.version)
+        wanted = await run_cooperatively(catalogs.parse.steps(version.sync_catalog.encode()))
+        held = await kept_state.held_catalog(self._airbyte, head.airbyte_connection_id)
+        added = kept_state.added_streams(wanted, held)
+        again = await kept_state.with_state(self._airbyte, head.airbyte_connection_id, added)
+        return bool(again.gapped)
 
 
 async def _difference(held: AirbyteConnection, head: Head) -> Difference | None:

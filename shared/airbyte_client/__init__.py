@@ -10,7 +10,6 @@ from shared.airbyte_client._schemas import (
     AirbyteConnection,
     ConfiguredSource,
     ConnectionSettings,
-    ConnectionState,
     ConnectionStatus,
     Definition,
     Destination,
@@ -23,3 +22,4 @@ from shared.airbyte_client._schemas import (
     Source,
     SourceSpecification,
 )
+from shared.airbyte_client._state import ConnectionState

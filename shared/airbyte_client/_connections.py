@@ -20,12 +20,12 @@ from shared.airbyte_client._calls import (
 from shared.airbyte_client._schemas import (
     AirbyteConnection,
     ConnectionSettings,
-    ConnectionState,
     ConnectionStatus,
     ListedConnection,
     NewConnection,
     Schedule,
 )
+from shared.airbyte_client._state import ConnectionState, StateRead
 from shared.errors import (
     Invalid,
     UpstreamMissing,
@@ -38,7 +38,7 @@ BODY_LIMIT_BYTES = 10 * 1024 * 1024
 _CONNECTION = msgspec.json.Decoder(shapes.ConnectionRead)
 _CONNECTIONS = msgspec.json.Decoder(shapes.Connections)
 _CONNECTION_PAGE = msgspec.json.Decoder(shapes.ConnectionPage)
-_STATE = msgspec.json.Decoder(shapes.StateRead)
+_STATE = msgspec.json.Decoder(StateRead)
 _STATUSES = msgspec.json.Decoder(list[shapes.ConnectionStatusRead])
 
 

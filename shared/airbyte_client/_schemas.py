@@ -200,6 +200,8 @@ class Job(msgspec.Struct, frozen=True):
     failure_origin: str | None
     reason: Reason | None = None
     """The known cause of its failures; None where it did not fail."""
+    refreshed: frozenset[StreamId] = frozenset()
+    """The streams that a job of type `refresh` reads from their start again."""
 
     @property
     def ended(self) -> bool:
@@ -212,26 +214,6 @@ class Job(msgspec.Struct, frozen=True):
 
 _ENDED = frozenset({"failed", "succeeded", "cancelled"})
 _OPEN = frozenset({"pending", "queued", "running", "incomplete"})
-
-
-class ConnectionState(msgspec.Struct, frozen=True):
-    """What a connection's next sync resumes from.
-
-    `type` is stream, global, legacy or not_set. Each value is JSON as Airbyte sent it: it belongs
-    to the connector, may contain values of the source's rows, and is never logged. Airbyte keeps
-    the state of streams that are no longer selected.
-    """
-
-    type: str
-    streams: dict[StreamId, bytes]
-    """Empty for legacy; a stream without a state of its own has `null`."""
-
-    shared: bytes | None = None
-    """Of a global state, the position that all streams share; of a legacy state, the whole one."""
-
-    def __repr__(self) -> str:
-        """Omit the values."""
-        return f"ConnectionState({self.type!r}, {len(self.streams)} streams)"
 
 
 class Instance(msgspec.Struct, frozen=True):
@@ -538,6 +520,21 @@ class _Stats(msgspec.Struct, frozen=True, rename="camel"):
     bytes_committed: int | None = None
 
 
+class StreamDescriptor(msgspec.Struct, frozen=True):
+    """A stream's identity; an empty namespace means no namespace."""
+
+    name: str
+    namespace: str | None = None
+
+    def to_domain(self) -> StreamId:
+        """Convert to AAM's type."""
+        return StreamId(self.namespace or None, self.name)
+
+
+class _RefreshConfig(msgspec.Struct, frozen=True, rename="camel"):
+    streams_to_refresh: list[StreamDescriptor] | None = None
+
+
 class _JobRead(msgspec.Struct, frozen=True, rename="camel"):
     id: JobId
     config_type: str
@@ -547,6 +544,7 @@ class _JobRead(msgspec.Struct, frozen=True, rename="camel"):
     status: str
     started_at: EpochSeconds | None = None
     aggregated_stats: _Stats | None = None
+    refresh_config: _RefreshConfig | None = None
 
 
 class _FailureSummary(msgspec.Struct, frozen=True):
@@ -640,7 +638,13 @@ def _job(job: _JobRead, attempts: Sequence[_AttemptRead]) -> Job:
         failure_type=failure.type,
         failure_origin=failure.origin,
         reason=_reason(job.id, failures) if ended and job.status == "failed" else None,
+        refreshed=_refreshed(job),
     )
+
+
+def _refreshed(job: _JobRead) -> frozenset[StreamId]:
+    streams = (job.refresh_config and job.refresh_config.streams_to_refresh) or []
+    return frozenset(stream.to_domain() for stream in streams)
 
 
 def _reason(job_id: int, failures: Sequence[FailureReason]) -> Reason:
@@ -664,49 +668,6 @@ def _uuid(text: str) -> UUID | None:
         return UUID(text)
     except ValueError:
         return None
-
-
-class _Descriptor(msgspec.Struct, frozen=True):
-    name: str
-    namespace: str | None = None
-
-    def to_domain(self) -> StreamId:
-        return StreamId(self.namespace or None, self.name)
-
-
-class _StreamState(msgspec.Struct, frozen=True, rename="camel"):
-    stream_descriptor: _Descriptor
-    stream_state: msgspec.Raw = NOTHING
-
-
-class _GlobalState(msgspec.Struct, frozen=True):
-    shared_state: msgspec.Raw = NOTHING
-    stream_states: list[_StreamState] = msgspec.field(name="streamStates", default_factory=list)
-
-
-class StateRead(msgspec.Struct, frozen=True, rename="camel"):
-    """Response of state/get."""
-
-    connection_id: UUID
-    state_type: str
-    state: msgspec.Raw = NOTHING
-    stream_state: list[_StreamState] | None = None
-    global_state: _GlobalState | None = None
-
-    def __repr__(self) -> str:
-        """Omit the values, which may be those of rows."""
-        return f"StateRead({_word(self.state_type)!r})"
-
-    def to_domain(self) -> ConnectionState:
-        """Convert to AAM's type; the values are copied, so that the response can be freed."""
-        whole = self.global_state
-        streams = (self.stream_state if whole is None else whole.stream_states) or []
-        shared = bytes(self.state if whole is None else whole.shared_state)
-        return ConnectionState(
-            self.state_type,
-            {each.stream_descriptor.to_domain(): bytes(each.stream_state) for each in streams},
-            None if shared == bytes(NOTHING) else shared,
-        )
 
 
 class _Auth(msgspec.Struct, frozen=True):

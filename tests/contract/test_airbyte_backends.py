@@ -368,7 +368,7 @@ async def _jobs(ask: Asked, source_id: str, connection_id: str) -> None:
     (status,) = await ask("connections/status", connectionIds=[connection_id])
     assert status.get("connectionSyncStatus", "failed") == "failed"
     listed = await ask("jobs/list", configTypes=["sync"], configId=connection_id)
-    assert [one["job"]["status"] for one in listed["jobs"]] == ["failed", "succeeded"]
+    assert [one["job"]["status"] for one in listed["jobs"]] == ["failed", "succeeded", "succeeded"]
     await ask("connections/search")
 
 
@@ -395,9 +395,25 @@ async def _refresh(ask: Asked, connection_id: str) -> None:
     await ask.ended((await ask("connections/sync", **by_id))["job"]["id"])
     assert (await ask("jobs/list", **kinds))["totalJobCount"] == 2
     assert (await ask("state/get", **by_id))["stateType"] == "stream"
+    await _states(ask, connection_id)
     await ask("connections/refresh", **by_id, refreshMode="Reset", answers=422)
     await ask("connections/refresh", **by_id, refreshMode="Merge", streams=[{}], answers=422)
     await ask("connections/refresh", **{**order, "connectionId": UNKNOWN}, answers=404)
+
+
+async def _states(ask: Asked, connection_id: str) -> None:
+    """A written state replaces only that of its streams; its type cannot change."""
+    by_id: Json = {"connectionId": connection_id}
+    (before,) = (await ask("state/get", **by_id))["streamState"]
+    other = {"streamDescriptor": {"name": "Other"}, "streamState": {"At": 2}}
+    order: Json = {**by_id, "stateType": "stream", "streamState": [other]}
+    written = await ask("state/create_or_update_safe", **by_id, connectionState=order)
+    assert sorted(written["streamState"], key=str) == sorted([before, other], key=str)
+    order = {**by_id, "stateType": "global", "globalState": {"streamStates": [other]}}
+    await ask("state/create_or_update_safe", **by_id, connectionState=order, answers=500)
+    job_id = (await ask("connections/sync", **by_id))["job"]["id"]
+    await ask("state/create_or_update_safe", **by_id, connectionState=order, answers=423)
+    await ask.ended(job_id)
 
 
 async def _end(ask: Asked, source_id: str, destination_id: str) -> None:

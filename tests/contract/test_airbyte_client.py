@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from shared.airbyte_client import AirbyteClient, NewConnection, Schedule
+from shared.domain.catalog import StreamId
 from shared.errors import NotFound, SyncRunning, Upstream
 from tests.contract.openapi import VERSIONS, description
 from tests.fakes.airbyte_server import HARDCODED_RECORDS, POSTGRES, WORKSPACE_ID, AirbyteServer
@@ -42,21 +43,25 @@ def test_every_method_is_used() -> None:
         for name, of in inspect.getmembers(AirbyteClient, inspect.iscoroutinefunction)
         if not name.startswith("_") and name != "aclose"
     }
-    used = {name for name in methods if f"client.{name}(" in inspect.getsource(_use_everything)}
+    calls = inspect.getsource(_use_everything) + inspect.getsource(_use_definitions)
+    used = {name for name in methods if f"client.{name}(" in calls}
     assert methods - used == set()
+
+
+async def _use_definitions(client: AirbyteClient, workspace: UUID) -> None:
+    await client.source_definitions(workspace)
+    await client.destination_definitions(workspace)
+    records = UUID(HARDCODED_RECORDS)
+    specified = await client.source_specification(records, workspace)
+    assert msgspec.json.decode(specified.connection_specification)["properties"]["count"]
+    assert not await client.check_configuration(records, workspace, {"count": 3})
 
 
 async def _use_everything(client: AirbyteClient, airbyte: AirbyteServer) -> None:
     workspace = UUID(WORKSPACE_ID)
     assert await client.health()
     assert (await client.instance()).default_workspace_id == workspace
-    await client.source_definitions(workspace)
-    await client.destination_definitions(workspace)
-
-    records = UUID(HARDCODED_RECORDS)
-    specified = await client.source_specification(records, workspace)
-    assert msgspec.json.decode(specified.connection_specification)["properties"]["count"]
-    assert not await client.check_configuration(records, workspace, {"count": 3})
+    await _use_definitions(client, workspace)
     assert await client.is_since_1_7() is airbyte.release.since(1, 7)
     assert await client.list_sources(workspace) == []
 
@@ -72,6 +77,7 @@ async def _use_everything(client: AirbyteClient, airbyte: AirbyteServer) -> None
     assert await client.get_destination(destination.destination_id) == destination
     assert await client.list_destinations(workspace) == [destination]
     assert "append_dedup" in await client.destination_sync_modes(destination.destination_id)
+    assert await client.supports_refreshes(destination.destination_id)
     configured = await client.get_configured_source(source.source_id)
     assert configured.connection_configuration == {"count": 3}
     assert not await client.check_source_update(source.source_id, {"count": 4}, name="records")
@@ -123,6 +129,12 @@ async def _use_everything(client: AirbyteClient, airbyte: AirbyteServer) -> None
     assert newest.id == job.id
     running = await client.trigger_sync(connection)
     assert [job.id for job in await client.running_jobs()] == [running.id]
+    airbyte.finish_job(running.id)
+    stream = StreamId("crm", "records")
+    await client.refresh_streams(connection, [stream, StreamId(None, "records")])
+    (refresh,) = await client.running_jobs()
+    assert stream in refresh.refreshed
+    assert (await client.connection_state(connection)).type in ("stream", "not_set")
 
     await client.delete_connection(connection)
     await client.delete_source(source.source_id)

@@ -109,7 +109,10 @@ MEANINGS: dict[tuple[int, str], str] = {
     (422, "non_finite_number"): "A number in the body is infinite or not a number.",
     (422, "not_active"): "The connection has been archived; only as the reason of a failed repair.",
     (422, "one_destination"): "The request names a destination twice.",
-    (422, "refresh_unsupported"): "The destination does not support refreshes of streams.",
+    (422, "refresh_unsupported"): (
+        "The destination does not support refreshes of streams, so `on_global_state` cannot be"
+        " `refresh`, and no stream can be refreshed on request."
+    ),
     (422, "requested_by_given"): "Only services may send `requested_by` and `decided_at`.",
     (422, "reserved_key"): "The configuration has a name that Airbyte uses for its own members.",
     (422, "secret_in_order"): (

@@ -116,6 +116,10 @@ def computed() -> dict[tuple[str, str], Computed]:
             _codes(UpstreamUnreachable, UpstreamUnknown, UpstreamConflict, UpstreamDenied),
             asked_before,
         ),
+        ("shared.kept_state", "Unavailable(code=error.code)"): Computed(
+            _codes(UpstreamUnreachable, UpstreamUnknown, UpstreamConflict, UpstreamDenied),
+            asked_before,
+        ),
         ("services.drift_repair_agent.repairs.executor", "Invalid(code=error.code)"): catalogs,
         (
             "services.drift_repair_agent.repairs.current_state",

@@ -92,7 +92,7 @@ _NOT_A_CELL = {
 def refused() -> Iterator[Cell]:
     for place in (
         *("onboard.source", "onboard.connection", "apply.update", "sync.job"),
-        *("edit.settings", "cancel.cancel", "refresh.job"),
+        *("edit.settings", "cancel.cancel", "refresh.job", "reselect.refresh"),
     ):
         kind, step = place.split(".")
         for name, fault, status in _SAYS_NO:

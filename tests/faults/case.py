@@ -12,11 +12,15 @@ from typing import Any, Literal
 
 import httpx
 
+from tests.fakes.airbyte_server import DEFAULT_CATALOG
 from tests.faults.world import ORDER, World
 
 Outcome = Literal["F", "B", "N", "R"]
 Kind = str
-"""onboard, apply, sync, edit, cancel or refresh."""
+"""onboard, apply, sync, edit, cancel, refresh, or reselect.
+
+reselect is an apply that refreshes a stream of a global state.
+"""
 
 SERVICE: dict[str, str] = {
     "onboard": "orchestrator",
@@ -25,8 +29,12 @@ SERVICE: dict[str, str] = {
     "edit": "orchestrator",
     "cancel": "orchestrator",
     "refresh": "orchestrator",
+    "reselect": "drift_repair_agent",
 }
+OPERATION: dict[str, str] = {"reselect": "apply"}
+"""The kind of the operation, as failpoints name it, where it is not the case's."""
 EXPECTED = {"onboard": 201, "apply": 200, "sync": 202, "edit": 200, "cancel": 200, "refresh": 202}
+EXPECTED |= {"reselect": 200}
 """The status of the response when the operation is completed."""
 STEPS = {
     "onboard": ("source", "discover", "connection", "finish"),
@@ -35,6 +43,7 @@ STEPS = {
     "edit": ("settings", "finish"),
     "cancel": ("cancel", "finish"),
     "refresh": ("job", "finish"),
+    "reselect": ("newest_job", "refresh"),
 }
 PATH = {
     "onboard.source": "sources/create",
@@ -47,6 +56,7 @@ PATH = {
     "edit.settings": "connections/update",
     "cancel.cancel": "jobs/cancel",
     "refresh.job": "connections/refresh",
+    "reselect.refresh": "connections/refresh",
 }
 EDIT = {"name": "CRM", "prefix": "crm_", "paused": True, "labels": {"team": "sales"}}
 
@@ -97,6 +107,8 @@ class Case:
             started = await client.post(f"/connections/{self.connection['id']}/sync")
             assert started.status_code == 202, started.text
             self.job = started.json()
+        if self.kind == "reselect":
+            self.order = await self._with_another_stream(client)
 
     async def changed(self, client: httpx.AsyncClient) -> dict[str, Any]:
         """Build the order for a changed source: one more field, selected."""
@@ -107,6 +119,22 @@ class Case:
         fields["Region__c"] = {"type": ["null", "string"]}
         return {"connection_id": self.connection["id"], "sync_catalog": catalog}
 
+    async def _with_another_stream(self, client: httpx.AsyncClient) -> dict[str, Any]:
+        """Build the order to select a stream of which a global state has an entry."""
+        path = f"/connections/{self.connection['id']}/catalog-versions/1"
+        catalog = (await client.get(path)).json()
+        (pair,) = [
+            one for one in DEFAULT_CATALOG["streams"] if one["stream"]["name"] == "Opportunity"
+        ]
+        more = {**pair, "config": {**pair["config"], "selected": True}}
+        airbyte_id = self.connection["airbyte_connection_id"]
+        self.world.airbyte.put_states(airbyte_id, "global", {(None, "Opportunity"): {"at": 1}})
+        return {
+            "connection_id": self.connection["id"],
+            "sync_catalog": {"streams": [*catalog["streams"], more]},
+            "on_global_state": "refresh",
+        }
+
     async def ask(
         self, *, wait: float = 20, headers: dict[str, str] | None = None, replica: str = ""
     ) -> httpx.Response:
@@ -116,6 +144,7 @@ class Case:
         method, path, body = {
             "onboard": ("POST", "/connections/onboard", ORDER),
             "apply": ("POST", "/repair/apply_new_catalog", self.order),
+            "reselect": ("POST", "/repair/apply_new_catalog", self.order),
             "sync": ("POST", f"{of_connection}/sync", None),
             "edit": ("PATCH", of_connection, EDIT),
             "cancel": ("POST", f"{of_connection}/jobs/{self.job.get('job_id')}/cancel", None),
@@ -147,10 +176,24 @@ class Case:
             status = "cancelled" if outcome == "F" else "running"
             assert [row["status"] for row in jobs] == [status]
             assert [job["status"] for job in self.world.airbyte.jobs.values()] == [status]
+        elif self.kind == "reselect":
+            self._left_by_refreshing(outcome, rows)
         else:
             jobs = await self.world.fetch("SELECT airbyte_job_id FROM job_history")
             assert len(self.world.airbyte.jobs) == (1 if outcome == "F" else 0)
             assert [row["airbyte_job_id"] for row in jobs] == list(self.world.airbyte.jobs)
+
+    def _left_by_refreshing(self, outcome: Outcome, rows: list[Any]) -> None:
+        """The stream is selected and was refreshed once, or neither."""
+        airbyte = self.world.airbyte
+        (held,) = airbyte.connections.values()
+        names = {pair["stream"]["name"] for pair in held["syncCatalog"]["streams"]}
+        kinds = [job["configType"] for job in airbyte.jobs.values()]
+        is_done = outcome == "F"
+        assert [(row["status"], row["catalog_version"]) for row in rows] == [
+            ("ACTIVE", 2 if is_done else 1)
+        ]
+        assert ("Opportunity" in names, kinds) == (is_done, ["refresh"] if is_done else [])
 
     async def _left_by_onboarding(self, outcome: Outcome, rows: list[Any]) -> None:
         airbyte = self.world.airbyte

@@ -10,7 +10,7 @@ from contextlib import suppress
 import httpx
 
 from tests.fakes.airbyte_server import Fault
-from tests.faults.case import PATH, SERVICE, STEPS, Case, Cell, Kind, Outcome
+from tests.faults.case import OPERATION, PATH, SERVICE, STEPS, Case, Cell, Kind, Outcome
 from tests.faults.world import T_CALL, T_QUIET, World
 from tests.waiting import until, until_not
 
@@ -20,7 +20,7 @@ def _killed(kind: Kind, point: str, outcome: Outcome, *, second: str = "") -> Ce
 
     async def run(world: World) -> None:
         case = await Case.prepared(world, kind)
-        name, failpoints = SERVICE[kind], f"{kind}.{point}=kill"
+        name, failpoints = SERVICE[kind], f"{OPERATION.get(kind, kind)}.{point}=kill"
         if point.startswith("undo"):
             world.airbyte.fault(PATH[f"{kind}.{_UNDONE_AT[kind]}"], _UNDONE_BY.get(kind, 422))
         process = await world.replace(name, failpoints=failpoints)
@@ -41,13 +41,24 @@ def _killed(kind: Kind, point: str, outcome: Outcome, *, second: str = "") -> Ce
     return Cell(f"{kind}-{point}-kill{suffix}", run)
 
 
-_KINDS = ("onboard", "apply", "sync", "edit", "cancel", "refresh")
-_UNDONE_AT = {"onboard": "connection", "apply": "update", "edit": "settings"}
+_KINDS = ("onboard", "apply", "sync", "edit", "cancel", "refresh", "reselect")
+_UNDONE_AT = {
+    "onboard": "connection",
+    "apply": "update",
+    "sync": "job",
+    "edit": "settings",
+    "reselect": "refresh",
+}
 _UNDONE_BY: dict[Kind, Fault] = {"edit": "lie"}
 """Where a refusal leaves nothing to undo: Airbyte accepts the request and does nothing."""
 
 
 def _points(kind: Kind) -> Iterator[tuple[str, Outcome]]:
+    if kind == "reselect":
+        # The other steps are those of `apply`.
+        yield from ((f"{step}.{side}", "F") for step in STEPS[kind] for side in ("before", "after"))
+        yield "undo.before", "R"
+        return
     yield "intent.before", "N" if kind == "onboard" else "R"
     yield "intent.after", "F"
     for step in STEPS[kind]:

@@ -60,6 +60,9 @@ async def test_discovered_order_can_be_applied(mesh: Mesh) -> None:
             "version_number": 2,
             "status": "ACTIVE",
             "changed": True,
+            "resumed": [],
+            "refreshed": [],
+            "refresh_job": None,
         },
     )
     account = streams_in_airbyte(mesh, connection)["Account"]

@@ -310,6 +310,25 @@ async def test_difference_is_reverted_with_on_upstream_drift_reapply(
     assert tuple(row) == ("ACTIVE", 1)
 
 
+async def test_stream_of_a_global_state_is_not_put_back(mesh: Mesh, tools: Tools) -> None:
+    """It would miss what changed meanwhile; the difference stays reported."""
+    connection = await mesh.onboard()
+    airbyte_id = connection["airbyte_connection_id"]
+    held = mesh.airbyte.connections[airbyte_id]["syncCatalog"]["streams"]
+    states: dict[tuple[str | None, str], Any] = {
+        (None, pair["stream"]["name"]): {"at": 1} for pair in held
+    }
+    mesh.airbyte.put_states(airbyte_id, "global", states)
+    _drop_a_stream(mesh, connection)
+
+    report = await tools.reconciler(on_upstream_drift="reapply").reconcile(dry_run=False)
+
+    assert report.drifted == {UUID(connection["id"]): "catalog_differs"}
+    assert await _is_drifted(mesh) is True
+    assert mesh.airbyte.called("connections/update") == []
+    assert await mesh.sql.fetchval("SELECT status FROM connections") == "ACTIVE"
+
+
 async def test_connection_deleted_in_airbyte_is_reported(mesh: Mesh, tools: Tools) -> None:
     """It is not created again."""
     connection = await mesh.onboard()

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from local.airbyte.api.backend import Refresh
 from tests.fakes.airbyte_server import _backend
 from tests.integration.conftest import Mesh
 
@@ -115,3 +116,18 @@ async def test_sync_is_refused_in_other_states(mesh: Mesh) -> None:
     failed = await mesh.sql.fetchval("SELECT id FROM connections")
     answer = await mesh.orchestrator.post(f"/connections/{failed}/sync")
     assert (answer.status_code, answer.json()["code"]) == (409, "not_active")
+
+
+async def test_sync_that_carries_out_a_refresh_is_found_after_a_lost_answer(mesh: Mesh) -> None:
+    """Airbyte's job is a `refresh` then; one job is started, and recorded as AAM's."""
+    connection = await mesh.onboard()
+    airbyte_id = connection["airbyte_connection_id"]
+    streams = [{"name": "Account"}]
+    mesh.airbyte.refreshes[airbyte_id] = [Refresh(streams, "Merge")]
+    mesh.airbyte.fault("connections/sync", "close", after_effect=True)
+
+    answer = await mesh.orchestrator.post(f"/connections/{connection['id']}/sync")
+
+    assert (answer.status_code, answer.json()["airbyte_job_id"]) == (202, 1)
+    assert [job["configType"] for job in mesh.airbyte.jobs.values()] == ["refresh"]
+    assert await mesh.sql.fetchval("SELECT started_by FROM job_history") == "aam"

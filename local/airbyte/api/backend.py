@@ -6,7 +6,7 @@ by the functions of `reads`; configurations have their secrets in clear.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -225,6 +225,11 @@ class Backend(Protocol):
 
     def state(self, connection_id: str) -> Json:
         """Return the ConnectionState, without the connection's id."""
+
+    def put_states(
+        self, connection_id: str, kind: str, states: Mapping[tuple[str | None, str], Any]
+    ) -> None:
+        """Write states of streams, and the shared one under (None, "")."""
 
     # Jobs
 

@@ -13,7 +13,8 @@ from local.airbyte.api.instance import require_workspace
 from local.airbyte.api.jobs import job_info
 from local.airbyte.api.requests import Body, uuid_of
 from local.airbyte.api.routes import post
-from local.airbyte.errors import Refusal, uncaught, unreadable
+from local.airbyte.catalog import key_of
+from local.airbyte.errors import Refusal, state_is_locked, uncaught, unreadable
 
 Json = dict[str, Any]
 
@@ -216,3 +217,32 @@ async def get_state(backend: Backend, body: Body) -> Json:
     """Read the state that the next sync starts from."""
     held = backend.connection(body.id("connectionId"))
     return {"connectionId": held["connectionId"], **backend.state(held["connectionId"])}
+
+
+@post("state/create_or_update_safe")
+async def put_state(backend: Backend, body: Body) -> Json:
+    """Write the given streams' state, unless a job is open; other streams keep theirs.
+
+    A global state is replaced in its shared part, and a type can only be changed once nothing of
+    another type is stored.
+    """
+    held = backend.connection(body.id("connectionId"))
+    connection_id: str = held["connectionId"]
+    given = Body(body.required("connectionState", dict))
+    kind = given.text("stateType")
+    whole: Json = given.optional("globalState", dict) or {}
+    streams = (given.optional("streamState", list) or []) + (whole.get("streamStates") or [])
+    if any(reads.is_open(job) for job in backend.list_jobs(connection_id)):
+        raise state_is_locked(connection_id)
+    stored = backend.state(connection_id)["stateType"]
+    if stored not in ("not_set", kind):
+        raise uncaught(f"Unexpected type change from {stored} to {kind}")
+    states: dict[tuple[str | None, str], Any] = {
+        key_of(each["streamDescriptor"]): each.get("streamState") for each in streams
+    }
+    if kind == "global":
+        states[None, ""] = whole.get("shared_state")
+    elif kind == "legacy":
+        states[None, ""] = given.get("state")
+    backend.put_states(connection_id, kind, states)
+    return {"connectionId": connection_id, **backend.state(connection_id)}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
+from shared.domain.catalog import StreamId
 from shared.models import ConnectionStatus
 
 _STREAM: dict[str, Any] = {
@@ -68,6 +69,17 @@ BODY: dict[str, Any] = {
                                 "The discovery that it was made from, as in /discover's response."
                             ),
                         },
+                        "on_global_state": {
+                            "type": ["string", "null"],
+                            "enum": ["refresh", "accept_gap", None],
+                            "description": (
+                                "What to do about streams that are selected again while the "
+                                "connection's state in Airbyte is global (CDC): `refresh` reads "
+                                "them from their start again and merges the rows, `accept_gap` "
+                                "resumes them without what changed meanwhile. Without it, the "
+                                "response is 409 `global_state`."
+                            ),
+                        },
                         "notes": {
                             "type": "array",
                             "description": "Notes of /discover; ignored.",
@@ -85,6 +97,18 @@ BODY: dict[str, Any] = {
 }
 
 
+class StreamName(BaseModel):
+    """A stream by namespace and name."""
+
+    namespace: str | None = None
+    name: str
+
+    @classmethod
+    def of(cls, stream: StreamId) -> Self:
+        """Convert from the domain's type."""
+        return cls(namespace=stream.namespace, name=stream.name)
+
+
 class Applied(BaseModel):
     """The catalog is in force in Airbyte, and recorded in the registry."""
 
@@ -97,6 +121,9 @@ class Applied(BaseModel):
                     "version_number": 2,
                     "status": "ACTIVE",
                     "changed": True,
+                    "resumed": [],
+                    "refreshed": [],
+                    "refresh_job": None,
                 }
             ]
         }
@@ -108,3 +135,10 @@ class Applied(BaseModel):
     status: ConnectionStatus
     changed: bool
     """False if the catalog is equivalent to the version before; nothing was done then."""
+    resumed: list[StreamName] = []
+    """Streams that were selected again and resume from the sync state that Airbyte kept."""
+    refreshed: list[StreamName] = []
+    """Streams that are read from their start again, by `on_global_state`."""
+    refresh_job: int | None = None
+    """Airbyte's id of the refresh; null without one, or if Airbyte starts it with the next job,
+    because the connection is inactive or another job is running."""

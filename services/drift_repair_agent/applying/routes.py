@@ -68,6 +68,7 @@ async def apply_new_catalog(order: Order, service: Service, key: GivenKey, wait:
     The body is the response of the orchestrator's /connections/{id}/discover, unchanged or edited;
     up to 16 MiB. The connection is HEALING meanwhile. A catalog that is equivalent to the current
     version changes nothing: `changed` is false. If Airbyte rejects the catalog, the old version
-    stays in force. While a sync is running the response is 409 `sync_running`.
+    stays in force. While a sync is running the response is 409 `sync_running`. 409 `global_state`
+    if it selects streams again that would miss changes; `on_global_state` is the choice.
     """
     return answered(await service.apply_new_catalog(order, key=key, wait=wait))

@@ -1,4 +1,7 @@
-"""The saga that applies a catalog: update Airbyte, read it back, append the next version."""
+"""The saga that applies a catalog: update Airbyte, read it back, append the next version.
+
+If streams have to be refreshed, that is a step of its own between the last two.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,16 @@ from uuid import UUID
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.drift_repair_agent.applying.openapi import Applied
+from services.drift_repair_agent.applying.openapi import Applied, StreamName
 from services.drift_repair_agent.applying.pause import SET_BY_AAM, note_foreign
 from shared import outbox, registry
 from shared.airbyte_client import AirbyteClient, AirbyteConnection
 from shared.catalog_comparison import matches
 from shared.config import Settings
 from shared.database import Database
+from shared.domain.catalog import StreamId
 from shared.errors import (
+    Upstream,
     UpstreamConflict,
     UpstreamMismatch,
     UpstreamMissing,
@@ -55,6 +60,10 @@ class Heal(msgspec.Struct, frozen=True):
     """Whether a person has paused the connection through AAM, which only a person ends."""
     afterwards: Literal["as_it_is", "resumed", "paused"] = "as_it_is"
     """The state that AAM sets on the Airbyte connection once it holds the catalog."""
+    resumed: tuple[StreamId, ...] = ()
+    """The streams that are selected again and resume from the state that Airbyte kept."""
+    refresh: tuple[StreamId, ...] = ()
+    """The streams that are read from their start again once Airbyte holds the catalog."""
 
 
 class OnApplied(Protocol):
@@ -96,6 +105,7 @@ class ApplySaga:
         heal = msgspec.json.decode(operation.request, type=Heal)
         document = operation.document or b""
         await self._give(operation, heal, document)
+        refresh_job = await self._refresh(operation, heal) if heal.refresh else None
         number = heal.base_version + 1
         async with self._db.transaction() as session:
             row = await registry.lock_connection(
@@ -129,6 +139,9 @@ class ApplySaga:
                 version_number=number,
                 status=ConnectionStatus.ACTIVE,
                 changed=True,
+                resumed=[StreamName.of(stream) for stream in heal.resumed],
+                refreshed=[StreamName.of(stream) for stream in heal.refresh],
+                refresh_job=refresh_job,
             )
             await operation.finish(session, status=200, body=answer.model_dump_json())
 
@@ -202,6 +215,40 @@ class ApplySaga:
 
         if not await operation.once("unpause", set_, within=2 * self._call_s):
             raise UpstreamMismatch("Airbyte accepted the catalog, but has a different one.")
+
+    async def _refresh(self, operation: Operation, heal: Heal) -> int | None:
+        """Have streams read from their start again; return Airbyte's id of the job.
+
+        None if Airbyte started no job now, because the connection is inactive or another job runs:
+        it has stored the refresh, and the next job carries it out. A stream that is refreshed twice
+        loses nothing, so a refresh that cannot be found is sent again. The job follower of the
+        orchestrator tracks the job to its end; one that fails leaves the stream without state, so
+        the next sync reads it from its start.
+        """
+
+        async def newest() -> int:
+            jobs = await self._airbyte.list_jobs(heal.airbyte_connection_id, limit=1)
+            return jobs[0].id if jobs else 0
+
+        before: int = await operation.once("newest_job", newest, within=self._call_s)
+
+        async def find() -> dict[str, int | None] | None:
+            jobs = await self._airbyte.list_jobs(heal.airbyte_connection_id, limit=10)
+            ours = [job for job in jobs if job.id > before and job.refreshed >= set(heal.refresh)]
+            return {"job": ours[-1].id} if ours else None
+
+        async def send() -> dict[str, int | None]:
+            job = await self._airbyte.refresh_streams(heal.airbyte_connection_id, heal.refresh)
+            if job is not None:
+                return {"job": job.id}
+            try:
+                return await find() or {"job": None}
+            except Upstream:
+                return {"job": None}
+
+        sent = await operation.once("refresh", send, find=find, within=3 * self._call_s)
+        job_id: int | None = sent["job"]
+        return job_id
 
     async def _update(
         self,

@@ -142,8 +142,8 @@ class _Healing:
             self._report(
                 stream.id,
                 "stream_deselected",
-                f"{stream.id} is deselected: Airbyte deletes its sync state, and its table stays "
-                "unchanged.",
+                f"{stream.id} is deselected: its table stays unchanged, and Airbyte keeps its sync "
+                "state, from which it resumes if it is selected again.",
             )
 
     def add(self, decisions: Iterable[Instruction]) -> None:
@@ -175,7 +175,8 @@ class _Healing:
                 stream,
                 "stream_selected",
                 f"{stream} is selected: it is read by {config.sync_mode} and written by "
-                f"{config.destination_sync_mode}, starting with all of its rows.",
+                f"{config.destination_sync_mode}, from its start unless Airbyte has kept sync "
+                "state of it.",
             )
             if hidden:
                 self._report(
@@ -250,8 +251,9 @@ class _Healing:
             self._report(
                 name,
                 "stream_renamed",
-                f"{current.id} is synced as {name}: all of its rows are read again into a new "
-                "table; the former table stays unchanged.",
+                f"{current.id} is synced as {name}, into the table of that name: it is read from "
+                "its start, unless Airbyte has kept sync state of it. The former table stays "
+                "unchanged.",
             )
 
     def _renewed(

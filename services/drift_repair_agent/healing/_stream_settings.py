@@ -179,7 +179,8 @@ class Settings:
             how = "replaces all rows, including those that the source no longer has"
         self._report(
             "cursor_fallback",
-            f"{gone}: it is read in full, and each sync {how}. Airbyte deletes its sync state.",
+            f"{gone}: it is read in full, and each sync {how}. Airbyte deletes its sync state, at "
+            "the latest with the first such sync.",
         )
         return self._set("cursorField", (), self._current.config.cursor_field or ())
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 from uuid import UUID, uuid4
 
 import msgspec
 from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.drift_repair_agent.applying import preflight
-from services.drift_repair_agent.healing import incompatibilities
+from services.drift_repair_agent.applying import preflight, reselection
+from services.drift_repair_agent.applying.reselection import OnGlobalState
+from services.drift_repair_agent.healing import Effect, incompatibilities
 from services.drift_repair_agent.repairs import current_state, queries, transitions
 from services.drift_repair_agent.repairs import planned_changes as changes_of
 from services.drift_repair_agent.repairs.approval_choices import (
@@ -32,13 +34,14 @@ from services.drift_repair_agent.repairs.planned_changes import Decision, Planne
 from services.drift_repair_agent.repairs.policy import Policy, Reaction
 from services.drift_repair_agent.repairs.schemas import Approve, Decide, RollBack, Unchanged
 from shared import failpoints, registry
+from shared.airbyte_client import AirbyteClient
 from shared.auth import scopes
 from shared.database import Database
 from shared.domain import catalog as catalogs
 from shared.domain import drift
 from shared.domain.catalog import Catalog, Exclusions, InvalidCatalog
 from shared.domain.cooperative import run_cooperatively
-from shared.errors import Conflict, Invalid, Unavailable, UpstreamUnknown
+from shared.errors import AamError, Conflict, Invalid, Unavailable, UpstreamUnknown
 from shared.models import Connection, Repair, RepairState
 from shared.operations import HttpResult, Intent, Key, Operations
 from shared.outbox import EventType
@@ -59,8 +62,15 @@ class StalePlan(Conflict):
 class Repairs:
     """Records decisions and starts carrying them out."""
 
-    def __init__(self, db: Database, operations: Operations, executor: RepairExecutor) -> None:
+    def __init__(
+        self,
+        db: Database,
+        airbyte: AirbyteClient,
+        operations: Operations,
+        executor: RepairExecutor,
+    ) -> None:
         self._db = db
+        self._airbyte = airbyte
         self._operations = operations
         self._executor = executor
 
@@ -74,6 +84,7 @@ class Repairs:
             NotProposed: it is decided already, or has ended.
             StalePlan: the catalog or the source has changed since.
             Invalid: the changes, or the choices for them, are invalid.
+            GlobalStateUndecided: a stream is selected again that depends on a global state.
             Conflict: another repair of the connection is under way.
         """
         replay = await self._operations.replayed(key)
@@ -94,6 +105,7 @@ class Repairs:
         decided = await approved(items, order, now, at)
         joined = decided if waiting is None else _joined(decided, waiting)
         healed = await _healed(now, joined, in_effect.exclusions)
+        await self._expect_decided(now, healed.catalog, order.on_global_state)
 
         async def write(session: AsyncSession) -> HttpResult:
             row, held = await self._lock(session, repair, now)
@@ -153,6 +165,7 @@ class Repairs:
             Conflict: the source no longer has what that version needs, and `problems` lists it;
                 or another repair is under way, or the connection's status does not allow it.
             Invalid: that version selects what the policy never selects.
+            GlobalStateUndecided: it selects a stream again that depends on a global state.
         """
         replay = await self._operations.replayed(key)
         if replay is not None:
@@ -171,6 +184,7 @@ class Repairs:
             return HttpResult(200, unchanged.model_dump_json())
         await preflight.expect_selectable(wanted, exclusions, bodies=now.offered.values())
         await _expect_fits(wanted, now, version=order.version)
+        await self._expect_decided(now, wanted, order.on_global_state)
         undone = await _undone(wanted, now.configured)
         decision = _decision("rolled_back", undone, order, at)
 
@@ -299,6 +313,17 @@ class Repairs:
             )
         return row, held
 
+    async def _expect_decided(
+        self, now: CurrentState, wanted: Catalog, choice: OnGlobalState | None
+    ) -> None:
+        """Check that nothing is selected again whose changes would be missed without a decision.
+
+        Raises:
+            GlobalStateUndecided, Invalid, Unavailable: as `reselection.to_refresh`.
+        """
+        again = await reselection.find(self._airbyte, now.row, wanted, now.configured)
+        await reselection.to_refresh(self._airbyte, now.row, again, choice)
+
     async def _supersede_waiting(
         self, session: AsyncSession, row: Connection, held: Repair, waiting: Repair | None
     ) -> None:
@@ -354,8 +379,20 @@ class Repairs:
             after = await run_cooperatively(catalogs.parse.steps(healed.catalog))
         except InvalidCatalog as error:
             return _NO_DIFFERENCE | {"problems": preflight.problems(error)}
-        effects = msgspec.to_builtins(healed.effects)
-        return await _difference(now.configured, after) | {"effects": effects}
+        effects = [*healed.effects, *await self._reselected(now, after)]
+        difference = await _difference(now.configured, after)
+        return difference | {"effects": msgspec.to_builtins(effects)}
+
+    async def _reselected(self, now: CurrentState, after: Catalog) -> list[Effect]:
+        """What the state that Airbyte kept means for the streams that are selected again."""
+        try:
+            async with asyncio.timeout(_STATE_WITHIN_S):
+                again = await reselection.find(self._airbyte, now.row, after, now.configured)
+        except (AamError, TimeoutError):
+            before = {stream.id for stream in now.configured.streams if stream.selected}
+            added = {stream.id for stream in after.streams if stream.selected} - before
+            return list(reselection.unknown_effects(added))
+        return list(reselection.effects(again))
 
     async def _version(self, connection_id: UUID, number: int) -> Catalog:
         async with self._db.read() as session:
@@ -363,6 +400,8 @@ class Repairs:
         return await run_cooperatively(catalogs.parse.steps(version.sync_catalog.encode()))
 
 
+_STATE_WITHIN_S: Final = 5.0
+"""How long a view of a repair waits for the state in Airbyte."""
 _NO_DIFFERENCE: dict[str, Any] = {
     "schema_changes": [],
     "config_changes": [],
@@ -532,7 +571,7 @@ def _into(repair: Repair, state: RepairState) -> None:
 def _decision(
     verdict: str, decided: Sequence[PlannedChange], order: Decide | RollBack, at: datetime
 ) -> dict[str, Any]:
-    return {
+    decision = {
         "verdict": verdict,
         "changes": [item.id for item in decided],
         "by": scopes.named(order.by),
@@ -540,6 +579,8 @@ def _decision(
         "at": at,
         "reason": order.reason,
     }
+    choice = order.on_global_state if isinstance(order, Approve | RollBack) else None
+    return decision if choice is None else decision | {"on_global_state": choice}
 
 
 def _with(decisions: str, decision: Mapping[str, Any]) -> str:

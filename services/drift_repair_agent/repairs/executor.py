@@ -12,11 +12,13 @@ from uuid import UUID
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.drift_repair_agent.applying import reselection
 from services.drift_repair_agent.applying.preflight import (
     expect_healable,
     expect_no_sync,
     readable,
 )
+from services.drift_repair_agent.applying.reselection import GlobalStateUndecided, OnGlobalState
 from services.drift_repair_agent.applying.saga import Heal
 from services.drift_repair_agent.recent_failures import Postponed
 from services.drift_repair_agent.repairs import current_state, queries, transitions
@@ -143,7 +145,7 @@ class RepairExecutor:
             return await self._begin(repair, known, healed)
         except Stale:
             await self._supersede(repair)
-        except (Invalid, NotFound) as error:
+        except (Invalid, NotFound, GlobalStateUndecided) as error:
             if repair.state == RepairState.VERIFYING:
                 await self._wait(repair, error)  # the catalog is in force; only the sync is missing
             else:
@@ -159,7 +161,9 @@ class RepairExecutor:
 
         Raises:
             Stale: the connection or its source has changed since the decision.
-            Invalid: the decisions lead to no catalog that Airbyte would accept.
+            Invalid: the decisions lead to no catalog that Airbyte would accept, or to a refresh
+                that the destination does not support.
+            GlobalStateUndecided: they select streams again that depend on a global state.
             AamError: the operation cannot be started now.
         """
         if repair.state == RepairState.ROLLING_BACK:
@@ -194,6 +198,12 @@ class RepairExecutor:
             return None
         await expect_no_sync(self._airbyte, now.row.id, airbyte_connection_id)
         decision = {} if is_restoring else _last_decision(repair)
+        # Restoring the version before cannot wait for a decision: refresh what it selects again.
+        choice: OnGlobalState | None = (
+            "refresh" if is_restoring else decision.get("on_global_state")
+        )
+        again = await reselection.find(self._airbyte, now.row, wanted, now.configured)
+        refresh = await reselection.to_refresh(self._airbyte, now.row, again, choice)
         order = Heal(
             airbyte_connection_id=airbyte_connection_id,
             fingerprint=fingerprint,
@@ -209,6 +219,8 @@ class RepairExecutor:
             is_paused=now.row.paused_by is not None,
             is_paused_by_person=now.row.pause_requested_by is not None,
             afterwards=afterwards,
+            resumed=again.resumed,
+            refresh=refresh,
         )
         return await self._begun(repair, order, wanted)
 

@@ -30,7 +30,7 @@ from services.drift_repair_agent.repairs.planned_changes import (
 )
 from services.drift_repair_agent.repairs.policy import Policy, Reaction
 from services.drift_repair_agent.repairs.suggestions import Asked, Known, Suggestions
-from shared import batches, failpoints, registry
+from shared import batches, failpoints, kept_state, registry
 from shared.airbyte_client import AirbyteClient
 from shared.config import Settings
 from shared.database import Database
@@ -77,6 +77,7 @@ class Planner:
     ) -> None:
         self._expiry = settings.repair_expiry
         self._db = db
+        self._airbyte = airbyte
         self._operations = operations
         self._suggesting = suggesting
         self._executor = executor
@@ -162,6 +163,7 @@ class Planner:
         Raises:
             Conflict: an operation of the connection is open; it is planned for afterwards.
             Unavailable: nothing was recorded.
+            UpstreamRefused: Airbyte does not return the state of a stream to be selected.
         """
         async with self._db.read() as session:
             if not await queries.is_plan_due(session, connection_id):
@@ -185,11 +187,39 @@ class Planner:
             if not basis.current_state.can_leave_out(change, basis.policy.exclusions)
         }
         planned = weigh(changes, asked, basis.policy, basis.refused, hiding=hiding, stuck=stuck)
+        planned = await self._without_gaps(basis, planned)
         failpoints.at("repair.weighed")
         safe_id = await self._record(basis, planned)
         if safe_id is not None:
             failpoints.at("repair.recorded")
             await self._executor.step(safe_id, known=basis.current_state)
+
+    async def _without_gaps(
+        self, basis: _Basis, planned: list[PlannedChange]
+    ) -> list[PlannedChange]:
+        """The plan, in which a person decides about each stream that depends on a global state.
+
+        A policy would select such a stream again without what changed meanwhile, or have all of it
+        read again.
+
+        Raises:
+            Unavailable: Airbyte does not return the state now; the plan is made later.
+        """
+        selecting = {
+            item.change.stream
+            for item in planned
+            if item.change.kind == "stream_added" and item.reaction is Reaction.APPLY
+        }
+        airbyte_id = basis.current_state.row.airbyte_connection_id
+        if not selecting or airbyte_id is None:
+            return planned
+        again = await kept_state.with_state(self._airbyte, airbyte_id, selecting)
+        open_ids = {item.id for item in planned if item.change.stream in again.gapped}
+        open_ids |= {item.pair for item in planned if item.id in open_ids and item.pair}
+        return [
+            replace(item, reaction=Reaction.PROPOSE) if item.id in open_ids else item
+            for item in planned
+        ]
 
     async def _basis(self, connection_id: UUID) -> _Basis | None:
         async with self._db.read() as session:

@@ -139,7 +139,8 @@ async def approve(
     `taken_by_approve`; a weaker suggestion must be named in `choices`, otherwise the field is
     removed and the new one is a separate addition. 409 `stale_plan`: the catalog or the source has
     changed; `newer` is the repair that replaced this one. 409 `not_proposed`: the repair is decided
-    already, or has ended.
+    already, or has ended. 409 `global_state`: it selects streams again that would miss changes;
+    `on_global_state` is the choice.
     """
     return answered(await repairs.approve(repair_id, order, key=key, wait=wait))
 
@@ -174,7 +175,8 @@ async def roll_back(
     """Roll back to an older catalog version, which is appended as the newest one.
 
     409 `rollback_impossible` if the source no longer has what that version needs; `problems` lists
-    what is missing. The changes that it undoes are not applied again without a person.
+    what is missing. The changes that it undoes are not applied again without a person. 409
+    `global_state`: as for an approval.
     """
     return answered(await repairs.roll_back(connection_id, order, key=key, wait=wait))
 

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from services.drift_repair_agent.applying.reselection import OnGlobalState
 from services.drift_repair_agent.repairs.policy import Reaction
 from shared.http.strict_json import By, Why
 from shared.models import RepairState
@@ -60,6 +61,10 @@ class Approve(Decide):
 
     choices: Annotated[dict[str, Choice], Field(max_length=10_000)] = {}
     """Choices by change id: `{"c1": {"became": ["amount"]}}`."""
+    on_global_state: OnGlobalState | None = None
+    """What to do about streams that are selected again while the connection's state in Airbyte is
+    global (CDC): `refresh` reads them from their start again and merges the rows, `accept_gap`
+    resumes them without what changed meanwhile. Without it, the response is 409 `global_state`."""
 
 
 class RollBack(BaseModel):
@@ -74,6 +79,9 @@ class RollBack(BaseModel):
     by: By | None = None
     """Who decides. If left out, the caller, who is recorded in any case."""
     reason: Why | None = None
+    on_global_state: OnGlobalState | None = None
+    """As for an approval: what to do about streams that are selected again while the connection's
+    state in Airbyte is global (CDC)."""
 
 
 class PolicyOrder(BaseModel):

@@ -103,10 +103,13 @@ class SyncSaga:
             )
 
 
-def is_of_order(job: Job, order: SyncOrder, *, types: frozenset[str] = frozenset({"sync"})) -> bool:
+def is_of_order(
+    job: Job, order: SyncOrder, *, types: frozenset[str] = frozenset({"sync", "refresh"})
+) -> bool:
     """Whether a job is newer than an order, by Airbyte's job ids, which do not depend on clocks.
 
-    Creation times are compared only where no earlier job is known.
+    Creation times are compared only where no earlier job is known. A sync is a `refresh` if Airbyte
+    has stored one for the connection.
     """
     if job.config_type not in types:
         return False

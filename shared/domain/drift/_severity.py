@@ -110,11 +110,15 @@ _UNUSED: dict[str, tuple[Entity, What]] = {
     "sync_modes_changed": ("mode", "changed"),
 }
 _DESELECTED = (
-    "Deselecting it deletes its sync state: if it comes back, all of it is read again.",
+    "Airbyte keeps its sync state: if it is selected again, it resumes from its old cursor. With a "
+    "global (CDC) state it would miss what changed meanwhile, unless it is refreshed.",
     "Its table stays in the destination, with its rows.",
 )
 _REREAD = "Its sync state becomes useless: the next sync reads the whole stream again."
-_STATE = "Airbyte deletes the sync state of a stream whose sync mode changes."
+_STATE = (
+    "Airbyte deletes the sync state of a stream whose sync mode changes: since 1.8 with the "
+    "update, before with the first sync that reads it in full."
+)
 _MIXED = "Rows written so far are not matched with new ones until the stream is refreshed."
 
 

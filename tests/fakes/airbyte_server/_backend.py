@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
@@ -549,6 +549,21 @@ class ScriptedBackend(Offers):
             whole = {"shared_state": {"job": newest}, "streamStates": states}
             return {"stateType": "global", "globalState": whole}
         return {"stateType": "stream", "streamState": states}
+
+    def put_states(
+        self, connection_id: str, kind: str, states: Mapping[tuple[str | None, str], Any]
+    ) -> None:
+        """Write states of streams; a shared one is computed from theirs."""
+        self.state_type = "global" if kind == "global" else "stream"
+        written = {key: state for key, state in states.items() if key[1]}
+        self._forget_states(connection_id, written)
+        self.states[connection_id] += [
+            {
+                "streamDescriptor": reads.descriptor({"name": name, "namespace": namespace}),
+                "streamState": state,
+            }
+            for (namespace, name), state in written.items()
+        ]
 
     def _forget_states(
         self, connection_id: str, streams: Collection[tuple[str | None, str]]
