@@ -9,7 +9,13 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from shared.airbyte_client import AirbyteClient, NewConnection, Schedule
+from shared.airbyte_client import (
+    AirbyteClient,
+    ConnectionSettings,
+    NewConnection,
+    Schedule,
+    SourceSpecification,
+)
 from shared.domain.catalog import StreamId
 from shared.errors import NotFound, SyncRunning, Upstream
 from tests.contract.openapi import VERSIONS, description
@@ -43,25 +49,27 @@ def test_every_method_is_used() -> None:
         for name, of in inspect.getmembers(AirbyteClient, inspect.iscoroutinefunction)
         if not name.startswith("_") and name != "aclose"
     }
-    calls = inspect.getsource(_use_everything) + inspect.getsource(_use_definitions)
+    parts = (_use_everything, _use_definitions, _use_jobs)
+    calls = "".join(inspect.getsource(part) for part in parts)
     used = {name for name in methods if f"client.{name}(" in calls}
     assert methods - used == set()
 
 
-async def _use_definitions(client: AirbyteClient, workspace: UUID) -> None:
+async def _use_definitions(client: AirbyteClient, workspace: UUID) -> SourceSpecification:
     await client.source_definitions(workspace)
     await client.destination_definitions(workspace)
     records = UUID(HARDCODED_RECORDS)
     specified = await client.source_specification(records, workspace)
     assert msgspec.json.decode(specified.connection_specification)["properties"]["count"]
     assert not await client.check_configuration(records, workspace, {"count": 3})
+    return specified
 
 
 async def _use_everything(client: AirbyteClient, airbyte: AirbyteServer) -> None:
     workspace = UUID(WORKSPACE_ID)
     assert await client.health()
     assert (await client.instance()).default_workspace_id == workspace
-    await _use_definitions(client, workspace)
+    specified = await _use_definitions(client, workspace)
     assert await client.is_since_1_7() is airbyte.release.since(1, 7)
     assert await client.list_sources(workspace) == []
 
@@ -117,6 +125,16 @@ async def _use_everything(client: AirbyteClient, airbyte: AirbyteServer) -> None
         assert (await client.get_connection(connection)).status == status
     await client.connection_statuses([connection])
 
+    await client.update_settings(connection, ConnectionSettings(prefix="s_"))
+    assert (await client.get_connection(connection)).settings.prefix == "s_"
+    await _use_jobs(client, airbyte, connection)
+    await client.delete_connection(connection)
+    await client.delete_source(source.source_id)
+    with pytest.raises((NotFound, Upstream)):
+        await client.get_source(source.source_id)
+
+
+async def _use_jobs(client: AirbyteClient, airbyte: AirbyteServer, connection: UUID) -> None:
     job = await client.trigger_sync(connection)
     with pytest.raises(SyncRunning):
         await client.trigger_sync(connection)
@@ -135,8 +153,6 @@ async def _use_everything(client: AirbyteClient, airbyte: AirbyteServer) -> None
     (refresh,) = await client.running_jobs()
     assert stream in refresh.refreshed
     assert (await client.connection_state(connection)).type in ("stream", "not_set")
-
-    await client.delete_connection(connection)
-    await client.delete_source(source.source_id)
-    with pytest.raises((NotFound, Upstream)):
-        await client.get_source(source.source_id)
+    assert (await client.get_job_with_logs(refresh.id)).id == refresh.id
+    await client.cancel_job(refresh.id)
+    assert (await client.get_job(refresh.id)).status == "cancelled"
