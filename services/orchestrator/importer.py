@@ -262,6 +262,7 @@ class Importing:
             id=uuid4(),
             name=held.name,
             source_type=source.source_name or str(source.source_definition_id),
+            source_definition_id=source.source_definition_id,
             credential_id=None,
             airbyte_destination_id=held.destination_id,
             airbyte_source_id=held.source_id,

@@ -130,6 +130,9 @@ class Orchestrator:
             credential_id=order.credential_id,
             airbyte_destination_id=destination_id,
         )
+        # No secret is read for an order that will be refused.
+        async with self._db.read() as session:
+            await registry.expect_free_name(session, order.connection_name)
         configuration = await self._expected_configuration(source_type, order)
 
         is_checked = not source_type.renewed_fields

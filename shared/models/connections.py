@@ -95,7 +95,7 @@ class Connection(Base):
     source_type: Mapped[str]
     """The name of its source's definition in Airbyte."""
     source_definition_id: Mapped[UUID | None]
-    """Airbyte's `sourceDefinitionId`; None for imported connections and older rows."""
+    """Airbyte's `sourceDefinitionId`; None for rows older than this column."""
     source_configuration: Mapped[str | None] = mapped_column(RawJson())
     """The part of its source's configuration that the order had: JSON text, without secrets."""
     credential_id: Mapped[str | None]

@@ -19,6 +19,7 @@ from shared.registry.connections import (
     connection_json,
     connection_names,
     end_heal,
+    expect_free_name,
     find_connection,
     head_fingerprint,
     insert_pending,

@@ -63,6 +63,22 @@ async def insert_pending(session: AsyncSession, connection: Connection) -> bool:
     return row is not None and bool(row[0])
 
 
+async def expect_free_name(session: AsyncSession, name: str) -> None:
+    """Check that no live connection has a name; `insert_pending` decides for good.
+
+    Raises:
+        NameTaken: one has it.
+    """
+    taken = select(Connection.id).where(
+        Connection.name == name,
+        Connection.archived_at.is_(None),
+        (Connection.status != ConnectionStatus.FAILED)
+        | Connection.airbyte_connection_id.is_not(None),
+    )
+    if await session.scalar(taken.limit(1)) is not None:
+        raise NameTaken("Another connection already has this name.")
+
+
 async def find_connection(session: AsyncSession, connection_id: UUID) -> Connection:
     """A connection by id, archived or not.
 

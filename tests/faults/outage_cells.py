@@ -128,6 +128,6 @@ def credential_unknown() -> Cell:
             "/connections/onboard", json={**ORDER, "credential_id": "unknown"}
         )
         assert (answer.status_code, answer.json()["code"]) == (422, "credential_not_found")
-        await case.left("B")
+        await case.left("N")
 
     return Cell("onboard-config-credential_unknown", run)

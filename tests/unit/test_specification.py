@@ -253,6 +253,24 @@ def test_pattern_cannot_block_the_process() -> None:
     assert time.monotonic() - started < 20
 
 
+def test_large_configuration_takes_no_long_time() -> None:
+    """As large as an order may be, by a specification with many parts."""
+    branches = [an_object(**{f"m{one}_{two}": SECRET for two in range(20)}) for one in range(90)]
+    schema = an_object(
+        numbers={"type": "array", "items": {"type": "integer", "minimum": 0}},
+        free={"type": "object", "additionalProperties": {"anyOf": [{"type": "integer"}]}},
+    )
+    schema["anyOf"] = branches
+    order: Json = {"numbers": [1] * 15_000, "free": {f"n{number}": 1 for number in range(4_000)}}
+    started = time.process_time()
+
+    specification = specified(schema)
+    assert specifications.faults_of_order(specification, order) == ()
+    assert sentences(specification, order) == []
+
+    assert time.process_time() - started < 5
+
+
 def test_rule_that_is_invalid_is_left_to_airbyte() -> None:
     """The others still count."""
     schema = an_object(a={"type": "string", "pattern": "(", "minLength": 3})

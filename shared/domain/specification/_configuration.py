@@ -72,7 +72,7 @@ def _order_faults(nodes: Sequence[Json], value: Any, path: Path) -> Iterator[Fau
     if isinstance(value, dict):
         every = [one for node in nodes for one in model.variants(node)]
         known = model.members(every)
-        is_free = _is_free(every)
+        is_free, unnamed = _is_free(every), model.unnamed_members(every)
         for name, each in value.items():
             at = (*path, name)
             if name.startswith(_RESERVED):
@@ -80,10 +80,11 @@ def _order_faults(nodes: Sequence[Json], value: Any, path: Path) -> Iterator[Fau
             elif name not in known and not is_free:
                 yield _unknown(at, known)
             else:
-                yield from _order_faults(model.below(nodes, name), each, at)
+                yield from _order_faults(known.get(name) or unnamed, each, at)
     elif isinstance(value, list):
+        inner = model.below(nodes, 0)
         for number, each in enumerate(value):
-            yield from _order_faults(model.below(nodes, number), each, (*path, number))
+            yield from _order_faults(inner, each, (*path, number))
 
 
 def complete(specification: Specification, order: Json, document: Json) -> Complete:
@@ -165,7 +166,7 @@ def _adapted(nodes: Sequence[Json], value: Any, path: Path) -> tuple[Any, list[F
     every = [one for node in nodes for one in model.variants(node)]
     value = _converted(every, value)
     if isinstance(value, Mapping):
-        known = model.members(every)
+        known, unnamed = model.members(every), model.unnamed_members(every)
         by_case: dict[str, list[str]] = {}
         for name in known:
             by_case.setdefault(name.casefold(), []).append(name)
@@ -180,16 +181,14 @@ def _adapted(nodes: Sequence[Json], value: Any, path: Path) -> tuple[Any, list[F
             if proper in found:
                 faults.append(Fault(at, "conflict", "is in the credential twice."))
                 continue
-            inner, more = _adapted(model.below(nodes, proper), each, at)
+            inner, more = _adapted(known.get(proper) or unnamed, each, at)
             faults += more
             if inner is not None:
                 found[proper] = inner
         return found, faults
     if isinstance(value, list):
-        listed = [
-            _adapted(model.below(nodes, number), each, (*path, number))
-            for number, each in enumerate(value)
-        ]
+        of = model.below(nodes, 0)
+        listed = [_adapted(of, each, (*path, number)) for number, each in enumerate(value)]
         return [one for one, _ in listed], [fault for _, more in listed for fault in more]
     return (None if value == "" else value), faults
 
@@ -271,6 +270,8 @@ class _Check:
 
     def __init__(self, faults: list[Fault]) -> None:
         self._faults = faults
+        self._rules: dict[int, tuple[Json, Json, jsonschema_rs.Draft7Validator | None]] = {}
+        """By the id of a schema, which is held so that the id stays its own."""
 
     def fill(self, nodes: Sequence[Json], value: Any, path: Path) -> None:
         """Complete and check one value, by the schemas that all apply to it."""
@@ -281,8 +282,9 @@ class _Check:
             if isinstance(value, dict):
                 self._fill_members(applying, value, path)
             elif isinstance(value, list):
+                inner = model.items(applying)
                 for number, each in enumerate(value):
-                    self.fill(model.items(applying), each, (*path, number))
+                    self.fill(inner, each, (*path, number))
 
     def whole(self, schema: Json, value: Json) -> None:
         """Check everything by the specification itself; its rarer rules are only checked here."""
@@ -339,15 +341,20 @@ class _Check:
     def _check_value(self, applying: Sequence[Json], value: Any, path: Path) -> bool:
         """Check the value itself, without its members; False if their check makes no sense."""
         for node in applying:
-            rules = {name: node[name] for name in _LEAF_KEYWORDS if name in node}
-            if not rules:
-                continue
-            for error in _errors(rules, value):
+            for error in self._errors(node, value):
                 message = _rule(error, node)
                 is_secret = model.is_secret(applying)
                 self._faults.append(Fault(path, "invalid", message, is_secret=is_secret))
                 return False
         return True
+
+    def _errors(self, node: Json, value: Any) -> list[jsonschema_rs.ValidationError]:
+        known = self._rules.get(id(node))
+        if known is None:
+            rules = {name: node[name] for name in _LEAF_KEYWORDS if name in node}
+            known = self._rules[id(node)] = node, rules, _validator(rules)
+        _, rules, validator = known
+        return _errors(rules, value) if validator is None else list(validator.iter_errors(value))
 
     def _fill_members(self, applying: Sequence[Json], value: Json, path: Path) -> None:
         known = model.members(applying)
@@ -368,9 +375,9 @@ class _Check:
         for name in sorted(required - value.keys()):
             is_secret = model.is_secret(known.get(name, []))
             self._faults.append(Fault((*path, name), "missing", "is missing.", is_secret=is_secret))
+        unnamed = model.unnamed_members(applying)
         for name, each in value.items():
-            nodes = known.get(name) or model.unnamed_members(applying)
-            self.fill(nodes, each, (*path, name))
+            self.fill(known.get(name) or unnamed, each, (*path, name))
 
 
 def _fill_in(value: Json, name: str, nodes: Sequence[Json], *, is_required: bool) -> None:
@@ -384,15 +391,22 @@ def _fill_in(value: Json, name: str, nodes: Sequence[Json], *, is_required: bool
             value[name] = copy.deepcopy(node["default"])
 
 
-def _errors(rules: Json, value: Any) -> list[jsonschema_rs.ValidationError]:
+def _validator(rules: Json) -> jsonschema_rs.Draft7Validator | None:
+    """A validator; None if a rule is not valid."""
     try:
-        validator = jsonschema_rs.Draft7Validator(rules, validate_formats=False)
-        return list(validator.iter_errors(value))
+        return jsonschema_rs.Draft7Validator(rules, validate_formats=False)
     except ValueError:
-        # A rule that is not valid, such as a pattern in another dialect, is left to Airbyte.
-        if len(rules) == 1:
-            return []
-        return [error for name in rules for error in _errors({name: rules[name]}, value)]
+        return None
+
+
+def _errors(rules: Json, value: Any) -> list[jsonschema_rs.ValidationError]:
+    validator = _validator(rules)
+    if validator is not None:
+        return list(validator.iter_errors(value))
+    # A rule that is not valid, such as a pattern in another dialect, is left to Airbyte.
+    if len(rules) == 1:
+        return []
+    return [error for name in rules for error in _errors({name: rules[name]}, value)]
 
 
 def _rule(error: jsonschema_rs.ValidationError, node: Json) -> str:
