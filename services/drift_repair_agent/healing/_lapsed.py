@@ -51,7 +51,6 @@ def refused_mapping(
         elif decision.action != "apply" or not (field in choices.mapped or field in moved):
             reason = "say whether the mapper is dropped or which field it follows"
             yield decision.change, "mapper_choice_required", reason
-        elif choices.mapped.get(field, "") != "" and field in moved:
-            if moved[field] != (choices.mapped[field],):
-                reason = f"{shown(field)} was renamed to another field"
-                yield decision.change, "mapper_choice_required", reason
+        elif field in choices.mapped and moved.get(field) not in (None, (choices.mapped[field],)):
+            reason = f"{shown(field)} was renamed to another field"
+            yield decision.change, "mapper_choice_required", reason

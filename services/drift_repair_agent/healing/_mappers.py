@@ -80,9 +80,7 @@ class MovedMappers:
                 yield "mapper_followed", self._of_rename(stream, old, new)
 
     def _of_rename(self, stream: StreamId, old: str, new: str) -> str:
-        message = (
-            f"The mappers of {stream} follow the rename of {shown(old)} to {shown(new)}."
-        )
+        message = f"The mappers of {stream} follow the rename of {shown(old)} to {shown(new)}."
         before, after = columns(self._before, old), columns(self._after, new)
         needed = source_fields(self._before)
         protecting = {
@@ -114,13 +112,14 @@ class MovedMappers:
 
 
 def _follow_output(moving: dict[str, str], before: Mapper, after: Mapper) -> None:
-    """Rename what a mapper writes in the mappers after it, and no longer what it has consumed."""
-    for name in before.names & moving.keys():
-        old, new = before.output(name), after.output(moving[name])
-        if old == name:
+    """Rename what a mapper writes in the mappers after it."""
+    for name in before.names:
+        old = before.output(name)
+        if old is None or old == name:
             continue
-        del moving[name]
-        if old is not None and new is not None and old != new:
+        new = after.output(moving[name]) if name in moving else old
+        moving.pop(old, None)
+        if new is not None and new != old:
             moving[old] = new
 
 

@@ -26,10 +26,10 @@ def plan_changes(configured: Catalog, discovered: Streams) -> Steps[list[tuple[C
     """The source's changes against what the connection syncs, with a verdict on each; `diff` order.
 
     `discovered` is all that the source offers: a stream that it lacks is reported as removed.
-    A field that it lacks and that mappers name is also reported as `mapper_lapsed`. Streams that the
-    connection does not sync are reported as added, whether they are new or not; changes within them
-    are not reported. Airbyte cuts a hand-picked stream down to its selected
-    fields, so the others may be reported as added each time; these do not concern the connection.
+    A field that it lacks and that mappers name is also reported as `mapper_lapsed`. Streams that
+    the connection does not sync are reported as added, whether they are new or not; changes within
+    them are not reported. Airbyte cuts a hand-picked stream down to its selected fields, so the
+    others may be reported as added each time; these do not concern the connection.
 
     Raises:
         InvalidCatalog: `discovered` is not a catalog, or offers one stream twice.

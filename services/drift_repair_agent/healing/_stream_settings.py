@@ -294,16 +294,11 @@ class Settings:
         return list(followed)
 
     def _mappers(self) -> None:
-        moved = MovedMappers(
-            self._current.config,
-            {
-                old[0]: new[0]
-                for old, new in self._choices.renamed.items()
-                if len(old) == 1 and len(new) == 1
-            }
-            | self._choices.mapped,
-            self._choices.unmapped,
-        )
+        renamed = dict(self._choices.mapped)
+        for old, new in self._choices.renamed.items():
+            if len(old) == 1 and len(new) == 1:
+                renamed[old[0]] = new[0]
+        moved = MovedMappers(self._current.config, renamed, self._choices.unmapped)
         self.changes |= moved.changes
         for code, message in moved.effects(self._id):
             self._report(code, message)

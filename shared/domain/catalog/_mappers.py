@@ -42,7 +42,7 @@ _NEEDS: Final[Mapping[str, str]] = {
     "field-renaming": "originalFieldName",
     "field-filtering": "targetField",
 }
-"""The member that names the field, by type of mapper; a type that is not here may be a newer one."""
+"""The member that names the field, by type of mapper; other types may be a newer Airbyte's."""
 
 Fault = Literal["FIELD_NOT_FOUND", "FIELD_ALREADY_EXISTS", "INVALID_MAPPER_CONFIG"]
 """Why Airbyte refuses a mapper, in its own words."""
