@@ -468,7 +468,9 @@ class ScriptedBackend(Offers):
     ) -> Json:
         """Change the given settings and, if it is given, the catalog."""
         before = connection["syncCatalog"]["streams"]
-        after = before if sync_catalog is None else stored_streams(sync_catalog, self.release)
+        after = before
+        if sync_catalog is not None:
+            after = stored_streams(sync_catalog, self.release, before)
         anew = streams_to_reset(before, after)
         connection_id = connection["connectionId"]
         self.states[connection_id] = [
