@@ -18,6 +18,7 @@ from shared.domain.catalog._mappers import (
     MAPPER_FIELD_EXISTS,
     MAPPER_WITHOUT_FIELD,
     effective_mappers,
+    may_have_mappers,
 )
 from shared.domain.catalog._merge import Merged, merge
 from shared.domain.catalog._model import (

@@ -8,6 +8,7 @@ Source: Airbyte 1.2 to 2.0, DestinationCatalogGenerator and SlimStream.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, Final, Literal
 
@@ -34,6 +35,8 @@ MAPPER_FIELD_EXISTS: Final = "mapper_field_exists"
 INVALID_MAPPER: Final = "invalid_mapper"
 KEY_IN_CATALOG: Final = "secret_in_catalog"
 
+_EMPTY: Final = re.compile(rb"\s*:\s*(\[\s*\]|null)")
+_WINDOW_BYTES: Final = 64
 _NAMING = ("targetField", "originalFieldName", "fieldName")
 """The members of a mapper's configuration that name a field."""
 _NEEDS: Final[Mapping[str, str]] = {
@@ -115,6 +118,22 @@ def hashing(field: SelectedField) -> dict[str, Any]:
     target = (field.field_path or ("",))[0]
     made = {"targetField": target, "method": "SHA-256", "fieldNameSuffix": HASHED_SUFFIX}
     return {"type": "hashing", "mapperConfiguration": made}
+
+
+def may_have_mappers(document: bytes) -> bool:
+    """Whether a stream of a catalog may have mappers; cheap, since nothing is decoded."""
+    return any(_is_filled(document, member) for member in (b'"mappers"', b'"hashedFields"'))
+
+
+def _is_filled(document: bytes, member: bytes) -> bool:
+    """Whether a member of this name has another value than `[]` or null."""
+    at = document.find(member)
+    while at >= 0:
+        at += len(member)
+        if not _EMPTY.match(document[at : at + _WINDOW_BYTES]):
+            return True
+        at = document.find(member, at)
+    return False
 
 
 def columns(mappers: Iterable[Mapper], field: str) -> str | None:
