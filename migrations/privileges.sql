@@ -142,7 +142,11 @@ BEGIN
         CONTINUE WHEN NOT FOUND; -- during a downgrade
         FOREACH role_name IN ARRAY ARRAY[granted[1], everything] LOOP
             CONTINUE WHEN to_regrole(role_name) IS NULL;
-            EXECUTE format('GRANT %s ON %s %I TO %I', granted[3], relation.kind, relation.relname, role_name);
+            BEGIN
+                EXECUTE format('GRANT %s ON %s %I TO %I', granted[3], relation.kind, relation.relname, role_name);
+            EXCEPTION WHEN undefined_column THEN
+                NULL; -- on the way to or from an older version, whose table lacks a column
+            END;
         END LOOP;
     END LOOP;
 

@@ -63,7 +63,7 @@ def downgrade() -> None:
             UPDATE repairs r SET drift_id = d.first_id FROM doubled d
             WHERE r.drift_id = d.id AND d.id <> d.first_id
         )
-        DELETE FROM drifts USING doubled WHERE drifts.id = doubled.id AND id <> first_id
+        DELETE FROM drifts USING doubled WHERE drifts.id = doubled.id AND drifts.id <> first_id
     """)
     op.drop_constraint(f"{_UNIQUE}_head_version", "drifts")
     op.drop_column("drifts", "head_version")

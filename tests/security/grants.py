@@ -32,8 +32,8 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
     "connections": {
         "orchestrator": "SELECT INSERT UPDATE",
         "drift_repair_agent": "SELECT UPDATE(status heal_id healing_since catalog_version"
-        " has_mappers failure_code failure_detail drifted_upstream_at upstream_code paused_by event_seq"
-        " updated_at)",
+        " has_mappers failure_code failure_detail drifted_upstream_at upstream_code paused_by"
+        " event_seq updated_at)",
         "schema_observer": "SELECT UPDATE(event_seq updated_at)",
         "rag_engine": "SELECT(id name)",
     },
