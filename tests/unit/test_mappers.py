@@ -15,7 +15,7 @@ from shared.domain.catalog import InvalidCatalog
 from shared.domain.catalog._mappers import columns, effective_mappers, may_have_mappers
 from shared.domain.drift import Change
 from tests.unit.catalogs import MOMENT, TEXT, Json, document, picked, stream
-from tests.unit.healing import ORDERS, decided, heal, healed
+from tests.unit.healing import ORDERS, Path, decided, heal, healed
 
 FIELDS: Json = {"id": TEXT, "updated": MOMENT, "email": TEXT, "total": TEXT}
 WITHOUT: Json = {name: of for name, of in FIELDS.items() if name != "email"}
@@ -281,7 +281,7 @@ def test_new_field_with_the_name_of_a_hashed_column_is_impossible() -> None:
 def test_rename_of_a_hashed_field_names_both_columns() -> None:
     """The output column moves with the field, unless a later mapper names it."""
     after = stream(fields=WITHOUT | {"mail": TEXT})
-    became = {("email",): ("mail",)}
+    became: dict[Path, Path] = {("email",): ("mail",)}
 
     def renamed(*mappers: Json) -> tuple[list[Json], str]:
         before = mapped(*mappers)
