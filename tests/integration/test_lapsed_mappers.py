@@ -94,7 +94,8 @@ async def test_vanished_field_with_a_hash_is_decided_by_a_person(mesh: Mesh, ver
     assert "mapper_lapsed" in sent[0]["body"]
 
     before = deepcopy(account(mesh, connection))
-    for order in ({}, {"changes": [removal["id"]]}, {"choices": {lapse["id"]: {}}}):
+    orders: list[Json] = [{}, {"changes": [removal["id"]]}, {"choices": {lapse["id"]: {}}}]
+    for order in orders:
         status, refused = await approve(mesh, repair, **order)
         assert (status, refused["code"]) == (422, "mapper_choice_required")
     status, refused = await approve(mesh, repair, choices={removal["id"]: {"mapper": "drop"}})
