@@ -425,7 +425,7 @@ def _refusal(path: str, status: int, body: ErrorBody) -> Upstream:
         error = UpstreamConflict(detail)
     elif body.mappers is not None:
         error = MapperRefused(f"{detail} {_of_mappers(body.mappers)}", part=body.part)
-        error.members["mappers"] = msgspec.to_builtins(body.mappers)
+        error.members["mappers"] = list(msgspec.to_builtins(body.mappers))
     elif body.part is not None:
         error = UpstreamRefused(f"{detail} It is about the {body.part}.", part=body.part)
     else:
