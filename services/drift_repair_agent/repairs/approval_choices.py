@@ -102,7 +102,8 @@ async def approved(
             if removal is not None:
                 decided[removal.id] = removal
         elif (choice := order.choices.get(item.id)) is not None and choice.mapper is not None:
-            raise _mapper_error(item, "is not a lapsed mapper.", code="not_a_mapper")
+            message = f"Change {item.id} of {item.change.stream} is not a lapsed mapper."
+            raise Invalid.of(f"choices.{item.id}", message, code="not_a_mapper")
     taken = {(item.change.stream, tuple(item.change.path)) for item in decided.values()}
     for item in list(decided.values()):
         became = item.decision.became if item.decision else None
@@ -210,7 +211,7 @@ def decide_lapse(
     made = Decision("keep", by, at, reason=reason, requested_by=scopes.requested_by())
     wanted = None if choice is None else choice.mapper
     if wanted is not None and wanted not in item.choices:
-        raise _mapper_error(item, f"allows {' or '.join(item.choices)}, not {wanted}.")
+        raise _choice_required(item, f"allows {' or '.join(item.choices)}, not {wanted}.")
     named = None if choice is None or choice.became is None else tuple(choice.became)
     if wanted == "drop":
         return item.decided(replace(made, action="drop_mapper")), None
@@ -223,17 +224,13 @@ def decide_lapse(
     if wanted is None and (is_preview or is_tolerated(item.change)):
         return item.decided(made), None
     if wanted is None:
-        raise _mapper_error(item, f"needs a choice: {' or '.join(item.choices)}.")
-    raise _mapper_error(item, "needs `became`, the field that the mappers follow.")
+        raise _choice_required(item, f"needs a choice: {' or '.join(item.choices)}.")
+    raise _choice_required(item, "needs `became`, the field that the mappers follow.")
 
 
-def _mapper_error(
-    item: PlannedChange, what: str, *, code: str = "mapper_choice_required"
-) -> Invalid:
-    place = f"body.choices.{item.id}"
-    message = f"{place}: change {item.id} of {item.change.stream} {what}"
-    field = {"field": place, "type": code, "message": message}
-    return Invalid(message, code=code, fields=[field])
+def _choice_required(item: PlannedChange, what: str) -> Invalid:
+    message = f"Change {item.id} of {item.change.stream} {what}"
+    return Invalid.of(f"choices.{item.id}", message, code="mapper_choice_required")
 
 
 def new_names(items: Sequence[PlannedChange], order: Approve) -> set[StreamId]:

@@ -32,8 +32,6 @@ ROW_FILTERING: Final = "row-filtering"
 
 MAPPER_WITHOUT_FIELD: Final = "mapper_without_field"
 MAPPER_FIELD_EXISTS: Final = "mapper_field_exists"
-INVALID_MAPPER: Final = "invalid_mapper"
-KEY_IN_CATALOG: Final = "secret_in_catalog"
 
 _EMPTY: Final = re.compile(rb"\s*:\s*(\[\s*\]|null)")
 _WINDOW_BYTES: Final = 64
@@ -49,11 +47,6 @@ _NEEDS: Final[Mapping[str, str]] = {
 
 Fault = Literal["FIELD_NOT_FOUND", "FIELD_ALREADY_EXISTS", "INVALID_MAPPER_CONFIG"]
 """Why Airbyte refuses a mapper, in its own words."""
-_CODES: Final[Mapping[Fault, str]] = {
-    "FIELD_NOT_FOUND": MAPPER_WITHOUT_FIELD,
-    "FIELD_ALREADY_EXISTS": MAPPER_FIELD_EXISTS,
-    "INVALID_MAPPER_CONFIG": INVALID_MAPPER,
-}
 
 
 class Mapper(msgspec.Struct, frozen=True):
@@ -216,29 +209,28 @@ def problems_of_mappers(stream: ConfiguredStream, place: str) -> Iterator[Proble
                 f"{where} of {stream.id} is an encryption key, which AAM does not store: configure "
                 "the mapper in Airbyte, and send its id and the masked key."
             )
-            yield Problem(stream.id, where, KEY_IN_CATALOG, message)
+            yield Problem(stream.id, where, "secret_in_catalog", message)
     fields = _selected(stream.config, stream.stream)
     if fields is None:
         return
     for position, fault, field in faults(mappers, fields):
-        kind = mappers[position].type
         where = f"{place}.config.mappers[{position}]"
-        yield Problem(stream.id, where, _CODES[fault], _message(stream, kind, fault, field))
-
-
-def _message(stream: ConfiguredStream, kind: str, fault: Fault, field: str) -> str:
-    mapper = f"The {kind} mapper of {stream.id}"
-    if fault == "FIELD_NOT_FOUND":
-        return (
-            f"{mapper} names {shown(field)}, which is not a selected field: remove the mapper, let "
-            "it follow the rename, or keep the field."
-        )
-    if fault == "FIELD_ALREADY_EXISTS":
-        return (
-            f"{mapper} writes {shown(field)}, which is a selected field, too: leave that field "
-            "out, or change the mapper."
-        )
-    return f"{mapper} has an invalid configuration."
+        mapper = f"The {mappers[position].type} mapper of {stream.id}"
+        if fault == "FIELD_NOT_FOUND":
+            message = (
+                f"{mapper} names {shown(field)}, which is not a selected field: remove the mapper, "
+                "let it follow the rename, or keep the field."
+            )
+            yield Problem(stream.id, where, MAPPER_WITHOUT_FIELD, message)
+        elif fault == "FIELD_ALREADY_EXISTS":
+            message = (
+                f"{mapper} writes {shown(field)}, which is a selected field, too: leave that field "
+                "out, or change the mapper."
+            )
+            yield Problem(stream.id, where, MAPPER_FIELD_EXISTS, message)
+        else:
+            message = f"{mapper} has an invalid configuration."
+            yield Problem(stream.id, where, "invalid_mapper", message)
 
 
 def renamed_in(raw: Raw, names: Mapping[str, str]) -> Raw:
