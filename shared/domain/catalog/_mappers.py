@@ -215,21 +215,21 @@ def problems_of_mappers(stream: ConfiguredStream, place: str) -> Iterator[Proble
         return
     for position, fault, field in faults(mappers, fields):
         where = f"{place}.config.mappers[{position}]"
-        mapper = f"The {mappers[position].type} mapper of {stream.id}"
+        which = f"The {mappers[position].type} mapper of {stream.id}"
         if fault == "FIELD_NOT_FOUND":
             message = (
-                f"{mapper} names {shown(field)}, which is not a selected field: remove the mapper, "
+                f"{which} names {shown(field)}, which is not a selected field: remove the mapper, "
                 "let it follow the rename, or keep the field."
             )
             yield Problem(stream.id, where, MAPPER_WITHOUT_FIELD, message)
         elif fault == "FIELD_ALREADY_EXISTS":
             message = (
-                f"{mapper} writes {shown(field)}, which is a selected field, too: leave that field "
+                f"{which} writes {shown(field)}, which is a selected field, too: leave that field "
                 "out, or change the mapper."
             )
             yield Problem(stream.id, where, MAPPER_FIELD_EXISTS, message)
         else:
-            message = f"{mapper} has an invalid configuration."
+            message = f"{which} has an invalid configuration."
             yield Problem(stream.id, where, "invalid_mapper", message)
 
 
