@@ -39,7 +39,7 @@ DECLARE
         ['aam_drift_repair_agent', 'api_keys',
             'SELECT (id, digest, owner, scopes, expires_at, last_used_at, revoked_at), UPDATE (last_used_at)'],
         ['aam_drift_repair_agent', 'connections',
-            'SELECT, UPDATE (status, heal_id, healing_since, catalog_version, failure_code, failure_detail,'
+            'SELECT, UPDATE (status, heal_id, healing_since, catalog_version, has_mappers, failure_code, failure_detail,'
             ' drifted_upstream_at, upstream_code, paused_by, event_seq, updated_at)'],
         ['aam_drift_repair_agent', 'connections', 'UPDATE (unpaused_repair_id)'],
         ['aam_drift_repair_agent', 'drifts', 'SELECT'],

@@ -23,6 +23,7 @@ AamError
 ├── Upstream                 502   Airbyte or another AAM service did not do what was asked
 │   ├── UpstreamRefused      422   refused for good: nothing was done
 │   │   ├── UpstreamMissing        the object is not there (any more)
+│   │   ├── MapperRefused          a mapper of the catalog does not fit; `mappers` says which
 │   │   └── ConnectorFailed        the connector ran and failed; `cause` says why
 │   │       ├── CheckFailed        the source cannot be reached with this credential
 │   │       └── DiscoverFailed     the connector could not list the source's schema
@@ -275,6 +276,12 @@ class UpstreamMissing(UpstreamRefused):
     """Airbyte does not have this object, or no longer has it."""
 
     code = "upstream_missing"
+
+
+class MapperRefused(UpstreamRefused):
+    """Airbyte refused a catalog because of a mapper; `mappers` has its stream, field and reason."""
+
+    code = "mapper_refused"
 
 
 class CheckFailed(ConnectorFailed):

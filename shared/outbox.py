@@ -63,6 +63,9 @@ class EventType(StrEnum):
     """It may sync again; `ref` and `code` as for `connection.paused`."""
     DRIFT_DETECTED = "drift.detected"
     """The source's schema changed; `ref` is the drift, `code` its severity."""
+    MAPPER_LAPSED = "mapper.lapsed"
+    """The source no longer offers the field of a mapper; `ref` is the drift, `code` its severity.
+    The webhook message is about the repair that waits for a choice."""
     OBSERVATION_SUSPICIOUS = "observation.suspicious"
     """A discovery failed the plausibility check; `code` says why. It triggers no repair."""
     OBSERVATION_RECOVERED = "observation.recovered"

@@ -16,6 +16,7 @@ import msgspec
 import orjson
 from msgspec import Raw
 
+from local.airbyte import mappers
 from local.airbyte.errors import Refusal, uncaught, unreadable
 from local.airbyte.releases import Release
 
@@ -37,14 +38,8 @@ CONFIG_MEMBERS = (
 )
 """What a stream's configuration has in every release."""
 
-NEWER_CONFIG_MEMBERS = (
-    "hashedFields",
-    "mappers",
-    "includeFiles",
-    "destinationObjectName",
-    "namespace",
-)
-"""What it has besides since 2.0."""
+NEWER_CONFIG_MEMBERS = ("includeFiles", "destinationObjectName", "namespace")
+"""What it has besides since 2.0; `hashedFields` and `mappers` are older."""
 
 Json = dict[str, Any]
 
@@ -167,23 +162,34 @@ def stream_read(stream: Mapping[str, Any], release: Release) -> Json:
 def config_read(config: Mapping[str, Any], release: Release) -> Json:
     """Represent a stream's configuration as a release does."""
     members = {name: value for name, value in config.items() if value is not None}
-    if release.since(2):
-        return {"hashedFields": [], "mappers": [], **members}
-    return {name: value for name, value in members.items() if name in CONFIG_MEMBERS}
+    found: Json = {}
+    if mappers.knows_hashed_fields(release):
+        found["hashedFields"] = members.pop("hashedFields", [])
+    if mappers.knows_mappers(release):
+        found["mappers"] = members.pop("mappers", [])
+        found["hashedFields"] = mappers.hashed_fields(found["mappers"])
+    for name in ("hashedFields", "mappers"):
+        members.pop(name, None)
+    if not release.since(2):
+        members = {name: value for name, value in members.items() if name in CONFIG_MEMBERS}
+    return found | members
 
 
 def _alias(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9]", "_", name)
 
 
-def stored_streams(catalog: Json, release: Release) -> list[Json]:
+def stored_streams(catalog: Json, release: Release, held: Sequence[Json] = ()) -> list[Json]:
     """Reduce a syncCatalog to what Airbyte stores: selected streams with their selected fields.
+
+    `held` are the streams that the connection has until now.
 
     Raises:
         Refusal: 400, 422 or 500, as Airbyte refuses such a catalog.
     """
     pairs = [pair for pair in catalog.get("streams") or [] if _is_selected(pair)]
-    streams = [_stored_stream(pair, release) for pair in pairs]
+    known = {key_of(pair["stream"]): pair["config"].get("mappers") or [] for pair in held}
+    streams = [_stored_stream(pair, known, release) for pair in pairs]
     times = Counter(key_of(pair["stream"]) for pair in streams)
     doubled = sorted({name for (_, name), number in times.items() if number > 1})
     if doubled:
@@ -206,7 +212,9 @@ def _is_selected(pair: Any) -> bool:
     return bool(pair["config"]["selected"])
 
 
-def _stored_stream(pair: Json, release: Release) -> Json:
+def _stored_stream(
+    pair: Json, known: Mapping[tuple[str | None, str], list[Json]], release: Release
+) -> Json:
     stream, given = pair.get("stream"), pair["config"]
     if not isinstance(stream, dict) or not isinstance(stream.get("name"), str):
         raise unreadable("a stream has no name.")
@@ -221,7 +229,7 @@ def _stored_stream(pair: Json, release: Release) -> Json:
         "suggested": False,
         "fieldSelectionEnabled": bool(given.get("fieldSelectionEnabled")),
         "selectedFields": [],
-        **{name: given.get(name) for name in NEWER_CONFIG_MEMBERS},
+        **{name: given.get(name) for name in ("hashedFields", *NEWER_CONFIG_MEMBERS)},
     }
     if config["fieldSelectionEnabled"]:
         wanted = _selected_names(stream, config, given.get("selectedFields"))
@@ -229,6 +237,7 @@ def _stored_stream(pair: Json, release: Release) -> Json:
         cut = {name: of for name, of in schema["properties"].items() if name in wanted}
         stream["jsonSchema"] = {**schema, "properties": cut}
         config["selectedFields"] = [{"fieldPath": [name]} for name in cut]
+    config["mappers"] = mappers.stored(given, stream, known.get(key_of(stream), []), release)
     return {"stream": stream, "config": config_read(config, release)}
 
 

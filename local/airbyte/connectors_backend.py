@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
 from uuid import UUID, uuid4
@@ -495,7 +495,7 @@ class Plane:
         """
         target = destination["connectionConfiguration"]
         streams = await asyncio.to_thread(
-            _writable_streams, sync_catalog, settings, target, self.release
+            _writable_streams, sync_catalog, settings, target, self.release, ()
         )
         connection_id = str(uuid4())
         self.metadata.write(
@@ -526,7 +526,7 @@ class Plane:
         streams = row["streams"]
         if sync_catalog is not None:
             streams = await asyncio.to_thread(
-                _writable_streams, sync_catalog, merged, target, self.release
+                _writable_streams, sync_catalog, merged, target, self.release, row["streams"]
             )
         else:
             target_of(merged, target).refuse_collisions(streams)
@@ -721,9 +721,9 @@ def _connector_of(source: Json) -> Connector:
 
 
 def _writable_streams(
-    sync_catalog: Json, settings: Json, target: Json, release: Release
+    sync_catalog: Json, settings: Json, target: Json, release: Release, held: Sequence[Json]
 ) -> list[Json]:
-    streams = catalog.stored_streams(sync_catalog, release)
+    streams = catalog.stored_streams(sync_catalog, release, held)
     refuse_unwritable(streams)
     target_of(settings, target).refuse_collisions(streams)
     return streams

@@ -10,6 +10,7 @@ from sqlalchemy import select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.schema_observer.mapper_queries import UNCHECKED
 from shared.models import ConnectionStatus, StreamSchema, Watch
 from shared.registry.connections import LIVE
 
@@ -24,6 +25,9 @@ class Uncompared:
     compared_snapshot_id: UUID | None
     before_snapshot_id: UUID | None
     """The snapshot to compare with; None where its source was never observed before."""
+    has_mappers: bool
+    lapsed_mappers: str
+    """The lapsed mappers that were found before, as JSON text."""
 
 
 # Scheduling
@@ -87,7 +91,9 @@ _CONFIGURED = text("""
 async def uncompared(
     session: AsyncSession, source_id: UUID, snapshot_id: UUID
 ) -> Sequence[Uncompared]:
-    """The live connections of a source that are not yet compared with a snapshot, by id.
+    """The live connections of a source that are not fully compared with a snapshot, by id.
+
+    Either the schema was not compared yet, or the mappers of the head were not.
 
     One that was never compared is compared with the snapshot of its newest version.
     """
@@ -101,10 +107,10 @@ _UNCOMPARED = text(f"""
             SELECT v.snapshot_id FROM sync_catalog_versions v
             JOIN snapshots s ON s.id = v.snapshot_id AND s.airbyte_source_id = c.airbyte_source_id
             WHERE v.connection_id = c.id ORDER BY v.version_number DESC LIMIT 1
-        ))
+        )), c.has_mappers, coalesce(w.lapsed_mappers::text, '[]')
     FROM connections c LEFT JOIN watches w ON w.connection_id = c.id
     WHERE c.airbyte_source_id = :source AND {LIVE}
-        AND w.compared_snapshot_id IS DISTINCT FROM CAST(:snapshot AS uuid)
+        AND (w.compared_snapshot_id IS DISTINCT FROM CAST(:snapshot AS uuid) OR {UNCHECKED})
     ORDER BY c.id
 """)  # noqa: S608 - no input
 
@@ -116,14 +122,24 @@ async def compared_snapshot(session: AsyncSession, connection_id: UUID) -> UUID 
     )
 
 
-async def record_compared(session: AsyncSession, connection_id: UUID, snapshot_id: UUID) -> None:
-    """Record the snapshot that a connection was last compared with."""
+async def record_compared(
+    session: AsyncSession,
+    connection_id: UUID,
+    snapshot_id: UUID,
+    *,
+    mappers_version: int | None = None,
+    lapsed_mappers: str = "[]",
+) -> None:
+    """Record the snapshot that a connection was last compared with, and so were its mappers."""
+    written = {
+        "compared_snapshot_id": snapshot_id,
+        "mappers_version": mappers_version,
+        "lapsed_mappers": lapsed_mappers,
+    }
     await session.execute(
         insert(Watch)
-        .values(connection_id=connection_id, compared_snapshot_id=snapshot_id)
-        .on_conflict_do_update(
-            index_elements=[Watch.connection_id], set_={"compared_snapshot_id": snapshot_id}
-        )
+        .values(connection_id=connection_id, **written)
+        .on_conflict_do_update(index_elements=[Watch.connection_id], set_=written)
     )
 
 

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.schema_observer import comparison_queries, drift_queries
 from services.schema_observer.comparison_queries import Uncompared
+from services.schema_observer.lapsed_mappers import Lapses, find_lapses, severity_of_lapses
 from shared import batches, failpoints, outbox, registry
 from shared.database import Database
 from shared.domain import catalog as catalogs
@@ -64,7 +65,11 @@ class Comparison:
 
         async def compare(one: Uncompared) -> Drift | bool | None:
             judged = await self._judged(one, after, known)
-            found = await self._record(one, snapshot_id, judged)
+            lapses = Lapses()
+            if one.has_mappers:
+                lapses = await find_lapses(self._db, one.connection_id, one.catalog_version, after)
+                judged = [*judged, *lapses.new(one.lapsed_mappers)]
+            found = await self._record(one, snapshot_id, judged, lapses)
             failpoints.at("observe.compared")
             return found
 
@@ -131,7 +136,11 @@ class Comparison:
         return await run_cooperatively(catalogs.parse.steps(catalogs.join(slices)))
 
     async def _record(
-        self, one: Uncompared, snapshot_id: UUID, judged: Sequence[tuple[Change, Verdict]]
+        self,
+        one: Uncompared,
+        snapshot_id: UUID,
+        judged: Sequence[tuple[Change, Verdict]],
+        lapses: Lapses,
     ) -> Drift | bool | None:
         """The drift; False without one; None where the connection has changed in the meantime.
 
@@ -141,7 +150,7 @@ class Comparison:
         async with self._db.transaction() as session:
             row = await registry.lock_connection(session, one.connection_id, even_archived=True)
             compared = await comparison_queries.compared_snapshot(session, row.id)
-            if compared == snapshot_id:
+            if compared == snapshot_id != one.compared_snapshot_id:
                 return False
             if (
                 row.archived_at is not None
@@ -149,13 +158,22 @@ class Comparison:
                 or compared != one.compared_snapshot_id
             ):
                 return None
-            await comparison_queries.record_compared(session, row.id, snapshot_id)
+            await comparison_queries.record_compared(
+                session,
+                row.id,
+                snapshot_id,
+                mappers_version=row.catalog_version,
+                lapsed_mappers=lapses.stored,
+            )
             if found is None or not await drift_queries.insert_drift(session, found):
                 return False
             if found.affects_sync:
                 outbox.record(
                     session, EventType.DRIFT_DETECTED, row, ref=found.id, code=found.severity
                 )
+                lapsed = severity_of_lapses(judged)
+                if lapsed is not None:
+                    outbox.record(session, EventType.MAPPER_LAPSED, row, ref=found.id, code=lapsed)
                 await self._jobs.enqueue(session, _PLAN, str(row.id), after=timedelta(0))
         log.info(
             "drift_recorded",
@@ -177,6 +195,7 @@ def _drift(one: Uncompared, snapshot_id: UUID, judged: Sequence[tuple[Change, Ve
         connection_id=one.connection_id,
         before_snapshot_id=one.before_snapshot_id,
         after_snapshot_id=snapshot_id,
+        head_version=one.catalog_version if one.compared_snapshot_id == snapshot_id else 0,
         severity=drift.worst(verdict.severity for _, verdict in judged),
         affects_sync=any(verdict.affects_sync for _, verdict in judged),
         # Postgres cannot store a NUL character in JSON; a field's name may contain one.

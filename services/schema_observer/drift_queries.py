@@ -6,7 +6,7 @@ import functools
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import TextClause, text
+from sqlalchemy import TextClause, func, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -35,9 +35,12 @@ async def insert_drift(session: AsyncSession, drift: Drift) -> bool:
             connection_id=drift.connection_id,
             before_snapshot_id=drift.before_snapshot_id,
             after_snapshot_id=drift.after_snapshot_id,
+            head_version=drift.head_version,
             severity=drift.severity,
             affects_sync=drift.affects_sync,
             changes=drift.changes,
+            # Later than the plan that held the lock before: the drift is newer than that plan.
+            first_seen_at=func.clock_timestamp(),
         )
         .on_conflict_do_nothing()
         .returning(Drift.id)
@@ -58,6 +61,7 @@ IS_OPEN = """
         ) OR NOT EXISTS (
             SELECT FROM plans p JOIN snapshots s ON s.id = p.snapshot_id
             WHERE p.connection_id = d.connection_id AND s.taken_at >= a.taken_at
+                AND p.planned_at >= d.first_seen_at
         )
     )
 """

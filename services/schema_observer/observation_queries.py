@@ -11,6 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.schema_observer.claim_queries import INTERVAL, Claim
+from services.schema_observer.mapper_queries import UNCHECKED
 from shared.errors import NotFound
 from shared.models import Snapshot
 from shared.registry.connections import LIVE
@@ -98,7 +99,7 @@ _UNCHANGED = text(f"""
             AND NOT EXISTS (
                 SELECT FROM connections c LEFT JOIN watches w ON w.connection_id = c.id
                 WHERE c.airbyte_source_id = look.source AND {LIVE}
-                    AND w.compared_snapshot_id IS DISTINCT FROM look.snapshot
+                    AND (w.compared_snapshot_id IS DISTINCT FROM look.snapshot OR {UNCHECKED})
             )
         RETURNING look.source, look.pause
     )
@@ -244,7 +245,10 @@ _LOOK = text(f"""
     FROM connections c
     JOIN observations o ON o.airbyte_source_id = c.airbyte_source_id
     LEFT JOIN watches w ON w.connection_id = c.id
-    LEFT JOIN drifts d ON d.connection_id = c.id AND d.after_snapshot_id = o.snapshot_id
-        AND o.outcome = 'changed'
+    LEFT JOIN LATERAL (
+        SELECT id, changes FROM drifts
+        WHERE connection_id = c.id AND after_snapshot_id = o.snapshot_id AND o.outcome = 'changed'
+        ORDER BY first_seen_at DESC LIMIT 1
+    ) d ON true
     WHERE c.id = :id
 """)  # noqa: S608 - no input

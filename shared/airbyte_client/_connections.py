@@ -99,6 +99,8 @@ class Connections(Calls):
 
         Raises:
             Invalid: no stream is selected, or the body is over Airbyte's limit; nothing was sent.
+            MapperRefused: since Airbyte 1.2, for a mapper whose field is not selected or does not
+                exist; since 1.3, also for one that writes a selected field.
             UpstreamUnknown: the catalog may have been replaced: read it back.
         """
         order = {

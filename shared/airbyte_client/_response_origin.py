@@ -15,6 +15,8 @@ from uuid import UUID
 
 import msgspec
 
+from shared.airbyte_client._refused_mappers import RefusedMapper, refused_mappers
+
 UNSUPPORTED: Final = "upstream_unsupported"
 """Error code when this Airbyte has no such endpoint."""
 
@@ -41,6 +43,8 @@ class ErrorBody(msgspec.Struct, frozen=True):
     streams, namespace, credential, destination or name."""
     is_locked: bool = False
     """Whether Airbyte has locked the connection, so that it rejects changes to it."""
+    mappers: tuple[RefusedMapper, ...] | None = None
+    """The refused mappers; None if the response is not about mappers."""
 
 
 def classify(status: int, content: bytes | bytearray) -> ErrorBody:
@@ -61,7 +65,7 @@ def classify(status: int, content: bytes | bytearray) -> ErrorBody:
         status in _ORDERS_ARE_REFUSED_WITH and _has_airbyte_wording(body)
     ):
         is_locked = body.get("type") == "error:connection/locked"
-        return ErrorBody(Author.AIRBYTE, "JSON", _part(body), is_locked)
+        return ErrorBody(Author.AIRBYTE, "JSON", _part(body), is_locked, refused_mappers(body))
     author = Author.FRAMEWORK if _is_from_micronaut(body) else Author.SOMETHING_ELSE
     return ErrorBody(author, "JSON")
 

@@ -20,10 +20,12 @@ import stamina
 from httpx_aiohttp import AiohttpTransport
 
 from shared.airbyte_client._credentials import Credentials
+from shared.airbyte_client._refused_mappers import RefusedMapper
 from shared.airbyte_client._response_origin import UNSUPPORTED, Author, ErrorBody, classify
 from shared.errors import (
     AamError,
     Invalid,
+    MapperRefused,
     Upstream,
     UpstreamConflict,
     UpstreamDenied,
@@ -421,9 +423,23 @@ def _refusal(path: str, status: int, body: ErrorBody) -> Upstream:
         error = UpstreamRefused(f"{detail} The connection is locked there.", code=LOCKED)
     elif status in {409, 423}:
         error = UpstreamConflict(detail)
+    elif body.mappers is not None:
+        error = MapperRefused(f"{detail} {_of_mappers(body.mappers)}", part=body.part)
+        error.members["mappers"] = list(msgspec.to_builtins(body.mappers))
     elif body.part is not None:
         error = UpstreamRefused(f"{detail} It is about the {body.part}.", part=body.part)
     else:
         error = UpstreamRefused(detail)
     error.is_over = status not in _NOT_OVER and (is_airbytes or status < 500)
     return error
+
+
+def _of_mappers(refused: tuple[RefusedMapper, ...]) -> str:
+    first = refused[0]
+    what = f"the {first.type or 'first'} mapper"
+    if first.field is not None:
+        what += f" of {first.field!r}"
+    if first.stream is not None:
+        what += f" in {first.stream!r}"
+    others = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
+    return f"It refuses {what}{others}: {first.error}."

@@ -112,6 +112,8 @@ class Connection(Base):
     )
     catalog_version: Mapped[int] = mapped_column(default=0, server_default="0")
     """The head version's number; 0 until onboarding is done."""
+    has_mappers: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
+    """Whether a stream of the head may have mappers, so that observations check them."""
     heal_id: Mapped[UUID | None]
     """The operation that has the connection while it is HEALING; fences its writes."""
     healing_since: Mapped[datetime | None]

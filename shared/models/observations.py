@@ -118,6 +118,10 @@ class Watch(Base):
     """The interval between observations of its source; None for the configured default."""
     compared_snapshot_id: Mapped[UUID | None] = mapped_column(ForeignKey(Snapshot.id))
     """The newest snapshot for which its drifts are recorded."""
+    mappers_version: Mapped[int | None]
+    """The catalog version whose mappers were checked against that snapshot."""
+    lapsed_mappers: Mapped[str] = mapped_column(RawJson(), server_default=text("'[]'"))
+    """The lapsed mappers that were found then, `[[namespace, stream, field]]`, as JSON text."""
 
 
 class Drift(Base):
@@ -128,7 +132,7 @@ class Drift(Base):
 
     __tablename__ = "drifts"
     __table_args__ = (
-        UniqueConstraint("connection_id", "after_snapshot_id"),
+        UniqueConstraint("connection_id", "after_snapshot_id", "head_version"),
         Index("ix_drifts_connection_id_first_seen_at", "connection_id", "first_seen_at"),
         Index("ix_drifts_first_seen_at_id", "first_seen_at", "id"),
         where_set("drifts", "before_snapshot_id"),
@@ -143,6 +147,8 @@ class Drift(Base):
     before_snapshot_id: Mapped[UUID | None] = mapped_column(ForeignKey(Snapshot.id))
     """None if the source was never observed before; it was compared with the head catalog."""
     after_snapshot_id: Mapped[UUID] = mapped_column(ForeignKey(Snapshot.id))
+    head_version: Mapped[int] = mapped_column(default=0, server_default="0")
+    """The catalog version whose mappers have lapsed although the source is unchanged; else 0."""
     severity: Mapped[str]
     """The highest severity of its changes."""
     affects_sync: Mapped[bool]

@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
+from shared.domain import catalog as catalogs
 from shared.errors import NameTaken, NotActive, NotFound, StaleCatalog
 from shared.models import (
     Connection,
@@ -166,6 +167,7 @@ def append_version(
             connection.id, expected=expected_version, current=connection.catalog_version
         )
     connection.catalog_version = expected_version + 1
+    connection.has_mappers = catalogs.may_have_mappers(sync_catalog)
     version = SyncCatalogVersion(
         connection_id=connection.id,
         version_number=connection.catalog_version,

@@ -78,6 +78,27 @@ CORRECTIONS = (
         ("2.0.0", "head"),
     ),
     Correction(
+        "MapperConfiguration",
+        {
+            "oneOf": [
+                {
+                    "anyOf": [
+                        {"$ref": f"#/components/schemas/{kind}MapperConfiguration"}
+                        for kind in (
+                            "Hashing",
+                            "FieldFiltering",
+                            "FieldRenaming",
+                            "RowFiltering",
+                            "Encryption",
+                        )
+                    ]
+                }
+            ]
+        },
+        "every configuration with a targetField is also one of FieldFiltering",
+        ("2.0.0", "head"),
+    ),
+    Correction(
         "NotFoundKnownExceptionInfo",
         {"required": ["errorId"]},
         "since 2.0 error bodies are an errorId",

@@ -336,11 +336,48 @@ async def _connection(ask: Asked, source_id: str, destination_id: str) -> None:
     await ask("connections/get", **by_id)
     pair["config"]["selectedFields"] = [{"fieldPath": ["Name"]}]
     await ask("connections/update", **by_id, syncCatalog={"streams": [pair]}, answers=422)
+    await _mappers(ask, by_id)
     await ask("connections/update", **by_id, schedule={}, answers=500)
     await ask("connections/update", **by_id, status="no such", answers=422)
     await ask("connections/update", connectionId=UNKNOWN, answers=404)
 
     await _jobs(ask, source_id, connection["connectionId"])
+
+
+async def _mappers(ask: Asked, by_id: Json) -> None:
+    """Mappers are validated when they are written, and their keys are never shown."""
+    if not ask.backend.release.since(1, 3):
+        return
+    (pair,) = (await ask("connections/get", **by_id))["syncCatalog"]["streams"]
+    made: Json = {"targetField": "Id", "method": "SHA-256", "fieldNameSuffix": "_hashed"}
+    key: Json = {"algorithm": "AES", "mode": "CBC", "padding": "NoPadding", "key": "00ff"}
+    secret: Json = {"targetField": "At", "fieldNameSuffix": "_secret", **key}
+    pair["config"]["mappers"] = [
+        {"type": "hashing", "mapperConfiguration": made},
+        {"type": "encryption", "mapperConfiguration": secret},
+    ]
+    held = await ask("connections/update", **by_id, syncCatalog={"streams": [pair]})
+    (shown,) = held["syncCatalog"]["streams"]
+    assert shown["config"]["hashedFields"] == [{"fieldPath": ["Id"]}]
+    hashing, encryption = shown["config"]["mappers"]
+    assert encryption["mapperConfiguration"]["key"] == "**********"
+    again = await ask("connections/update", **by_id, syncCatalog={"streams": [shown]})
+    assert again["syncCatalog"] == held["syncCatalog"]
+
+    named: Json = {"streamDescriptor": {"name": "Account", "namespace": "crm"}}
+    missing: Json = {"type": "hashing", "mapperConfiguration": made | {"targetField": "gone"}}
+    answer = await ask("web_backend/mappers/validate", **by_id, **named, mappers=[hashing, missing])
+    assert [one.get("validationError", {}).get("type") for one in answer["mappers"]] == [
+        None,
+        "FIELD_NOT_FOUND",
+    ]
+    assert [one["name"] for one in answer["outputFields"]] == ["Id_hashed", "At"]
+
+    shown["config"]["mappers"] = [missing]
+    await ask("connections/update", **by_id, syncCatalog={"streams": [shown]}, answers=400)
+    shown["config"] |= {"mappers": [], "hashedFields": []}
+    held = await ask("connections/update", **by_id, syncCatalog={"streams": [shown]})
+    assert held["syncCatalog"]["streams"][0]["config"]["mappers"] == []
 
 
 async def _jobs(ask: Asked, source_id: str, connection_id: str) -> None:

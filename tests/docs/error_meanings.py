@@ -93,6 +93,14 @@ MEANINGS: dict[tuple[int, str], str] = {
     (422, "invalid_json"): "The body is not valid JSON.",
     (422, "invalid_selected_field"): "A selected field has an empty path.",
     (422, "key_not_selected"): "A field of the primary key is not among the selected fields.",
+    (422, "invalid_mapper"): "The configuration of a mapper is invalid.",
+    (422, "mapper_choice_required"): (
+        "Mappers no longer find their field: `choices` must say what to do about them."
+    ),
+    (422, "mapper_field_exists"): "A mapper writes a field that is selected, too.",
+    (422, "mapper_without_field"): (
+        "A mapper names a field that is not selected or does not exist; Airbyte would refuse it."
+    ),
     (422, "missing_cursor"): "A stream that is read incrementally has no cursor.",
     (422, "missing_primary_key"): "A stream that is deduplicated has no primary key.",
     (422, "missing_selected_fields"): "Field selection is enabled, but no field is selected.",
@@ -145,6 +153,10 @@ MEANINGS: dict[tuple[int, str], str] = {
     (422, "unknown_change"): "The repair has no change with this id.",
     (422, "unknown_connection"): "The connection that the webhook is for does not exist.",
     (422, "unknown_destination"): "Airbyte has no such destination.",
+    (422, "not_a_mapper"): "`choices` says what to do about the mappers of another kind of change.",
+    (422, "secret_in_catalog"): (
+        "The catalog has an encryption key of a mapper, which AAM does not store."
+    ),
     (422, "unknown_field"): "The catalog names a field that the stream does not have.",
     (422, "unknown_policy_entry"): "The policy has no such entry.",
     (422, "unknown_setting"): "A stream has a setting that Airbyte does not have.",

@@ -30,7 +30,7 @@ async def test_default_policy_loses_nothing(mesh: Mesh) -> None:
     assert by_reaction == {
         "apply": {"field.added", "type.widened"},
         "ignore": {"stream.added"},
-        "pause": {"cursor.lost", "key.lost", "mode.lost"},
+        "pause": {"cursor.lost", "key.lost", "mode.lost", "mapper.lapsed"},
         "propose": {
             "stream.removed",
             "stream.renamed",

@@ -32,7 +32,7 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
     "connections": {
         "orchestrator": "SELECT INSERT UPDATE",
         "drift_repair_agent": "SELECT UPDATE(status heal_id healing_since catalog_version"
-        " failure_code failure_detail drifted_upstream_at upstream_code paused_by"
+        " has_mappers failure_code failure_detail drifted_upstream_at upstream_code paused_by"
         " unpaused_repair_id event_seq updated_at)",
         "schema_observer": "SELECT UPDATE(event_seq updated_at)",
         "rag_engine": "SELECT(id name)",

@@ -242,15 +242,6 @@ def test_rename_into_an_unselected_field_is_not_selected() -> None:
     assert pair["config"]["cursorField"] == ["meta", "updated"]
 
 
-def test_mapper_of_a_removed_field_stays_with_a_note() -> None:
-    """Removing a hash might reveal what must stay hidden."""
-    hashing = {"type": "hashing", "mapperConfiguration": {"targetField": "total"}}
-    before = stream(mappers=[hashing])
-    pair, codes = healed(before, stream(fields={"id": TEXT, "updated": MOMENT}))
-    assert pair["config"] == before["config"]
-    assert codes == ["mapper_without_field"]
-
-
 def test_renamed_stream_keeps_its_config() -> None:
     """The old one is deselected, not dropped; removed fields leave the list."""
     before = stream("deals", **picked("id", "updated", "total"))

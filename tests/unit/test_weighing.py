@@ -201,3 +201,38 @@ def test_planned_changes_round_trip() -> None:
     read = planned_changes.read(planned_changes.write(decided))
     assert planned_changes.write(read) == planned_changes.write(decided)
     assert [item.identity for item in read] == [identity(GONE), identity(NEW)]
+
+
+LAPSED = Change(
+    "mapper_lapsed", ORDERS, ("total",), before={"mappers": [{"type": "hashing", "id": "1"}]}
+)
+LAPSE = Verdict(Severity.BREAKING, "mapper", "lapsed", True, "It finds no field.", ("total",))
+OTHER = Change("field_added", StreamId("shop", "items"), ("amount",), after=NUMBER)
+
+
+@pytest.mark.parametrize(
+    "asked, policy, kept, expected",
+    [
+        (Asked(), Policy(PolicyOverrides()), False, ["propose", "pause", "propose", "apply"]),
+        (Asked(), Policy(PolicyOverrides()), True, ["propose", "propose", "apply", "apply"]),
+        (suggested(), renaming(), False, ["apply", "apply", "apply", "apply"]),
+        (suggested(confidence=0.4), renaming(), False, ["propose", "pause", "propose", "apply"]),
+    ],
+)
+def test_lapsed_hash_waits_for_a_person_unless_it_follows_a_rename(
+    asked: Asked, policy: Policy, *, kept: bool, expected: list[str]
+) -> None:
+    """New fields of its stream wait, too: one may be the hashed field under another name."""
+    changes = [(GONE, LOSS), (LAPSED, LAPSE), (NEW, GAIN), (OTHER, GAIN)]
+    marks = frozenset({identity(LAPSED)} if kept else ())
+    assert reactions(weigh(changes, asked, policy, frozenset(), kept=marks)) == expected
+
+
+def test_no_policy_drops_a_mapper() -> None:
+    """Not even one that applies removals and lapses."""
+    own = {"field": {"removed": Reaction.APPLY}, "mapper": {"lapsed": Reaction.APPLY}}
+    planned = weigh(
+        [(GONE, LOSS), (LAPSED, LAPSE)], Asked(), Policy(PolicyOverrides(own)), frozenset()
+    )
+    assert reactions(planned) == ["propose", "propose"]
+    assert [item.choices for item in planned] == [(), ("drop", "keep_field")]

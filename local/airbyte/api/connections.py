@@ -59,7 +59,7 @@ async def create(backend: Backend, body: Body) -> Json:
     settings = {"name": name, **defaults.connection(backend.release), **_settings(backend, body)}
     sync_catalog = body.optional("syncCatalog", dict) or {"streams": []}
     made = await backend.create_connection(source, destination, settings, sync_catalog)
-    return reads.with_legacy_schedule(made)
+    return reads.connection_read(made)
 
 
 @post("connections/update")
@@ -72,7 +72,7 @@ async def update(backend: Backend, body: Body) -> Json:
     if settings.get("scheduleType") == "manual":
         settings["scheduleData"] = None
     changed = await backend.update_connection(held, settings, sync_catalog)
-    return reads.with_legacy_schedule(changed)
+    return reads.connection_read(changed)
 
 
 def _settings(backend: Backend, body: Body) -> Json:
@@ -99,7 +99,7 @@ def _settings(backend: Backend, body: Body) -> Json:
 async def get(backend: Backend, body: Body) -> Json:
     """Read a connection; a deleted one is deprecated."""
     held = backend.connection(body.id("connectionId"), with_deleted=True)
-    return reads.with_legacy_schedule(held)
+    return reads.connection_read(held)
 
 
 @post("connections/list")
@@ -107,7 +107,7 @@ async def list_(backend: Backend, body: Body) -> Json:
     """List all connections of the workspace."""
     require_workspace(backend, body)
     found = backend.list_connections()
-    return {"connections": [reads.with_legacy_schedule(held) for held in found]}
+    return {"connections": [reads.connection_read(held) for held in found]}
 
 
 @post("web_backend/connections/list")

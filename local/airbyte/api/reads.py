@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
+from local.airbyte import mappers
 from local.airbyte.api import defaults
 from local.airbyte.api.backend import Definition, Kind, Outcome
 from local.airbyte.releases import Release
@@ -185,8 +186,9 @@ def connection(
     return present(body)
 
 
-def with_legacy_schedule(held: Json) -> Json:
-    """Add the member that old clients read a basic schedule from."""
+def connection_read(held: Json) -> Json:
+    """Show a connection: keys of mappers are masked, and old clients find a basic schedule."""
+    held = mappers.masked(held)
     basic = (held.get("scheduleData") or {}).get("basicSchedule")
     return {**held, "schedule": basic} if basic and held["scheduleType"] == "basic" else held
 

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from services.drift_repair_agent.healing._lapsed import refused_mapping, with_mapping
 from services.drift_repair_agent.healing._model import Effect, Healed, HealImpossible, Instruction
 from services.drift_repair_agent.healing._stream_definition import Blend
 from services.drift_repair_agent.healing._stream_settings import Choices, Settings
@@ -38,7 +39,7 @@ from shared.domain.catalog._model import (
 )
 from shared.domain.catalog._selection import config_for
 from shared.domain.cooperative import Steps, Stepwise
-from shared.domain.drift import Change, Kind
+from shared.domain.drift import MAPPER_LAPSED, Change, Kind
 from shared.domain.drift._diff import changes_of, has_field, slices_of
 from shared.domain.drift._severity import dotted
 
@@ -64,6 +65,10 @@ def heal(
     the source's own, or else the stream is read in full; a stream without its key is no longer
     deduplicated. Each of these is an effect. A decision that the catalog already reflects changes
     nothing, so healing is idempotent.
+
+    A lapsed mapper needs a decision of its own: it is removed, or follows its field to a new name.
+    With any other, a catalog in which a mapper names a field that is gone is refused, as Airbyte
+    would refuse it. All other mappers stay byte for byte.
 
     A field that `exclusions` never select is added to no stream, whatever was decided; one that the
     connection syncs already stays. Problems of streams without decisions are ignored, and so are
@@ -204,6 +209,7 @@ class _Healing:
         decisions = [
             d for d in decisions if d.change.kind not in ("stream_added", "stream_removed")
         ]
+        mapping = [d for d in decisions if d.change.kind == MAPPER_LAPSED]
         if all(
             d.action == "keep" and d.cursor is None and d.primary_key is None for d in decisions
         ):
@@ -214,7 +220,9 @@ class _Healing:
             return current
         with readable(f"stream {current.id}"):
             changes = list(changes_of(current.id, current.stream, offered.stream))
-        taking = _Taking(decisions, changes, offered)
+        taking = _Taking([d for d in decisions if d not in mapping], changes, offered)
+        choices = with_mapping(taking.choices(), mapping)
+        taking.refused += refused_mapping(mapping, current, offered, choices)
         for change, code, reason in taking.refused:
             self._refuse(change, code, reason)
         for path in taking.nested:
@@ -234,7 +242,7 @@ class _Healing:
                 f"{shown(dotted(path))} of {current.id} is described by several schemas: it stays "
                 "unchanged until all of its changes are applied.",
             )
-        return self._renewed(current, blend.definition, offered, taking.taken, taking.choices())
+        return self._renewed(current, blend.definition, offered, taking.taken, choices)
 
     def _rename(self, current: ConfiguredStream, change: Change, name: StreamId) -> None:
         offered = self._offered.get(name)

@@ -10,7 +10,7 @@ from shared.domain.catalog import InvalidCatalog, StreamId
 from shared.domain.catalog._model import Path
 from shared.domain.drift import Change
 
-Action: TypeAlias = Literal["apply", "keep", "exclude"]
+Action: TypeAlias = Literal["apply", "keep", "exclude", "drop_mapper"]
 
 
 class Instruction(msgspec.Struct, frozen=True):
@@ -18,6 +18,10 @@ class Instruction(msgspec.Struct, frozen=True):
 
     `apply` follows the source. `keep` leaves the change out of the catalog, as if there were no
     instruction. `exclude` follows the source, but does not select the field.
+
+    `drop_mapper` is for lapsed mappers alone: the mappers that name the field are removed. `apply`
+    lets them follow the field to its new name, which is `became`, or else that of the field's
+    removal.
 
     `became` is what a removed field or stream was renamed to. `cursor` and `primary_key` are a
     person's choice for the change's stream; they may be given with any of its changes.

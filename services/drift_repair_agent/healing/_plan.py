@@ -12,10 +12,11 @@ from shared.domain.catalog import (
     distinct,
     identify,
 )
+from shared.domain.catalog._mappers import problems_of_mappers
 from shared.domain.catalog._model import STREAM, Pair, Path, Stream, readable, shown
 from shared.domain.catalog._validation import DEDUP, declared, mode
 from shared.domain.cooperative import Steps, Stepwise
-from shared.domain.drift import Change, Streams, Verdict, diff, severity
+from shared.domain.drift import Change, Streams, Verdict, diff, lapses, severity
 from shared.domain.drift._diff import slices_of
 from shared.domain.drift._severity import dotted
 
@@ -25,15 +26,20 @@ def plan_changes(configured: Catalog, discovered: Streams) -> Steps[list[tuple[C
     """The source's changes against what the connection syncs, with a verdict on each; `diff` order.
 
     `discovered` is all that the source offers: a stream that it lacks is reported as removed.
-    Streams that the connection does not sync are reported as added, whether they are new or not;
-    changes within them are not reported. Airbyte cuts a hand-picked stream down to its selected
-    fields, so the others may be reported as added each time; these do not concern the connection.
+    A field that it lacks and that mappers name is also reported as `mapper_lapsed`. Streams that
+    the connection does not sync are reported as added, whether they are new or not; changes within
+    them are not reported. Airbyte cuts a hand-picked stream down to its selected fields, so the
+    others may be reported as added each time; these do not concern the connection.
 
     Raises:
         InvalidCatalog: `discovered` is not a catalog, or offers one stream twice.
     """
     head = Catalog(tuple(stream for stream in configured.streams if stream.selected))
-    changes = yield from diff.steps(head, discovered)
+    slices = slices_of(discovered)
+    changes = yield from diff.steps(head, slices)
+    lapsed = yield from lapses.steps(head, slices)
+    if lapsed:
+        changes = sorted([*changes, *lapsed], key=lambda change: change.stream.order)
     synced = head.by_id()
     return [(change, severity(change, synced.get(change.stream))) for change in changes]
 
@@ -43,7 +49,8 @@ def incompatibilities(catalog: Catalog, discovered: Streams) -> Steps[list[Probl
     """Why the source cannot serve this catalog now, in the order of its streams; empty if it can.
 
     The source may lack a stream, a field that it syncs, its cursor, a part of its key, or its sync
-    mode. Types are not compared: the older ones may be the better description.
+    mode. Types are not compared: the older ones may be the better description. A mapper that does
+    not fit the catalog's own fields is listed as well, since Airbyte refuses the catalog for it.
 
     Raises:
         InvalidCatalog: `discovered` is not a catalog, or offers one stream twice.
@@ -59,9 +66,9 @@ def incompatibilities(catalog: Catalog, discovered: Streams) -> Steps[list[Probl
     problems: list[Problem] = []
     for position, configured in enumerate(catalog.streams):
         if configured.selected:
-            problems += _stream_incompatibilities(
-                configured, f"streams[{position}]", offered.get(configured.id)
-            )
+            place = f"streams[{position}]"
+            problems += _stream_incompatibilities(configured, place, offered.get(configured.id))
+            problems += problems_of_mappers(configured, place)
             yield
     return problems
 

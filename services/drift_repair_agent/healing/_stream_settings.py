@@ -7,11 +7,10 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 import msgspec
-from msgspec import Raw
 
+from services.drift_repair_agent.healing._mappers import MovedMappers
 from services.drift_repair_agent.healing._model import Effect
 from shared.domain.catalog import ConfiguredStream, Problem
-from shared.domain.catalog._canonical import decode
 from shared.domain.catalog._merge import fallback, in_full
 from shared.domain.catalog._model import Path, SelectedField, listed, shown
 from shared.domain.catalog._validation import DEDUP, declared, mode
@@ -19,7 +18,6 @@ from shared.domain.drift import Change
 from shared.domain.drift._severity import dotted
 
 T = TypeVar("T")
-_NAMING = frozenset({"targetField", "originalFieldName", "fieldName"})
 
 
 class Choices(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +30,10 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True):
     occur, such as names that match a pattern."""
     cursor: Path | None = None
     primary_key: tuple[Path, ...] | None = None
+    mapped: Mapping[str, str] = MappingProxyType({})
+    """The fields whose mappers follow them to a new name, even if they are not in `renamed`."""
+    unmapped: frozenset[str] = frozenset()
+    """The fields whose mappers are removed."""
 
 
 class Settings:
@@ -293,30 +295,21 @@ class Settings:
         return list(followed)
 
     def _mappers(self) -> None:
-        names = {
-            old[0]: new[0]
-            for old, new in self._choices.renamed.items()
-            if len(old) == 1 and len(new) == 1
-        }
-        config = self._current.config
-        if config.hashed_fields:
-            hashed = [_moved_field(field, names) for field in config.hashed_fields]
-            if hashed != list(config.hashed_fields):
-                self.changes["hashedFields"] = hashed
-        mappers = list(config.mappers or ())
-        followed = [_moved_mapper(mapper, names) for mapper in mappers]
-        if followed != mappers:
-            self.changes["mappers"] = followed
-        if "hashedFields" in self.changes or followed != mappers:
-            self._report("mapper_followed", f"The mappers of {self._id} follow the rename.")
+        renamed = dict(self._choices.mapped)
+        for old, new in self._choices.renamed.items():
+            if len(old) == 1 and len(new) == 1:
+                renamed[old[0]] = new[0]
+        moved = MovedMappers(self._current.config, renamed, self._choices.unmapped)
+        self.changes |= moved.changes
+        for code, message in moved.effects(self._id):
+            self._report(code, message)
         before = self._before or {}
-        for mapper in followed:
-            for name in sorted(_mapped(msgspec.json.decode(mapper))):
-                if name in before and self._fields is not None and name not in self._fields:
-                    self._report(
-                        "mapper_without_field",
-                        f"A mapper of {self._id} still refers to {shown(name)}, which is gone.",
-                    )
+        for name in sorted(moved.named - (self._fields or {}).keys()):
+            if name in before and self._fields is not None:
+                self._report(
+                    "mapper_without_field",
+                    f"A mapper of {self._id} still refers to {shown(name)}, which is gone.",
+                )
 
     def _moved(self, path: Path) -> Path:
         """The new path of a field that was renamed or is inside a renamed field."""
@@ -364,36 +357,3 @@ class Settings:
 
 def _fields(names: Iterable[str]) -> list[SelectedField]:
     return [SelectedField(field_path=(name,)) for name in names]
-
-
-def _moved_field(field: SelectedField, names: Mapping[str, str]) -> SelectedField:
-    path = field.field_path
-    if not path or path[0] not in names:
-        return field
-    return SelectedField(field_path=(names[path[0]], *path[1:]))
-
-
-def _moved_mapper(mapper: Raw, names: Mapping[str, str]) -> Raw:
-    """The mapper with renamed fields replaced, wherever this kind of mapper names them."""
-
-    def walk(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {
-                key: names.get(inner, inner)
-                if key in _NAMING and isinstance(inner, str)
-                else walk(inner)
-                for key, inner in value.items()
-            }
-        return [walk(inner) for inner in value] if isinstance(value, list) else value
-
-    if not _mapped(msgspec.json.decode(mapper)) & names.keys():
-        return mapper
-    return Raw(msgspec.json.encode(walk(decode(mapper))))
-
-
-def _mapped(value: Any) -> set[str]:
-    """The fields that a mapper names."""
-    if isinstance(value, dict):
-        here = {value[key] for key in _NAMING & value.keys() if isinstance(value[key], str)}
-        return here.union(*map(_mapped, value.values()))
-    return set().union(*map(_mapped, value)) if isinstance(value, list) else set()

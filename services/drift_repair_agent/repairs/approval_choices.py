@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 
+from msgspec.structs import replace
+
 from services.drift_repair_agent.repairs.current_state import CurrentState
-from services.drift_repair_agent.repairs.planned_changes import Decision, PlannedChange, identity
+from services.drift_repair_agent.repairs.planned_changes import (
+    Decision,
+    PlannedChange,
+    identity,
+    removal_of,
+)
 from services.drift_repair_agent.repairs.policy import Reaction
 from services.drift_repair_agent.repairs.schemas import Approve, Choice, Decide
 from shared.auth import scopes
 from shared.domain.catalog import StreamId
+from shared.domain.drift._lapses import is_tolerated
 from shared.errors import Invalid
 from shared.http.validation import unknown
 
@@ -22,7 +30,10 @@ Place = tuple[StreamId, tuple[str, ...]]
 
 
 def chosen(items: Sequence[PlannedChange], order: Decide) -> list[PlannedChange]:
-    """The changes that a request selects, and the new names that strong suggestions add to them."""
+    """The changes that a request selects, and those that are decided together with them.
+
+    These are the new names of strong suggestions, and the lapsed mappers of removed fields.
+    """
     known = {item.id: item for item in items}
     if order.changes is None:
         return list(items)
@@ -33,6 +44,11 @@ def chosen(items: Sequence[PlannedChange], order: Decide) -> list[PlannedChange]
         is_sure = item.suggestion is not None and item.suggestion.taken_by_approve
         if item.id in ids and item.is_removal and is_sure and item.pair in known:
             ids.add(item.pair)
+    for item in items:
+        # Without a decision about its mappers, the removal of a field cannot be applied.
+        removal = removal_of(item, items) if item.is_lapse else None
+        if removal is not None and removal.id in ids:
+            ids.add(item.id)
     return [item for item in items if item.id in ids]
 
 
@@ -63,7 +79,9 @@ async def approved(
     named = {
         _new_place(item, tuple(choice.became))
         for item in about
-        if (choice := order.choices.get(item.id)) is not None and choice.became
+        if not item.is_lapse
+        and (choice := order.choices.get(item.id)) is not None
+        and choice.became
     }
     decided = {
         item.id: item.decided(
@@ -72,7 +90,20 @@ async def approved(
             )
         )
         for item in about
+        if not item.is_lapse
     }
+    for item in about:
+        if item.is_lapse:
+            choice = order.choices.get(item.id)
+            lapse, removal = decide_lapse(
+                item, by, at, list(decided.values()), reason=order.reason, choice=choice
+            )
+            decided[item.id] = lapse
+            if removal is not None:
+                decided[removal.id] = removal
+        elif (choice := order.choices.get(item.id)) is not None and choice.mapper is not None:
+            message = f"Change {item.id} of {item.change.stream} is not a lapsed mapper."
+            raise Invalid.of(f"choices.{item.id}", message, code="not_a_mapper")
     taken = {(item.change.stream, tuple(item.change.path)) for item in decided.values()}
     for item in list(decided.values()):
         became = item.decision.became if item.decision else None
@@ -141,6 +172,65 @@ def as_suggested(
         is_named=is_named,
         requested_by=scopes.requested_by(),
     )
+
+
+def previewed(items: Sequence[PlannedChange], at: datetime) -> list[PlannedChange]:
+    """The changes as an approval without choices would decide them; lapsed mappers stay."""
+    decided = [
+        item if item.decision or item.is_lapse else item.decided(as_suggested(item, "", at))
+        for item in items
+    ]
+    return [
+        decide_lapse(item, "", at, decided, is_preview=True)[0] if item.decision is None else item
+        for item in decided
+    ]
+
+
+def decide_lapse(
+    item: PlannedChange,
+    by: str,
+    at: datetime,
+    decided: Sequence[PlannedChange],
+    *,
+    reason: str | None = None,
+    choice: Choice | None = None,
+    is_preview: bool = False,
+) -> tuple[PlannedChange, PlannedChange | None]:
+    """Decide about lapsed mappers, and if that changes it, about the removal of their field.
+
+    Without a choice, the mappers follow a rename that is among the `decided` changes, and row
+    filters stay, which Airbyte accepts. Nothing else is chosen for the caller.
+
+    Raises:
+        Invalid: the caller has to choose, or chose what is not possible. With `is_preview`, the
+            mappers stay as they are instead.
+    """
+    removal = removal_of(item, decided)
+    decision = None if removal is None else removal.decision
+    renamed = None if decision is None or decision.action == "keep" else decision.became
+    made = Decision("keep", by, at, reason=reason, requested_by=scopes.requested_by())
+    wanted = None if choice is None else choice.mapper
+    if wanted is not None and wanted not in item.choices:
+        raise _choice_required(item, f"allows {' or '.join(item.choices)}, not {wanted}.")
+    named = None if choice is None or choice.became is None else tuple(choice.became)
+    if wanted == "drop":
+        return item.decided(replace(made, action="drop_mapper")), None
+    if wanted == "keep_field":
+        kept = None if removal is None else removal.decided(made)
+        return item.decided(made), kept
+    became = renamed or named
+    if became is not None:
+        return item.decided(replace(made, action="apply", became=became)), None
+    if wanted is None and (is_preview or is_tolerated(item.change)):
+        return item.decided(made), None
+    if wanted is None:
+        raise _choice_required(item, f"needs a choice: {' or '.join(item.choices)}.")
+    raise _choice_required(item, "needs `became`, the field that the mappers follow.")
+
+
+def _choice_required(item: PlannedChange, what: str) -> Invalid:
+    message = f"Change {item.id} of {item.change.stream} {what}"
+    return Invalid.of(f"choices.{item.id}", message, code="mapper_choice_required")
 
 
 def new_names(items: Sequence[PlannedChange], order: Approve) -> set[StreamId]:

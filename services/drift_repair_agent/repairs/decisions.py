@@ -19,9 +19,9 @@ from services.drift_repair_agent.repairs import current_state, queries, transiti
 from services.drift_repair_agent.repairs import planned_changes as changes_of
 from services.drift_repair_agent.repairs.approval_choices import (
     approved,
-    as_suggested,
     chosen,
     new_names,
+    previewed,
 )
 from services.drift_repair_agent.repairs.current_state import CurrentState
 from services.drift_repair_agent.repairs.executor import (
@@ -368,10 +368,7 @@ class Repairs:
             return None
         now = await current_state.read(self._db, repair.connection_id, also=streams_of(repair))
         items = changes_of.read(repair.changes)
-        decided = [
-            item if item.decision else item.decided(as_suggested(item, "", repair.created_at))
-            for item in items
-        ]
+        decided = previewed(items, repair.created_at)
         try:
             async with self._db.read() as session:
                 exclusions = await registry.exclusions_of(session, repair.connection_id)

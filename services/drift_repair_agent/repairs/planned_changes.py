@@ -13,7 +13,7 @@ from services.drift_repair_agent.healing import Action, Instruction
 from services.drift_repair_agent.repairs.policy import Reaction
 from shared.domain import drift
 from shared.domain.catalog import StreamId
-from shared.domain.drift import Change, Severity, Verdict
+from shared.domain.drift import MAPPER_LAPSED, Change, Severity, Verdict
 
 Path = tuple[str, ...]
 
@@ -63,6 +63,10 @@ def weighed(suggestion: Suggestion) -> Suggestion:
     return replace(suggestion, taken_by_approve=False, not_taken_because=reason)
 
 
+MapperChoice = Literal["drop", "follow", "keep_field"]
+"""What a person may choose for lapsed mappers; see `schemas.Choice`."""
+
+
 class Decision(msgspec.Struct, frozen=True):
     """A decision about one change: who, when and why, and what was chosen."""
 
@@ -90,6 +94,8 @@ class _Planned(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the field stays unselected even if the change is approved."""
     pair: str | None = None
     suggestion: Suggestion | None = None
+    choices: tuple[MapperChoice, ...] = ()
+    """What may be chosen for lapsed mappers; empty for other changes."""
     suggestion_missing: bool = False
     """Whether the rag_engine could not be asked yet; it is asked again."""
     decision: Decision | None = None
@@ -105,6 +111,11 @@ class PlannedChange(_Planned, frozen=True, kw_only=True):
     def is_removal(self) -> bool:
         """Whether a field or stream was removed, and so may have been renamed."""
         return self.change.kind in ("field_removed", "stream_removed")
+
+    @property
+    def is_lapse(self) -> bool:
+        """Whether mappers no longer find their field."""
+        return self.change.kind == MAPPER_LAPSED
 
     @property
     def identity(self) -> str:
@@ -143,6 +154,29 @@ def to_json(item: PlannedChange) -> dict[str, Any]:
     rest = _Planned(**{name: getattr(item, name) for name in _Planned.__struct_fields__})
     beside: dict[str, Any] = msgspec.to_builtins(rest)
     return {"id": item.id} | drift.written(item.change, item.verdict) | beside
+
+
+def removal_of(lapse: PlannedChange, items: Iterable[PlannedChange]) -> PlannedChange | None:
+    """The removal of the field that lapsed mappers name; None if it is not among the changes."""
+    for item in items:
+        is_removal = item.change.kind == "field_removed"
+        if is_removal and (item.change.stream, item.change.path) == _place(lapse):
+            return item
+    return None
+
+
+def _place(item: PlannedChange) -> tuple[StreamId, Path]:
+    return item.change.stream, tuple(item.change.path)
+
+
+def kept_lapses(repairs: Iterable[str]) -> frozenset[str]:
+    """Identities of the lapsed mappers that people decided to leave as they are."""
+    return frozenset(
+        item.identity
+        for stored in repairs
+        for item in read(stored)
+        if item.is_lapse and item.decision is not None and item.decision.action == "keep"
+    )
 
 
 def decisions(items: Sequence[PlannedChange]) -> list[Instruction]:

@@ -21,6 +21,7 @@ from services.drift_repair_agent.repairs import current_state, queries, transiti
 from services.drift_repair_agent.repairs import planned_changes as changes_of
 from services.drift_repair_agent.repairs.current_state import CurrentState
 from services.drift_repair_agent.repairs.executor import SOON, RepairExecutor
+from services.drift_repair_agent.repairs.lapses import applicable, with_lapses
 from services.drift_repair_agent.repairs.planned_changes import (
     BY_POLICY,
     Decision,
@@ -30,16 +31,18 @@ from services.drift_repair_agent.repairs.planned_changes import (
 )
 from services.drift_repair_agent.repairs.policy import Policy, Reaction
 from services.drift_repair_agent.repairs.suggestions import Asked, Known, Suggestions
+from services.drift_repair_agent.webhooks.messages import notify
 from shared import batches, failpoints, kept_state, registry
 from shared.airbyte_client import AirbyteClient
 from shared.config import Settings
 from shared.database import Database
 from shared.domain.catalog import StreamId, read_stream
-from shared.domain.drift import Change, Verdict
+from shared.domain.drift import MAPPER_LAPSED, Change, Verdict
 from shared.errors import Conflict, NotActive
 from shared.models import Connection, ConnectionStatus, Drift, Repair, Snapshot
 from shared.observability import logs
 from shared.operations import HttpResult, Intent, Operations
+from shared.outbox import EventType
 
 log = logs.get(__name__)
 
@@ -186,7 +189,22 @@ class Planner:
             for change, _ in changes
             if not basis.current_state.can_leave_out(change, basis.policy.exclusions)
         }
-        planned = weigh(changes, asked, basis.policy, basis.refused, hiding=hiding, stuck=stuck)
+        planned = weigh(
+            changes,
+            asked,
+            basis.policy,
+            basis.refused,
+            hiding=hiding,
+            stuck=stuck,
+            kept=await self._kept_lapses(connection_id, changes),
+        )
+        at, policy = basis.drift.first_seen_at, basis.policy
+        planned = await applicable(
+            planned,
+            basis.current_state,
+            policy.exclusions,
+            decide=lambda item: item.decided(_by_policy(item, at, policy)),
+        )
         planned = await self._without_gaps(basis, planned)
         failpoints.at("repair.weighed")
         safe_id = await self._record(basis, planned)
@@ -220,6 +238,15 @@ class Planner:
             replace(item, reaction=Reaction.PROPOSE) if item.id in open_ids else item
             for item in planned
         ]
+
+    async def _kept_lapses(
+        self, connection_id: UUID, changes: Sequence[tuple[Change, Verdict]]
+    ) -> frozenset[str]:
+        """The lapsed mappers that people decided to leave as they are."""
+        if not any(change.kind == MAPPER_LAPSED for change, _ in changes):
+            return frozenset()
+        async with self._db.read() as session:
+            return changes_of.kept_lapses(await queries.lapses_decided(session, connection_id))
 
     async def _basis(self, connection_id: UUID) -> _Basis | None:
         async with self._db.read() as session:
@@ -374,6 +401,8 @@ class Planner:
             session.add(rest_repair)
             await session.flush()
             await transitions.announce_proposed(session, row, rest_repair)
+            if any(item.is_lapse for item in rest):
+                await notify(session, rest_repair, EventType.MAPPER_LAPSED)
         if row.paused_by is not None and rest_repair is not None and changes_of.pauses(rest):
             row.paused_by = rest_repair.id
         if row.unpaused_repair_id is not None:
@@ -433,6 +462,7 @@ def weigh(
     *,
     hiding: Collection[str] = (),
     stuck: Collection[str] = (),
+    kept: Collection[str] = (),
 ) -> list[PlannedChange]:
     """Choose the reaction to each change that concerns the connection, in the given order.
 
@@ -444,6 +474,7 @@ def weigh(
     - A rename is applied without a person only if more than the names suggest it.
     - If the rag_engine could not be asked, a removal and the additions that may be its new name
       wait for a person.
+    - Lapsed mappers wait for a person; see `with_lapses`, also for `kept`.
     """
     ids = {identity(change): f"c{number}" for number, (change, _) in enumerate(changes, start=1)}
     pairs = _pairs(changes, asked, policy)
@@ -478,7 +509,8 @@ def weigh(
         reaction = _of_rename(item, other_half, policy, refused)
         planned[item.id] = replace(item, reaction=reaction)
         planned[other_half.id] = replace(other_half, reaction=reaction)
-    return [item for item in planned.values() if item.reaction is not Reaction.IGNORE]
+    reacted = with_lapses(list(planned.values()), [change for change, _ in changes], kept)
+    return [item for item in reacted if item.reaction is not Reaction.IGNORE]
 
 
 @dataclass(frozen=True, slots=True)

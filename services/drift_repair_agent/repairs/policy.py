@@ -48,6 +48,7 @@ DEFAULT: Final[dict[str, dict[str, Reaction]]] = {
     "key": {"changed": Reaction.PROPOSE, "lost": Reaction.PAUSE},
     "cursor": {"changed": Reaction.PROPOSE, "lost": Reaction.PAUSE},
     "mode": {"lost": Reaction.PAUSE},
+    "mapper": {"lapsed": Reaction.PAUSE},
 }
 """By entity, then by what happened to it."""
 RENAME_MIN_CONFIDENCE: Final = 0.9

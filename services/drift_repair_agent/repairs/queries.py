@@ -127,6 +127,7 @@ def _plan_due(condition: str) -> TextClause:
         WHERE {condition} AND c.status = 'ACTIVE' AND c.archived_at IS NULL
             AND (
                 p.connection_id IS NULL
+                OR d.first_seen_at > p.planned_at
                 OR (SELECT taken_at FROM snapshots WHERE id = p.snapshot_id) < seen.taken_at
                 OR EXISTS (
                     SELECT FROM repairs r WHERE r.connection_id = c.id
@@ -187,6 +188,28 @@ _REFUSED = text(f"""
     )
     ORDER BY created_at DESC LIMIT :limit
 """)  # noqa: S608 - no input
+
+
+async def lapses_decided(session: AsyncSession, connection_id: UUID) -> Sequence[str]:
+    """The changes of ended repairs that decided about lapsed mappers, as JSON arrays.
+
+    Only repairs that ended after the newest drift with a lapse: a mapper that lapses again needs
+    another decision.
+    """
+    rows = await session.scalars(_LAPSES, {"id": connection_id, "limit": _REFUSALS_READ})
+    return rows.all()
+
+
+_LAPSES = text("""
+    SELECT changes::text FROM repairs
+    WHERE connection_id = :id AND state IN ('rejected', 'applied')
+        AND summary->'by_kind'->'mapper_lapsed' IS NOT NULL
+        AND ended_at > coalesce((
+            SELECT max(first_seen_at) FROM drifts
+            WHERE connection_id = :id AND changes @> '[{"kind": "mapper_lapsed"}]'
+        ), '-infinity')
+    ORDER BY created_at DESC LIMIT :limit
+""")
 
 
 async def claim_repairs(

@@ -35,6 +35,11 @@ class Choice(BaseModel):
     """The stream's new cursor."""
     primary_key: Annotated[list[FieldPath], Field(min_length=1, max_length=100)] | None = None
     """The stream's new primary key, by which it is deduplicated."""
+    mapper: Literal["drop", "follow", "keep_field"] | None = None
+    """For lapsed mappers, one of the change's `choices`: `drop` removes the mappers that name the
+    field; `follow` lets them name its new field, which is `became`, or else that of the field's
+    removal; `keep_field` leaves the field in the catalog, with its mappers, although the source no
+    longer offers it."""
 
 
 class Decide(BaseModel):
@@ -136,6 +141,7 @@ class PolicyView(BaseModel):
                         "key": {"changed": "propose", "lost": "pause"},
                         "cursor": {"changed": "propose", "lost": "pause"},
                         "mode": {"lost": "pause"},
+                        "mapper": {"lapsed": "pause"},
                     },
                     "never_select": ["*ssn*", "*password*", "*passwd*"],
                     "verify": "read_back",
@@ -192,6 +198,7 @@ _CHANGE: dict[str, Any] = {
         "evidence": [{"kind": "type", "score": 1.0, "detail": "Both are numbers."}],
         "alternatives": [],
     },
+    "choices": [],
     "suggestion_missing": False,
     "decision": None,
 }

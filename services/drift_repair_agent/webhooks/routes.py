@@ -39,6 +39,7 @@ EventName: TypeAlias = Literal[
     "repair.expired",
     "repair.rejected",
     "repair.superseded",
+    "mapper.lapsed",
 ]
 
 _ID = "c0a8f3d2-7b1e-4f6a-9d3c-5e2b1a0f9c8d"

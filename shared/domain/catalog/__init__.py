@@ -14,6 +14,12 @@ from shared.domain.catalog._canonical import (
 )
 from shared.domain.catalog._exclusions import CODE as NEVER_SELECTED
 from shared.domain.catalog._exclusions import NEVER_SELECT, Exclusions
+from shared.domain.catalog._mappers import (
+    MAPPER_FIELD_EXISTS,
+    MAPPER_WITHOUT_FIELD,
+    effective_mappers,
+    may_have_mappers,
+)
 from shared.domain.catalog._merge import Merged, merge
 from shared.domain.catalog._model import (
     Catalog,

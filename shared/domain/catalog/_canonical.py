@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from shared.domain.catalog._mappers import HASHED_SUFFIX, hashing
 from shared.domain.catalog._model import (
     MEMBERS,
     PAIR,
@@ -274,19 +275,24 @@ def _alias(alias: str | None, stream: StreamId) -> str | None:
 
 
 def mappers(config: Config) -> list[Raw]:
-    """The mappers in order, without ids; hashed fields are converted to hashing mappers."""
+    """The mappers in order, without ids.
+
+    Hashed fields are converted to hashing mappers if there are no mappers: Airbyte derives them
+    from the mappers when it returns a catalog, and ignores them beside mappers in a request.
+    """
     forms = []
     for mapper in config.mappers or ():
         members = decode(mapper)
         if isinstance(members, dict):
             members = _without_nulls(members)
             members.pop("id", None)
+            made = members.get("mapperConfiguration")
+            if members.get("type") == "hashing" and isinstance(made, dict):
+                made.setdefault("fieldNameSuffix", HASHED_SUFFIX)
         forms.append(_ENCODER.encode(members))
-    for field in config.hashed_fields or ():
-        target = (field.field_path or ("",))[0]
-        hashing = {"targetField": target, "method": "SHA-256", "fieldNameSuffix": "_hashed"}
-        forms.append(_ENCODER.encode({"type": "hashing", "mapperConfiguration": hashing}))
-    return [Raw(form) for form in dict.fromkeys(forms)]
+    if not forms:
+        forms = [_ENCODER.encode(hashing(field)) for field in config.hashed_fields or ()]
+    return [Raw(form) for form in forms]
 
 
 def _without_nulls(value: Any) -> Any:

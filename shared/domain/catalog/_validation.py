@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
+from shared.domain.catalog._mappers import problems_of_mappers
 from shared.domain.catalog._model import (
     MAX_PROBLEMS,
     SETTINGS,
@@ -100,7 +101,8 @@ def validate(
     Unselected streams only need distinct names, since they are not sent to Airbyte.
     `destination_sync_modes` is what the destination supports; None if unknown. `familiar` lists
     unknown settings and modes to accept. `held` are digests of streams that Airbyte already has:
-    their problems are ignored, so that they do not block changes of other streams.
+    their problems are ignored, so that they do not block changes of other streams, except those of
+    mappers, for which Airbyte refuses the whole catalog.
 
     Raises:
         InvalidCatalog: with at most 50 problems, in the order of streams.
@@ -135,6 +137,7 @@ def validate(
                     problems += found
                 if not found and digest not in held:
                     remember(_sound, key, known)
+            problems += problems_of_mappers(stream, f"streams[{position}]")
             fields += known
             size += len(stream.raw) + 1
             yield

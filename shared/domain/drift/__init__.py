@@ -15,6 +15,7 @@ from shared.domain.drift._diff import (
     diff,
     diff_config,
 )
+from shared.domain.drift._lapses import MAPPER_LAPSED, has_mappers, lapses
 from shared.domain.drift._paths import names_at, schema_at
 from shared.domain.drift._severity import Severity, Verdict, severity, worst, written
 from shared.domain.drift._types import Relation, relation

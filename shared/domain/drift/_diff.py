@@ -48,6 +48,7 @@ Kind: TypeAlias = Literal[
     "primary_key_changed",
     "cursor_changed",
     "sync_modes_changed",
+    "mapper_lapsed",
 ]
 ConfigKind: TypeAlias = Literal[
     "stream_selected",
@@ -71,6 +72,9 @@ class Change(msgspec.Struct, frozen=True):
 
     `path` is empty for the stream itself. Types are JSON Schema's `type`, sorted, with the `format`
     and `airbyte_type` that modify it.
+
+    `mapper_lapsed` is a change of the source for a connection: the source no longer offers the
+    field at `path`, or it is not selected, but mappers of the connection name it; see `lapses`.
     """
 
     kind: Kind

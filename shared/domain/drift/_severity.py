@@ -9,14 +9,16 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from shared.domain.catalog import ConfiguredStream, StreamId
+from shared.domain.catalog._mappers import PROTECTING
 from shared.domain.catalog._model import Path, listed, plain, shown
 from shared.domain.catalog._validation import DEDUP, SYNC_MODES, mode
 from shared.domain.drift._diff import Change, Kind
+from shared.domain.drift._lapses import lapsed_types
 from shared.domain.drift._types import Relation, gained, relation
 
-Entity: TypeAlias = Literal["stream", "field", "type", "key", "cursor", "mode"]
+Entity: TypeAlias = Literal["stream", "field", "type", "key", "cursor", "mode", "mapper"]
 What: TypeAlias = Literal[
-    "added", "removed", "widened", "narrowed", "clashing", "renamed", "changed", "lost"
+    "added", "removed", "widened", "narrowed", "clashing", "renamed", "changed", "lost", "lapsed"
 ]
 
 
@@ -83,7 +85,10 @@ def severity(change: Change, config: ConfiguredStream | None) -> Verdict:
     - a selected field was removed: NEEDS_REVIEW, since its values stop;
     - a selected field has a narrower or clashing type: NEEDS_REVIEW;
     - a selected field has a wider type that adds another basic type: NEEDS_REVIEW, since the column
-      changes.
+      changes;
+    - a mapper no longer finds its field: BREAKING if it hashes or encrypts, since Airbyte drops
+      invalid mappers silently at a sync, and the values arrive in plain under another name; else
+      NEEDS_REVIEW.
 
     Changes of unselected fields, of a cursor in full refresh, or of a key without deduplication do
     not concern the connection. Paths are compared step by step, never by a common prefix of names.
@@ -108,6 +113,7 @@ _UNUSED: dict[str, tuple[Entity, What]] = {
     "primary_key_changed": ("key", "changed"),
     "cursor_changed": ("cursor", "changed"),
     "sync_modes_changed": ("mode", "changed"),
+    "mapper_lapsed": ("mapper", "lapsed"),
 }
 _DESELECTED = (
     "Airbyte keeps its sync state: if it is selected again, it resumes from its old cursor. With a "
@@ -282,6 +288,20 @@ class _Judge:
         reason = f"{self._stream} is synced in a mode that the source still offers."
         return self._unconcerned("mode", what, reason)
 
+    def mapper_lapsed(self) -> Verdict:
+        types = lapsed_types(self._change)
+        reason = (
+            f"{self._name} is not among the fields of {self._stream} that are offered and "
+            f"selected, but a mapper ({', '.join(map(plain, sorted(types)))}) names it."
+        )
+        protecting = types & PROTECTING
+        if not protecting:
+            return self._concerned(Severity.NEEDS_REVIEW, "mapper", "lapsed", reason)
+        made = "hashed" if "hashing" in protecting else "encrypted"
+        reason += f" If its values come under another name, they are written without being {made}."
+        loses = (plain(dotted(self._path)),)
+        return self._concerned(Severity.BREAKING, "mapper", "lapsed", reason, loses)
+
     @property
     def _selected(self) -> bool:
         return self._picked is None or not self._path or self._path[0] in self._picked
@@ -311,6 +331,7 @@ _JUDGED_BY: dict[Kind, Callable[[_Judge], Verdict]] = {
     "primary_key_changed": _Judge.key_changed,
     "cursor_changed": _Judge.cursor_changed,
     "sync_modes_changed": _Judge.modes_changed,
+    "mapper_lapsed": _Judge.mapper_lapsed,
 }
 _TURNS: dict[Relation, str] = {
     "widened": "a wider type",

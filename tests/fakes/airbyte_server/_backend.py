@@ -524,7 +524,9 @@ class ScriptedBackend(Offers):
     ) -> Json:
         """Change the given settings and, if it is given, the catalog."""
         before = connection["syncCatalog"]["streams"]
-        after = before if sync_catalog is None else stored_streams(sync_catalog, self.release)
+        after = before
+        if sync_catalog is not None:
+            after = stored_streams(sync_catalog, self.release, before)
         if self.release.since(1, 8):
             changed = streams_with_another_mode(before, after)
             self._forget_states(connection["connectionId"], changed)
