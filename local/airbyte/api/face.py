@@ -15,6 +15,7 @@ from local.airbyte.api import (  # noqa: F401 - importing the endpoints register
     discovery,
     instance,
     jobs,
+    versions,
 )
 from local.airbyte.api.backend import Backend
 from local.airbyte.api.requests import Body
