@@ -269,12 +269,14 @@ class RagEngine(Peer):
         removed: Sequence[Mapping[str, Any]],
         added: Sequence[Mapping[str, Any]],
         unchanged: Iterable[str] = (),
+        connector: Mapping[str, Any] | None = None,
     ) -> list[Rename]:
         """Suggest what removed elements were renamed to, highest confidence first.
 
         Elements are `{"path": [...], "schema": {...}}`; for fields, `stream` is their stream,
         `{"namespace": ..., "name": ...}`. Decisions in the same connection weigh most. An
-        element without evidence gets no suggestion.
+        element without evidence gets no suggestion. `connector` is the change of the connector's
+        version that came with them: `{"versions": ..., "guides": [URL, ...]}`.
 
         Raises:
             Invalid: more than 2,000 elements on a side, or malformed elements.
@@ -290,7 +292,7 @@ class RagEngine(Peer):
                 "connection_id": None if connection_id is None else str(connection_id),
                 "removed": removed,
                 "added": added,
-                "context": {"unchanged": list(unchanged)},
+                "context": {"unchanged": list(unchanged), "connector": connector},
             },
         )
         renames: list[Rename] = answer["suggestions"]

@@ -19,6 +19,7 @@ from services.orchestrator.schemas import Onboard
 from shared import registry, source_types
 from shared.airbyte_client import AirbyteClient, Schedule
 from shared.config import Settings
+from shared.connectors import Connectors
 from shared.database import Database
 from shared.discoveries import Begun, Discoveries, Recent
 from shared.domain import catalog as catalogs
@@ -79,6 +80,7 @@ class Orchestrator:
         self._operations = operations
         self._default_workspace: UUID | None = None
         self._discoveries = Discoveries(settings, db, airbyte)
+        self._connectors = Connectors(settings, db, airbyte)
         self._onboarding = OnboardSaga(settings, db, airbyte, auth_broker, digests)
         operations.register("onboard", self._onboarding)
         operations.register("sync", SyncSaga(settings, db, airbyte))
@@ -229,7 +231,9 @@ class Orchestrator:
                 return begun.snapshot_id, await self._catalog_of(begun.snapshot_id)
             if isinstance(begun, Begun):
                 discovered = await self._discoveries.run(begun)
-                snapshot_id = await store_discovered(self._db, self._discoveries, begun, discovered)
+                snapshot_id = await store_discovered(
+                    self._db, self._discoveries, begun, discovered, self._connectors
+                )
                 return snapshot_id, discovered.catalog
             # With `is_fresh`, a discovery that began before this request may not be reused.
             joined = begun.purpose == "discover" and not is_fresh

@@ -1,7 +1,6 @@
 """Client for the parts of Airbyte's Configuration API that AAM uses; raises `shared.errors`."""
 
 from shared.airbyte_client._client import AirbyteClient
-from shared.airbyte_client._connectors import BreakingChange, ConnectorVersion
 from shared.airbyte_client._credentials import ClientCredentials, Credentials
 from shared.airbyte_client._response_origin import UNSUPPORTED
 from shared.airbyte_client._schemas import (

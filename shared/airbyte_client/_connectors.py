@@ -11,45 +11,13 @@ from uuid import UUID
 import msgspec
 
 from shared.airbyte_client._calls import Calls, expect_requested
+from shared.domain.connector_versions import BreakingChange, ConnectorVersion
 from shared.errors import UpstreamForbidden, UpstreamRefused
 
-MANIFEST_RUNNER: Final = "source-declarative-manifest"
-"""The image that runs every connector of the connector builder; its tag is the CDK's version."""
 _MOST_CHANGES: Final = 20
 _LONGEST_TAG: Final = 128
 _LONGEST_TEXT: Final = 1_000
 _LONGEST_URL: Final = 2_048
-
-
-class BreakingChange(msgspec.Struct, frozen=True):
-    """A breaking change of a newer version, as the connector's registry describes it."""
-
-    version: str
-    message: str
-    guide: str | None
-    """URL of its migration guide; None unless it is an http or https URL."""
-    deadline: date | None
-    """The day after which the older version is unsupported."""
-    action: str | None
-    """What Airbyte Cloud does after the deadline: `auto_upgrade` or `disable`."""
-
-
-class ConnectorVersion(msgspec.Struct, frozen=True):
-    """The version of its connector that a source runs."""
-
-    repository: str
-    tag: str
-    support_state: str
-    """`supported`, `deprecated` (a breaking change has a deadline) or `unsupported` (it passed)."""
-    is_pinned: bool
-    """Whether a user pinned it; pins of breaking changes and rollouts do not count."""
-    upcoming: tuple[BreakingChange, ...]
-    """The breaking changes of newer versions, nearest deadline first."""
-
-    @property
-    def is_declarative(self) -> bool:
-        """Whether it was made in the connector builder, so that its manifest decides."""
-        return self.repository.rpartition("/")[2] == MANIFEST_RUNNER
 
 
 class _BreakingChange(msgspec.Struct, frozen=True, rename="camel"):

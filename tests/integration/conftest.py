@@ -27,6 +27,7 @@ from local.processes import servers
 from services.drift_repair_agent import main as drift_repair_agent
 from services.orchestrator import main as orchestrator
 from services.rag_engine import main as rag_engine
+from services.schema_observer import connectors
 from services.schema_observer import main as schema_observer
 from shared.airbyte_client import AirbyteClient
 from shared.airbyte_client._transport import Transport
@@ -75,14 +76,18 @@ TABLES = (
     "knowledge",
     "credential_audit",
     "setting_changes",
+    "source_connectors",
+    "saved_states",
 )
 _LARGE_BYTES = 1024 * 1024
 
 
-# Tests would have to wait for what a mesh does every five seconds.
+# Tests would have to wait for what a mesh does every five or ten seconds.
 for name in ("_PLAN_INTERVAL", "_EXPIRE_INTERVAL", "_LEARN_INTERVAL"):
     assert hasattr(drift_repair_agent, name)
     setattr(drift_repair_agent, name, timedelta(seconds=0.5))
+assert hasattr(connectors, "_EVERY")
+connectors._EVERY = timedelta(seconds=0.5)
 
 FAULT_RATE = float(os.environ.get("AAM_FAULT_RATE", "0"))
 FAULT_SEED = int(os.environ.get("AAM_SEED", "20261123"))

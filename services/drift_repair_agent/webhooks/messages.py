@@ -65,6 +65,8 @@ class _Data(msgspec.Struct, omit_defaults=True):
     state: str
     severity: Severity | None
     changes: list[Raw]
+    connector_step: Raw | None = None
+    """The change of the connector's version that came with the changes."""
     truncated: int = 0
     """The number of changes left out; GET /repairs/{id} has them."""
     version: int | None = None
@@ -102,6 +104,9 @@ def _body(repair: Repair, event: EventType, *, connection_name: str) -> str:
             state=repair.state,
             severity=worst(one.severity for one in changes) if changes else None,
             changes=encoded_changes,
+            connector_step=(
+                None if repair.connector_step is None else Raw(repair.connector_step.encode())
+            ),
             truncated=len(changes) - len(encoded_changes),
             version=repair.restored_version or repair.version_number,
             code=repair.failure_code,
