@@ -27,8 +27,8 @@ DECLARE
         ['aam_orchestrator', 'operations', 'SELECT, INSERT, UPDATE, DELETE'],
         ['aam_orchestrator', 'policies', 'SELECT'],
         ['aam_orchestrator', 'snapshots',
-            'SELECT, INSERT, UPDATE (seen_at, raw_hashes, stream_hashes, airbyte_catalog_id, connector_version,'
-            ' manifest_version)'],
+            'SELECT, INSERT, UPDATE (seen_at, raw_hashes, stream_hashes, airbyte_catalog_id)'],
+        ['aam_orchestrator', 'snapshots', 'UPDATE (connector_version, manifest_version)'],
         ['aam_orchestrator', 'source_connectors', 'SELECT, INSERT, UPDATE'],
         ['aam_orchestrator', 'stream_schemas', 'SELECT, INSERT, UPDATE (created_at)'],
         ['aam_orchestrator', 'sync_catalog_versions', 'SELECT, INSERT'],
@@ -51,7 +51,8 @@ DECLARE
         ['aam_drift_repair_agent', 'repairs', 'SELECT, INSERT, UPDATE'],
         ['aam_drift_repair_agent', 'saved_states', 'SELECT, INSERT'],
         ['aam_drift_repair_agent', 'setting_changes', 'SELECT, INSERT'],
-        ['aam_drift_repair_agent', 'snapshots', 'SELECT, UPDATE (connector_version, manifest_version)'],
+        ['aam_drift_repair_agent', 'snapshots', 'SELECT'],
+        ['aam_drift_repair_agent', 'snapshots', 'UPDATE (connector_version, manifest_version)'],
         ['aam_drift_repair_agent', 'source_connectors', 'SELECT, INSERT, UPDATE'],
         ['aam_drift_repair_agent', 'stream_schemas', 'SELECT'],
         ['aam_drift_repair_agent', 'sync_catalog_versions', 'SELECT, INSERT'],
@@ -73,8 +74,8 @@ DECLARE
         ['aam_schema_observer', 'repairs', 'SELECT (connection_id, state, snapshot_id, ended_at)'],
         ['aam_schema_observer', 'setting_changes', 'SELECT, INSERT'],
         ['aam_schema_observer', 'snapshots',
-            'SELECT, INSERT, UPDATE (seen_at, raw_hashes, stream_hashes, airbyte_catalog_id, connector_version,'
-            ' manifest_version)'],
+            'SELECT, INSERT, UPDATE (seen_at, raw_hashes, stream_hashes, airbyte_catalog_id)'],
+        ['aam_schema_observer', 'snapshots', 'UPDATE (connector_version, manifest_version)'],
         ['aam_schema_observer', 'source_connectors', 'SELECT, INSERT, UPDATE, DELETE'],
         ['aam_schema_observer', 'stream_schemas', 'SELECT, INSERT, UPDATE (created_at)'],
         ['aam_schema_observer', 'sync_catalog_versions', 'SELECT'],
@@ -148,7 +149,11 @@ BEGIN
         CONTINUE WHEN NOT FOUND; -- during a downgrade
         FOREACH role_name IN ARRAY ARRAY[granted[1], everything] LOOP
             CONTINUE WHEN to_regrole(role_name) IS NULL;
-            EXECUTE format('GRANT %s ON %s %I TO %I', granted[3], relation.kind, relation.relname, role_name);
+            BEGIN
+                EXECUTE format('GRANT %s ON %s %I TO %I', granted[3], relation.kind, relation.relname, role_name);
+            EXCEPTION WHEN undefined_column THEN
+                NULL; -- on the way down to a version without this column
+            END;
         END LOOP;
     END LOOP;
 
