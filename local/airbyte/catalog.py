@@ -293,17 +293,27 @@ def _configure(stream: Mapping[str, Any], config: Mapping[str, Any]) -> Json:
     }
 
 
-def streams_to_reset(before: Sequence[Json], after: Sequence[Json]) -> list[tuple[str | None, str]]:
-    """Return (namespace, name) of the deselected streams and those whose syncMode changed.
-
-    Their state is discarded.
-    """
-    modes = {key_of(pair["stream"]): pair["config"]["syncMode"] for pair in after}
+def streams_with_another_mode(
+    before: Sequence[Json], after: Sequence[Json]
+) -> list[tuple[str | None, str]]:
+    """Return (namespace, name) of the streams that have another syncMode in each catalog."""
+    modes = {key_of(pair["stream"]): pair["config"]["syncMode"] for pair in before}
     return [
-        key_of(pair["stream"])
-        for pair in before
-        if modes.get(key_of(pair["stream"])) != pair["config"]["syncMode"]
+        key
+        for pair in after
+        if modes.get(key := key_of(pair["stream"]), mode := pair["config"]["syncMode"]) != mode
     ]
+
+
+def read_from_start(
+    streams: Sequence[Json], refreshed: Iterable[Json]
+) -> list[tuple[str | None, str]]:
+    """Return (namespace, name) of the streams whose state a job's first attempt deletes.
+
+    These are the refreshed ones (descriptors) and those that are read in full_refresh.
+    """
+    full = [pair["stream"] for pair in streams if pair["config"]["syncMode"] == "full_refresh"]
+    return [key_of(stream) for stream in (*full, *refreshed)]
 
 
 def key_of(stream: Mapping[str, Any]) -> tuple[str | None, str]:

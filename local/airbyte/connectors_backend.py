@@ -34,6 +34,7 @@ from local.airbyte.api.backend import (
     Instance,
     Kind,
     Outcome,
+    Refresh,
 )
 from local.airbyte.api.defaults import UNIT_SECONDS
 from local.airbyte.connector_commands import ConnectorCommands
@@ -102,6 +103,7 @@ DEFINITIONS: dict[Kind, list[Definition]] = {
             documentation="https://www.postgresql.org/docs/",
             support_level="none",
             custom=True,
+            supports_refreshes=True,
         )
     ],
 }
@@ -525,8 +527,8 @@ class Plane:
     ) -> Json:
         """Change the given settings; a given catalog replaces the stored one.
 
-        A stream that is deselected, or whose sync mode changes, loses its state; nothing else is
-        reset, whatever the new catalog or status is.
+        Nothing is reset, and a deselected stream keeps its state. Since 1.8, a stream whose sync
+        mode changes loses it.
 
         Raises:
             Refusal: the catalog is invalid, or cannot be written.
@@ -542,6 +544,7 @@ class Plane:
         else:
             target_of(merged, target).refuse_collisions(streams)
         content = await asyncio.to_thread(packed, streams)
+        changed = catalog.streams_with_another_mode(row["streams"], streams)
         with self.metadata.transaction():
             self.metadata.write(
                 "UPDATE connections SET settings = ?, streams = ? WHERE id = ?",
@@ -549,13 +552,7 @@ class Plane:
                 content,
                 row["id"],
             )
-            for namespace, name in catalog.streams_to_reset(row["streams"], streams):
-                self.metadata.write(
-                    "DELETE FROM states WHERE connection_id = ? AND namespace = ? AND name = ?",
-                    row["id"],
-                    namespace or "",
-                    name,
-                )
+            self.metadata.delete_states(row["id"], changed if self.release.since(1, 8) else ())
         return self.connection(row["id"])
 
     async def delete_connection(self, connection: Json) -> None:
@@ -625,15 +622,17 @@ class Plane:
             }
             for each in self.list_attempts(row["id"])[-1]["streamStats"]
         ]
+        refreshed = [reads.descriptor(each) for each in self.metadata.refreshes(row["id"])]
         job = reads.job(
             job_id=row["id"],
-            config_type="sync",
+            config_type="refresh" if refreshed else "sync",
             connection_id=row["connection_id"],
             streams=row["streams"],
             status=row["status"],
             created_at=row["created_at"],
             updated_at=row["updated_at"],
             started_at=row["started_at"],
+            refreshed=refreshed,
         )
         job["aggregatedStats"] = reads.job_counts(reads.total(streams), self.release)
         job["streamAggregatedStats"] = streams
@@ -681,6 +680,16 @@ class Plane:
             return self.jobs.start(row)
         except sqlite3.IntegrityError as error:
             raise sync_is_running(row["id"]) from error
+
+    def refresh(self, connection: Json, refresh: Refresh) -> int | None:
+        """Store a refresh and start the job that carries it out, unless none can be started."""
+        row = self._connection_row(connection["connectionId"])
+        self.metadata.store_refresh(row["id"], refresh.streams, refresh.mode)
+        if connection["status"] != "active":
+            return None
+        with contextlib.suppress(sqlite3.IntegrityError):
+            return self.jobs.start(row)
+        return None
 
     async def cancel_job(self, job_id: int) -> bool:
         """Cancel an open job; return False if it had already ended."""

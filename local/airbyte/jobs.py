@@ -1,4 +1,7 @@
-"""Sync jobs: a connector reads, the writer publishes, and only then the state is saved.
+"""Jobs: a connector reads, the writer publishes, and only then the state is saved.
+
+A job syncs all streams of a connection. If refreshes are stored for the connection, it forgets the
+state of their streams before, and is of type `refresh`, else of type `sync`.
 
 A job has one attempt, or up to three if failures are transient. A connection has at most one open
 job. Jobs that were running when the plane stopped are failed at the next start.
@@ -84,6 +87,9 @@ class Attempt:
     job_id: int
     number: int
     counts: dict[Key, Counts]
+    truncated: frozenset[Key] = frozenset()
+    """Streams whose older rows are replaced at the end; then nothing is published before."""
+
     states: dict[Key, Any] = field(default_factory=dict)
     state_kind: str = "stream"
     state_messages: int = 0
@@ -207,7 +213,7 @@ class Jobs:
             config_schema = (await self._connectors.spec(connector))["connectionSpecification"]
             job_log.masks.add(specification.secrets(config, config_schema))
             counts = {_key(pair["stream"]): Counts() for pair in connection["streams"]}
-            attempt = Attempt(job_id, number, counts)
+            attempt = Attempt(job_id, number, counts, self._truncated(job_id))
             await self._sync(attempt, connection, source, destination, job_log, config_schema)
         except ConnectorFailed as error:
             return reason_of(error, specification.secrets(config, config_schema))
@@ -235,6 +241,8 @@ class Jobs:
         schema: Message,
     ) -> None:
         streams = connection["streams"]
+        if attempt.number == 0:
+            self._forget_states(attempt.job_id, connection)
         target = target_of(connection["settings"], destination["config"])
 
         def renew(config: Mapping[str, Any]) -> None:
@@ -250,7 +258,9 @@ class Jobs:
                 renew,
                 job_log,
             ) as reading,
-            await Writer.open(destination["config"]["url"], streams, target) as writer,
+            await Writer.open(
+                destination["config"]["url"], streams, target, replaced=attempt.truncated
+            ) as writer,
         ):
             self._metadata.set_job(attempt.job_id, "running", _now())
             async for message, size in reading.messages():
@@ -286,7 +296,9 @@ class Jobs:
         if kind == "stream":
             descriptor = state["stream"]["stream_descriptor"]
             key = _key(descriptor)
-            if not writer.accepts(key) or writer.is_published_at_end(key):
+            if not writer.accepts(key) or (
+                writer.is_published_at_end(key) and key not in attempt.truncated
+            ):
                 return
             covered: list[Key] | None = [key]
             attempt.states[key] = state["stream"].get("stream_state")
@@ -300,7 +312,7 @@ class Jobs:
             covered = None
             attempt.states = {(None, ""): state.get("data")}
         attempt.state_kind = kind
-        if time.monotonic() - attempt.published_at < CHECKPOINT_SECONDS:
+        if attempt.truncated or time.monotonic() - attempt.published_at < CHECKPOINT_SECONDS:
             return
         published = await writer.publish(covered)
         for key in published:
@@ -315,6 +327,18 @@ class Jobs:
         if states:
             self._metadata.save_state(connection_id, attempt.state_kind, states)
         self._metadata.count(attempt.job_id, attempt.number, attempt.stats(), _now())
+
+    def _truncated(self, job_id: int) -> frozenset[Key]:
+        refreshed = self._metadata.refreshes(job_id)
+        return frozenset(_key(each) for each in refreshed if each["mode"] == "Truncate")
+
+    def _forget_states(self, job_id: int, connection: Row) -> None:
+        """Delete the states of the streams that this job reads from their start."""
+        refreshed = map(reads.descriptor, self._metadata.refreshes(job_id))
+        with self._metadata.transaction():
+            self._metadata.delete_states(
+                connection["id"], catalog.read_from_start(connection["streams"], refreshed)
+            )
 
     def _state_for(self, connection: Row) -> list[Message]:
         """Build the state messages for the connector; full refreshes get none."""

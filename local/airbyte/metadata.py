@@ -12,7 +12,7 @@ import os
 import sqlite3
 import threading
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,10 @@ CREATE TABLE IF NOT EXISTS jobs (
 CREATE UNIQUE INDEX IF NOT EXISTS one_running_job ON jobs (connection_id)
     WHERE status IN ('pending', 'running', 'incomplete');
 CREATE INDEX IF NOT EXISTS jobs_of_connection ON jobs (connection_id, id);
+CREATE TABLE IF NOT EXISTS refreshes (
+    connection_id TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL, mode TEXT NOT NULL,
+    job_id INTEGER REFERENCES jobs ON DELETE CASCADE);
+CREATE INDEX IF NOT EXISTS refreshes_of_connection ON refreshes (connection_id, job_id);
 CREATE TABLE IF NOT EXISTS attempts (
     job_id INTEGER NOT NULL REFERENCES jobs ON DELETE CASCADE, number INTEGER NOT NULL,
     status TEXT NOT NULL, created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL,
@@ -166,6 +170,10 @@ class Metadata:
                 yesterday,
             )
             self.write(
+                "DELETE FROM refreshes WHERE job_id IS NULL"
+                " AND connection_id NOT IN (SELECT id FROM connections)"
+            )
+            self.write(
                 "DELETE FROM discoveries WHERE rowid IN (SELECT rowid FROM (SELECT rowid,"
                 " row_number() OVER (PARTITION BY source_id ORDER BY created_at DESC, rowid DESC)"
                 " AS place FROM discoveries) WHERE place > ?)",
@@ -186,6 +194,8 @@ class Metadata:
     def begin_job(self, connection_id: str, streams: Sequence[Mapping[str, Any]], now: int) -> int:
         """Insert a pending job with its first attempt, and return its id.
 
+        It carries out the refreshes that are stored for the connection.
+
         Raises:
             sqlite3.IntegrityError: another job of this connection is open.
         """
@@ -196,6 +206,10 @@ class Metadata:
                 (connection_id, dump(streams), now, now),
             ).lastrowid
             assert job_id is not None  # noqa: S101 - SQLite has just assigned it
+            self._db.execute(
+                "UPDATE refreshes SET job_id = ? WHERE connection_id = ? AND job_id IS NULL",
+                (job_id, connection_id),
+            )
             self.begin_attempt(job_id, 0, now)
         return job_id
 
@@ -272,6 +286,50 @@ class Metadata:
             " ORDER BY namespace, name",
             connection_id,
         )
+
+    def store_refresh(
+        self, connection_id: str, streams: Sequence[Mapping[str, Any]], mode: str
+    ) -> None:
+        """Store a refresh of streams, for the connection's next job."""
+        with self.transaction():
+            for stream in streams:
+                self.write(
+                    "INSERT INTO refreshes VALUES (?, ?, ?, ?, NULL)",
+                    connection_id,
+                    stream.get("namespace") or "",
+                    stream["name"],
+                    mode,
+                )
+
+    def refreshes(self, job_id: int) -> list[Row]:
+        """Return the streams that a job refreshes: namespace ("" for none), name, mode."""
+        return self.all(
+            "SELECT DISTINCT namespace, name, mode FROM refreshes WHERE job_id = ?"
+            " ORDER BY namespace, name",
+            job_id,
+        )
+
+    def delete_states(
+        self, connection_id: str, streams: Collection[tuple[str | None, str]]
+    ) -> None:
+        """Delete the states of streams; with the last one of a global state, all of it.
+
+        Must run in a transaction.
+        """
+        for namespace, name in streams:
+            self.write(
+                "DELETE FROM states WHERE connection_id = ? AND namespace = ? AND name = ?",
+                connection_id,
+                namespace or "",
+                name,
+            )
+        if streams:
+            self.write(
+                "DELETE FROM states WHERE connection_id = ?1 AND kind = 'global'"
+                " AND NOT EXISTS (SELECT 1 FROM states AS other"
+                " WHERE other.connection_id = ?1 AND other.name <> '')",
+                connection_id,
+            )
 
     def fail_interrupted(self, failure: Mapping[str, Any], now: int) -> None:
         """Fail the jobs and commands that a previous plane left open."""

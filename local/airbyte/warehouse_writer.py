@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
@@ -145,21 +145,25 @@ class Table:
     """Fields with a value that their declared type cannot hold: their columns become text."""
 
     @classmethod
-    def of(cls, number: int, pair: Mapping[str, Any], target: Target) -> Self:
-        """Build the table of a configured stream."""
+    def of(
+        cls, number: int, pair: Mapping[str, Any], target: Target, replaced: Collection[Key]
+    ) -> Self:
+        """Build the table of a configured stream; a replaced one overwrites, whatever its mode."""
         stream, config = pair["stream"], pair["config"]
         schema, name = target.table(stream)
         columns = {name: column_type(schema) for name, schema in properties(stream).items()}
         mode = config["destinationSyncMode"]
         dedups = mode.endswith("dedup")
+        key = (stream.get("namespace") or None, stream["name"])
+        overwrites = mode.startswith("overwrite") or key in replaced
         cursor = config["cursorField"] if len(config["cursorField"]) == 1 else [None]
         return cls(
-            key=(stream.get("namespace") or None, stream["name"]),
+            key=key,
             schema=schema,
             name=name,
             columns=columns,
-            overwrites=mode.startswith("overwrite"),
-            waits=mode.startswith("overwrite") or config["syncMode"] == "full_refresh",
+            overwrites=overwrites,
+            waits=overwrites or config["syncMode"] == "full_refresh",
             primary_key=[path[0] for path in config["primaryKey"]] if dedups else [],
             cursor=cursor[0] if cursor[0] in columns else None,
             stage=f"stage_{number}",
@@ -237,9 +241,19 @@ class Writer:
         self._tables = {table.key: table for table in tables}
 
     @classmethod
-    async def open(cls, url: str, streams: Iterable[Mapping[str, Any]], target: Target) -> Self:
-        """Connect and create an empty stage for each stream; does not change the warehouse."""
-        tables = [Table.of(number, pair, target) for number, pair in enumerate(streams)]
+    async def open(
+        cls,
+        url: str,
+        streams: Iterable[Mapping[str, Any]],
+        target: Target,
+        *,
+        replaced: Collection[Key] = (),
+    ) -> Self:
+        """Connect and create an empty stage for each stream; does not change the warehouse.
+
+        The tables of the `replaced` streams lose their older rows at the end.
+        """
+        tables = [Table.of(number, pair, target, replaced) for number, pair in enumerate(streams)]
         connection = await asyncpg.connect(url, timeout=30, command_timeout=3600)
         for table in tables:
             columns = "".join(f", {table.staged_as(name)} text" for name in table.columns)

@@ -7,6 +7,7 @@ from shared.airbyte_client._schemas import (
     MASK,
     AirbyteConnection,
     ConfiguredSource,
+    ConnectionState,
     ConnectionStatus,
     Definition,
     Destination,

@@ -29,9 +29,9 @@ class AirbyteClient(Sources, Discovery, Jobs, Definitions, Connectors):
     The following are sent once; the caller checks what happened before sending again:
     `create_source`, `create_connection`, `create_destination` (names are not unique in Airbyte),
     `update_source`, `update_connection`, `set_status` (the last writer wins, and another client may
-    have written in between), `trigger_sync`, `upgrade_source_version` (there is no way back), and
-    `check_source_update` (it sends secrets, and the first attempt uses up a single-use token among
-    them).
+    have written in between), `trigger_sync`, `refresh_streams`, `upgrade_source_version` (there is
+    no way back), and `check_source_update` (it sends secrets, and the first attempt uses up a
+    single-use token among them).
 
     All timeouts are in seconds and total: from connecting to the last byte. At most `slow_calls`
     run at once of those that Airbyte runs on one small thread pool (check, discover, sync, create:

@@ -19,6 +19,7 @@ from shared.airbyte_client._calls import (
 )
 from shared.airbyte_client._schemas import (
     AirbyteConnection,
+    ConnectionState,
     ConnectionStatus,
     ListedConnection,
     NewConnection,
@@ -36,6 +37,7 @@ BODY_LIMIT_BYTES = 10 * 1024 * 1024
 _CONNECTION = msgspec.json.Decoder(shapes.ConnectionRead)
 _CONNECTIONS = msgspec.json.Decoder(shapes.Connections)
 _CONNECTION_PAGE = msgspec.json.Decoder(shapes.ConnectionPage)
+_STATE = msgspec.json.Decoder(shapes.StateRead)
 _STATUSES = msgspec.json.Decoder(list[shapes.ConnectionStatusRead])
 
 
@@ -83,12 +85,16 @@ class Connections(Calls):
     ) -> AirbyteConnection:
         """Replace a connection's catalog with the selected streams of this one; resets no stream.
 
-        The last writer wins, so compare what is held before and after. Streams that are removed or
-        change their sync mode lose their state. Arguments that are None leave their part unchanged.
+        The last writer wins, so compare what is held before and after. Arguments that are None
+        leave their part unchanged. Streams that are left out keep their state, so a stream that is
+        selected again resumes from it. Since 1.8, a changed sync mode deletes the stream's state;
+        before, the first sync that reads the stream in full_refresh does.
 
         Endpoint: POST connections/update
         Sends:    {"connectionId", "syncCatalog", "sourceCatalogId"?, "status"?, "breakingChange"?}
         Receives: ConnectionRead
+        Source:   ConnectionsHandler and FlagDefinitions (reset-stream-state-on-disable is false),
+                  AttemptHandler.updateGenerationAndStateForFirstAttempt, 0.63.19 to 310e6cb6ac
 
         Raises:
             Invalid: no stream is selected, or the body is over Airbyte's limit; nothing was sent.
@@ -130,6 +136,19 @@ class Connections(Calls):
             "connections/get", {"connectionId": connection_id}, _CONNECTION, repeat=True
         )
         expect_requested("connections/get", read.connection_id, connection_id)
+        return read.to_domain()
+
+    async def connection_state(self, connection_id: UUID) -> ConnectionState:
+        """What the connection's next sync resumes from, also of streams no longer selected.
+
+        Endpoint: POST state/get
+        Sends:    {"connectionId": uuid}
+        Receives: {"connectionId", "stateType": stream|global|legacy|not_set,
+                  "streamState"?: [{"streamDescriptor": {"name", "namespace"?}, "streamState"?}],
+                  "globalState"?: {"shared_state"?, "streamStates": [...]}, "state"?}
+        """
+        read = await self._post("state/get", {"connectionId": connection_id}, _STATE, repeat=True)
+        expect_requested("state/get", read.connection_id, connection_id)
         return read.to_domain()
 
     async def list_connections(self, workspace_id: UUID) -> list[ListedConnection]:

@@ -19,6 +19,7 @@ _DESTINATION = msgspec.json.Decoder(Destination)
 _DESTINATIONS = msgspec.json.Decoder(shapes.DestinationPage)
 _SOURCE_DEFINITIONS = msgspec.json.Decoder(shapes.SourceDefinitions)
 _DESTINATION_DEFINITIONS = msgspec.json.Decoder(shapes.DestinationDefinitions)
+_DESTINATION_VERSION = msgspec.json.Decoder(shapes.DestinationVersion)
 _DESTINATION_SPECIFICATION = msgspec.json.Decoder(shapes.DestinationSpecification)
 
 
@@ -93,6 +94,23 @@ class Definitions(Calls):
             repeat=True,
         )
         return frozenset(read.supported_destination_sync_modes or ())
+
+    async def supports_refreshes(self, destination_id: UUID) -> bool:
+        """Whether the destination's connector version can refresh single streams.
+
+        Airbyte ignores a refresh for one that cannot.
+
+        Endpoint: POST actor_definition_versions/get_for_destination
+        Sends:    {"destinationId": uuid}
+        Receives: {"supportsRefreshes": bool, ...}
+        """
+        read = await self._post(
+            "actor_definition_versions/get_for_destination",
+            {"destinationId": destination_id},
+            _DESTINATION_VERSION,
+            repeat=True,
+        )
+        return read.supports_refreshes
 
     async def source_definitions(self, workspace_id: UUID) -> list[Definition]:
         """The source connectors a workspace can use.

@@ -1,10 +1,10 @@
-"""Jobs: start a sync, read, list, cancel."""
+"""Jobs: start a sync or a refresh, read, list."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -15,7 +15,9 @@ from shared.airbyte_client._connections import Connections
 from shared.airbyte_client._schemas import (
     Job,
 )
+from shared.domain.catalog import StreamId
 from shared.errors import (
+    Invalid,
     NotActive,
     SyncRunning,
     Upstream,
@@ -29,13 +31,15 @@ from shared.observability import logs
 log = logs.get(__name__)
 RUNNING = ["pending", "running", "incomplete"]
 """The states of an unfinished job that every release since 0.63 knows."""
+REFRESH_UNSUPPORTED = "refresh_unsupported"
 _JOB_KINDS = ["sync", "reset_connection", "refresh", "clear"]
 _JOB = msgspec.json.Decoder(shapes.JobInfo)
+_REFRESH = msgspec.json.Decoder(shapes.RefreshRead)
 _JOBS = msgspec.json.Decoder(shapes.Jobs)
 
 
 class Jobs(Connections):
-    """Jobs: start a sync, read, list, cancel."""
+    """Jobs: start a sync or a refresh, read, list."""
 
     async def trigger_sync(self, connection_id: UUID) -> Job:
         """Start a sync; Airbyte answers once it is running.
@@ -71,6 +75,51 @@ class Jobs(Connections):
             f"Job {running[0].id} of connection {connection_id} is already running.",
             airbyte_job_id=running[0].id,
         )
+
+    async def refresh_streams(
+        self,
+        connection_id: UUID,
+        streams: Collection[StreamId],
+        *,
+        mode: Literal["Merge", "Truncate"] = "Merge",
+    ) -> Job | None:
+        """Read incremental streams from their start again, in a job of type `refresh`.
+
+        The job syncs all of the connection's streams, and forgets the state of the named ones
+        before. Their rows in the destination stay: Merge adds to them (an append_dedup stream has
+        no row twice), Truncate removes them when the job has succeeded.
+
+        Returns None where Airbyte names no job: before 1.0, while another job runs or the
+        connection is inactive (the refresh is stored, and the next job carries it out), or where
+        the destination does not support refreshes (see `supports_refreshes`; nothing happens).
+
+        Endpoint: POST connections/refresh
+        Sends:    {"connectionId", "refreshMode": Merge|Truncate,
+                  "streams": [{"streamName": str, "streamNamespace"?: str}]}
+        Receives: {"job"?: {"id": int, "status", ...}}; in 0.63 {"value": bool}
+        Source:   StreamRefreshesHandler.createRefreshesForConnection, airbyte-platform 310e6cb6ac
+
+        Raises:
+            Invalid: no stream is named, which Airbyte would take for all; nothing was sent.
+            UpstreamRefused: the destination does not support refreshes (`refresh_unsupported`),
+                where Airbyte answers so (0.63).
+            UpstreamUnknown: the refresh may have been stored, or its job have started.
+        """
+        if not streams:
+            raise Invalid("A refresh must name at least one stream.")
+        order = {
+            "connectionId": connection_id,
+            "refreshMode": mode,
+            "streams": [_connection_stream(stream) for stream in streams],
+        }
+        async with self._turn("connections/refresh"):
+            read = await self._post("connections/refresh", order, _REFRESH)
+        if read.value is False:
+            raise UpstreamRefused(
+                f"The destination of connection {connection_id} does not support refreshes.",
+                code=REFRESH_UNSUPPORTED,
+            )
+        return read.to_domain()
 
     async def _status(self, connection_id: UUID) -> str | None:
         """The connection's status; None where it cannot be read."""
@@ -175,3 +224,8 @@ class Jobs(Connections):
         if len(jobs) < len(read.jobs):
             log.warning("jobs_unreadable", left=len(read.jobs) - len(jobs), of=len(read.jobs))
         return jobs, len(read.jobs)
+
+
+def _connection_stream(stream: StreamId) -> dict[str, str]:
+    namespace = {} if stream.namespace is None else {"streamNamespace": stream.namespace}
+    return {"streamName": stream.name, **namespace}

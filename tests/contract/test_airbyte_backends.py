@@ -229,6 +229,8 @@ async def _actors(ask: Asked) -> tuple[str, str]:
         invalid: Json = {**order, "connectionConfiguration": {"count": "many", "token": 5}}
         await ask(f"{word}s/create", name="one", **place, **invalid, answers=422)
 
+    version = await ask("actor_definition_versions/get_for_destination", destinationId=ids[1])
+    assert version["supportsRefreshes"] is True
     bad: Json = {**records, "connectionConfiguration": {"count": 13}, "name": "bad", **place}
     by_id = {"sourceId": (await ask("sources/create", **bad))["sourceId"]}
     ask.fail_check(by_id["sourceId"])
@@ -370,6 +372,7 @@ async def _jobs(ask: Asked, source_id: str, connection_id: str) -> None:
     assert ended["job"]["status"] == "succeeded", ended
     assert ended["attempts"][0]["attempt"]["recordsSynced"] == 1
     assert (await ask("state/get", **by_id))["stateType"] == "stream"
+    await _refresh(ask, connection_id)
     await ask("jobs/get_light", id=job_id)
     await ask("jobs/get_without_logs", id=job_id)
     await ask("jobs/get", id=4711, answers=500)
@@ -386,6 +389,34 @@ async def _jobs(ask: Asked, source_id: str, connection_id: str) -> None:
     listed = await ask("jobs/list", configTypes=["sync"], configId=connection_id)
     assert [one["job"]["status"] for one in listed["jobs"]] == ["failed", "succeeded"]
     await ask("connections/search")
+
+
+async def _refresh(ask: Asked, connection_id: str) -> None:
+    """A refresh is a job of its own type, and is stored while none can be started."""
+    by_id: Json = {"connectionId": connection_id}
+    streams = [{"streamName": "Account", "streamNamespace": "crm"}]
+    order: Json = {**by_id, "refreshMode": "Merge", "streams": streams}
+    kinds: Json = {"configTypes": ["refresh"], "configId": connection_id}
+    is_old = not ask.backend.release.since(1)
+    for status in ("active", "inactive"):
+        await ask("connections/update", **by_id, status=status)
+        answer = await ask("connections/refresh", **order)
+        if status == "active" and not is_old:
+            assert answer["job"]["configType"] == "refresh"
+        else:
+            assert answer == ({"value": True} if is_old else {})
+        (job, *_) = (await ask("jobs/list", **kinds))["jobs"]
+        ended = await ask.ended(job["job"]["id"])
+        assert ended["job"]["status"] == "succeeded"
+        refreshed = {"streamsToRefresh": [{"name": "Account", "namespace": "crm"}]}
+        assert ended["job"]["refreshConfig"] == refreshed
+    await ask("connections/update", **by_id, status="active")
+    await ask.ended((await ask("connections/sync", **by_id))["job"]["id"])
+    assert (await ask("jobs/list", **kinds))["totalJobCount"] == 2
+    assert (await ask("state/get", **by_id))["stateType"] == "stream"
+    await ask("connections/refresh", **by_id, refreshMode="Reset", answers=422)
+    await ask("connections/refresh", **by_id, refreshMode="Merge", streams=[{}], answers=422)
+    await ask("connections/refresh", **{**order, "connectionId": UNKNOWN}, answers=404)
 
 
 async def _end(ask: Asked, source_id: str, destination_id: str) -> None:

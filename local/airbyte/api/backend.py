@@ -40,6 +40,7 @@ class Definition:
     documentation: str
     support_level: str
     custom: bool = False
+    supports_refreshes: bool = False
 
 
 PinnedBy = Literal["user", "breaking_change", "connector_rollout"]
@@ -62,6 +63,16 @@ class Check:
 
     succeeded: bool
     message: str | None
+
+
+@dataclass(frozen=True)
+class Refresh:
+    """Streams to read from their start again; `mode` is Merge or Truncate."""
+
+    streams: list[Json]
+    """Descriptors."""
+
+    mode: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,7 +238,8 @@ class Backend(Protocol):
     ) -> Json:
         """Change the given settings; a given catalog replaces the stored one.
 
-        Nothing is reset or refreshed, whatever the new catalog or status is.
+        Nothing is reset or refreshed, whatever the new catalog or status is, and a deselected
+        stream keeps its state. Since 1.8, a stream whose sync mode changes loses it.
 
         Raises:
             Refusal: the catalog is invalid, or cannot be written.
@@ -262,6 +274,12 @@ class Backend(Protocol):
 
         Raises:
             Refusal: 409 while another job is running.
+        """
+
+    def refresh(self, connection: Json, refresh: Refresh) -> int | None:
+        """Store a refresh, which the next job carries out, and start that job.
+
+        Returns None if no job can be started now: another one runs, or the connection is inactive.
         """
 
     async def cancel_job(self, job_id: int) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from local.airbyte.api import defaults, reads
 from local.airbyte.api.actors import KINDS
-from local.airbyte.api.backend import Backend
+from local.airbyte.api.backend import Backend, Refresh
 from local.airbyte.api.definitions import definition_of
 from local.airbyte.api.instance import require_workspace
 from local.airbyte.api.jobs import job_info
@@ -158,6 +158,40 @@ async def sync(backend: Backend, body: Body) -> Json:
     if held["status"] != "active":
         raise uncaught("Can only sync an active connection")
     return job_info(backend, backend.job(backend.start_sync(held)))
+
+
+REFRESH_MODES = {"Merge", "Truncate"}
+
+
+@post("connections/refresh")
+async def refresh(backend: Backend, body: Body) -> Json:
+    """Read streams from their start again; without streams, all of them.
+
+    Answers without a job where the destination supports no refreshes, and where none was started.
+    """
+    held = backend.connection(body.id("connectionId"))
+    mode = body.text("refreshMode")
+    if mode not in REFRESH_MODES:
+        raise unreadable("refreshMode has no such value.")
+    streams = [_descriptor(each) for each in body.optional("streams", list) or []]
+    if not streams:
+        streams = [reads.descriptor(pair["stream"]) for pair in held["syncCatalog"]["streams"]]
+    destination = backend.actor("destination", held["destinationId"])
+    definition = definition_of(backend, "destination", destination["destinationDefinitionId"])
+    job_id = None
+    if definition.supports_refreshes:
+        job_id = backend.refresh(held, Refresh(streams, mode))
+    if not backend.release.since(1):
+        return {"value": definition.supports_refreshes}
+    return {} if job_id is None else {"job": backend.job(job_id)}
+
+
+def _descriptor(stream: Any) -> Json:
+    if not isinstance(stream, dict) or not isinstance(stream.get("streamName"), str):
+        raise unreadable("a stream has no streamName.")
+    return reads.descriptor(
+        {"name": stream["streamName"], "namespace": stream.get("streamNamespace")}
+    )
 
 
 @post("connections/status")

@@ -69,7 +69,6 @@ def actor(definition_icon: str) -> Json:
 def version(release: Release) -> Json:
     """Return the members of a connector version that do not depend on the connector."""
     members: Json = {
-        "supportsRefreshes": False,
         "supportState": "supported",
         "isVersionOverrideApplied": False,
     }

@@ -78,6 +78,14 @@ async def get_destination_specification(backend: Backend, body: Body) -> Json:
     return {**specification, "supportedDestinationSyncModes": modes}
 
 
+@post("actor_definition_versions/get_for_destination")
+async def get_destination_version(backend: Backend, body: Body) -> Json:
+    """Read the connector version that a destination uses."""
+    actor = backend.actor("destination", body.id("destinationId"))
+    definition = definition_of(backend, "destination", actor["destinationDefinitionId"])
+    return reads.version(definition, backend.release)
+
+
 def _list(backend: Backend, kind: Kind) -> Json:
     return {f"{kind}Definitions": [reads.definition(each) for each in backend.definitions(kind)]}
 

@@ -61,6 +61,7 @@ def version(of: Definition, release: Release) -> Json:
         "dockerRepository": of.repository,
         "dockerImageTag": of.tag,
         **defaults.version(release),
+        "supportsRefreshes": of.supports_refreshes,
     }
 
 
@@ -350,14 +351,16 @@ def job(
     created_at: int,
     updated_at: int,
     started_at: int | None,
+    refreshed: Sequence[Json] = (),
 ) -> Json:
-    """Build a JobRead without counts; `streams` are descriptors."""
+    """Build a JobRead without counts; `streams` are descriptors, `refreshed` some of them."""
     return present(
         {
             "id": job_id,
             "configType": config_type,
             "configId": connection_id,
             "enabledStreams": list(streams),
+            "refreshConfig": {"streamsToRefresh": list(refreshed)} if refreshed else None,
             "createdAt": created_at,
             "updatedAt": updated_at,
             "startedAt": started_at,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import replace
 from typing import Any, Literal
 from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
 
@@ -12,9 +13,23 @@ import orjson
 
 from local.airbyte import specification
 from local.airbyte.api import defaults, reads
-from local.airbyte.api.backend import Check, Command, Definition, Instance, Kind, Outcome
+from local.airbyte.api.backend import (
+    Check,
+    Command,
+    Definition,
+    Instance,
+    Kind,
+    Outcome,
+    Refresh,
+)
 from local.airbyte.api.definitions import definition_of
-from local.airbyte.catalog import config_read, stored_streams, stream_read, streams_to_reset
+from local.airbyte.catalog import (
+    config_read,
+    read_from_start,
+    stored_streams,
+    stream_read,
+    streams_with_another_mode,
+)
 from local.airbyte.errors import Refusal, forbidden, not_found, sync_is_running, uncaught
 from local.airbyte.releases import ErrorStyle, Release
 from tests.fakes.airbyte_server._catalogs import proposed
@@ -49,6 +64,9 @@ class ScriptedBackend(Versions):
         self.jobs: dict[int, Json] = {}
         self.attempts: dict[int, list[Json]] = {}
         self.states: dict[str, list[Json]] = {}
+        self.state_type: Literal["stream", "global"] = "stream"
+        self.supports_refreshes = True
+        self.refreshes: dict[str, list[Refresh]] = {}
         self.commands: dict[str, Json] = {}
         self.discoveries: Counter[str] = Counter()
         self.unknown_is_forbidden = False
@@ -131,10 +149,18 @@ class ScriptedBackend(Versions):
     def start_job(self, connection_id: str | UUID, config_type: str = "sync") -> Json:
         """Start a job, as Airbyte's scheduler would, or one that clears data, as a user would.
 
-        `clear` and `reset_connection` delete the state of every stream.
+        `clear` and `reset_connection` delete the state of every stream. A `sync` is a `refresh` if
+        one is stored for the connection.
         """
         job_id, now = len(self.jobs) + 1, epoch_now()
         held = self.connections[str(connection_id)]
+        refreshed: list[Json] = []
+        if config_type == "sync":
+            stored = self.refreshes.pop(held["connectionId"], [])
+            refreshed = [stream for refresh in stored for stream in refresh.streams]
+            config_type = "refresh" if refreshed else "sync"
+            streams = held["syncCatalog"]["streams"]
+            self._forget_states(held["connectionId"], read_from_start(streams, refreshed))
         self.jobs[job_id] = reads.job(
             job_id=job_id,
             config_type=config_type,
@@ -144,6 +170,7 @@ class ScriptedBackend(Versions):
             created_at=now,
             updated_at=now,
             started_at=now,
+            refreshed=refreshed,
         )
         self.attempts[job_id] = [
             reads.attempt(
@@ -200,15 +227,16 @@ class ScriptedBackend(Versions):
             )
         )
         held = self.connections.get(job["configId"])
-        if held is not None and succeeded and job["configType"] == "sync":
-            self.states[job["configId"]] = [
-                {
-                    "streamDescriptor": reads.descriptor(pair["stream"]),
-                    "streamState": {"job": job_id},
-                }
+        if held is not None and succeeded and job["configType"] in ("sync", "refresh"):
+            read = [
+                reads.descriptor(pair["stream"])
                 for pair in held["syncCatalog"]["streams"]
                 if pair["config"]["syncMode"] == "incremental"
             ]
+            self._forget_states(job["configId"], [_key_of(stream) for stream in read])
+            self.states.setdefault(job["configId"], []).extend(
+                {"streamDescriptor": stream, "streamState": {"job": job_id}} for stream in read
+            )
 
     def jobs_end_with(
         self,
@@ -252,8 +280,13 @@ class ScriptedBackend(Versions):
     # Definitions
 
     def definitions(self, kind: Kind) -> list[Definition]:
-        """Return the connectors, each with its newest version."""
-        return [self.published(one) for one in DEFINITIONS[kind]]
+        """Return the connectors, each with its newest version.
+
+        `supports_refreshes` holds for all destinations.
+        """
+        supports = self.supports_refreshes and kind == "destination"
+        found = [self.published(one) for one in DEFINITIONS[kind]]
+        return [replace(one, supports_refreshes=supports) for one in found]
 
     async def specification(self, definition: Definition) -> Json:
         """Return a connector's specification."""
@@ -469,13 +502,9 @@ class ScriptedBackend(Versions):
         """Change the given settings and, if it is given, the catalog."""
         before = connection["syncCatalog"]["streams"]
         after = before if sync_catalog is None else stored_streams(sync_catalog, self.release)
-        anew = streams_to_reset(before, after)
-        connection_id = connection["connectionId"]
-        self.states[connection_id] = [
-            state
-            for state in self.states.get(connection_id, [])
-            if _key_of(state["streamDescriptor"]) not in anew
-        ]
+        if self.release.since(1, 8):
+            changed = streams_with_another_mode(before, after)
+            self._forget_states(connection["connectionId"], changed)
         connection.update(settings, syncCatalog={"streams": after})
         return connection
 
@@ -486,11 +515,24 @@ class ScriptedBackend(Versions):
         self._deleted[connection_id] = {**connection, "status": "deprecated"}
 
     def state(self, connection_id: str) -> Json:
-        """Return the state of each stream."""
+        """Return the state of each stream, of the type `state_type`."""
         states = self.states.get(connection_id)
         if not states:
             return {"stateType": "not_set"}
+        if self.state_type == "global":
+            newest = max(state["streamState"].get("job", 0) for state in states)
+            whole = {"shared_state": {"job": newest}, "streamStates": states}
+            return {"stateType": "global", "globalState": whole}
         return {"stateType": "stream", "streamState": states}
+
+    def _forget_states(
+        self, connection_id: str, streams: Collection[tuple[str | None, str]]
+    ) -> None:
+        self.states[connection_id] = [
+            state
+            for state in self.states.get(connection_id, [])
+            if _key_of(state["streamDescriptor"]) not in streams
+        ]
 
     # Jobs
 
@@ -527,6 +569,16 @@ class ScriptedBackend(Versions):
         connection_id: str = connection["connectionId"]
         if any(reads.is_open(job) for job in self.list_jobs(connection_id)):
             raise sync_is_running(connection_id)
+        job_id: int = self.start_job(connection_id)["id"]
+        return job_id
+
+    def refresh(self, connection: Json, refresh: Refresh) -> int | None:
+        """Store a refresh and start the job that carries it out, unless none can be started."""
+        connection_id: str = connection["connectionId"]
+        self.refreshes.setdefault(connection_id, []).append(refresh)
+        is_busy = any(reads.is_open(job) for job in self.list_jobs(connection_id))
+        if is_busy or connection["status"] != "active":
+            return None
         job_id: int = self.start_job(connection_id)["id"]
         return job_id
 

@@ -307,12 +307,14 @@ class AirbyteServer(ScriptedBackend):
 
     def _snapshot(self) -> tuple[Any, ...]:
         held = [self.sources, self.destinations, self.connections, self.states, self.pins]
-        return orjson.loads(orjson.dumps(held)), {
+        jobs = {
             number: (dict(job), list(self.attempts[number])) for number, job in self.jobs.items()
         }
+        refreshes = {of: list(stored) for of, stored in self.refreshes.items()}
+        return orjson.loads(orjson.dumps(held)), jobs, refreshes
 
     def _restore(self, before: tuple[Any, ...]) -> None:
-        held, jobs = before
+        held, jobs, self.refreshes = before
         self.sources, self.destinations, self.connections, self.states, self.pins = held
         self.jobs = {number: job for number, (job, _) in jobs.items()}
         self.attempts = {number: attempts for number, (_, attempts) in jobs.items()}

@@ -24,7 +24,7 @@ from pydantic import SecretStr
 from local.airbyte import WORKSPACE_ID, connector_process
 from local.airbyte.connectors_backend import SCHEDULE_SECONDS
 from local.airbyte.metadata import InUse, Metadata
-from local.airbyte.settings import Limits, Settings
+from local.airbyte.settings import Flavour, Limits, Settings
 from local.processes.servers import free_port
 from local.request_guard import token_of
 from tests.integration.local.airbyte_stage import (
@@ -340,26 +340,104 @@ async def test_every_kind_of_state_is_preserved(with_script: Scripted) -> None:
             assert str(next(iter(sent.values()))) in rows[1]["seen"]
 
 
-async def test_changed_mode_or_deselection_clears_the_streams_state(
+async def test_changed_mode_ends_a_streams_state_and_deselection_does_not(
     with_script: Scripted,
 ) -> None:
-    """Only that stream's, and for good: selected again it starts from nothing."""
+    """Since 1.8 with the update, before with the next attempt; a stream left out keeps it."""
     script = """
-    for name in ("one", "two", "three"):
-        state(name, {"at": 1})
+    for selected in given["catalog"]["streams"]:
+        if selected["sync_mode"] == "incremental":
+            state(selected["stream"]["name"], {"at": 1})
+    """
+    append = ("incremental", "append")
+
+    async def with_state(api: Api) -> list[str]:
+        found = (await api.ask("state/get", **body)).get("streamState", [])
+        return [each["streamDescriptor"]["name"] for each in found]
+
+    for flavour in Flavour:
+        async with with_script(script, flavour=flavour) as api:
+            streams = [stream(name, {"id": TEXT}, modes=append) for name in ("one", "three", "two")]
+            connection = await api.connection(await api.source(), streams)
+            await api.synced(connection)
+            body = {"connectionId": connection["connectionId"]}
+            assert await with_state(api) == ["one", "three", "two"]
+
+            full = stream("one", {"id": TEXT}, modes=("full_refresh", "append"))
+            is_new = api.plane.release.since(1, 8)
+            await api.ask("connections/update", **body, syncCatalog={"streams": [full, streams[2]]})
+            assert await with_state(api) == (
+                ["three", "two"] if is_new else ["one", "three", "two"]
+            )
+            await api.synced(connection)
+            assert await with_state(api) == ["three", "two"]
+
+
+async def test_refresh_reads_a_stream_from_its_start(with_script: Scripted, db: Sql) -> None:
+    """Merge keeps its rows, Truncate replaces them; other streams resume, and so does the next."""
+    script = """
+    at = {s["stream"]["stream_descriptor"]["name"]: s["stream"]["stream_state"]["at"]
+          for s in given.get("state", [])}
+    for name in ("again", "other"):
+        for number in range(at.get(name, 0), config["rows"]):
+            record(name, {"id": number})
+        state(name, {"at": config["rows"]})
+    """
+    append = ("incremental", "append")
+
+    async def counts() -> tuple[int, int]:
+        rows = [await db.fetchval(f"SELECT count(*) FROM refresh_{name}") for name in names]  # noqa: S608 - ours
+        return rows[0], rows[1]
+
+    names = ("again", "other")
+    async with with_script(script) as api:
+        streams = [stream(name, {"id": INTEGER}, modes=append) for name in names]
+        connection = await api.connection(await api.source({"rows": 3}), streams, prefix="refresh_")
+        await api.synced(connection)
+        assert await counts() == (3, 3)
+        for mode, expected in (("Merge", (6, 3)), ("Truncate", (3, 3))):
+            answer = await api.ask(
+                "connections/refresh",
+                connectionId=connection["connectionId"],
+                refreshMode=mode,
+                streams=[{"streamName": "again"}],
+            )
+            assert (await api.ended(answer["job"]["id"]))["job"]["status"] == "succeeded"
+            assert await counts() == expected
+            await api.synced(connection)
+            assert await counts() == expected
+
+
+async def test_refresh_of_one_stream_keeps_the_shared_state(with_script: Scripted) -> None:
+    """The connector gets the shared position without that stream's state; of all, it gets none."""
+    script = """
+    if "state" in given:
+        shared = given["state"][0]["global"]
+        names = [each["stream_descriptor"]["name"] for each in shared["stream_states"]]
+        record("one", {"seen": ",".join([str(shared["shared_state"]["lsn"]), *names])})
+    else:
+        record("one", {"seen": "nothing"})
+    say(type="STATE", state={"type": "GLOBAL", "global": {"shared_state": {"lsn": 7},
+        "stream_states": [{"stream_descriptor": {"name": name}, "stream_state": {"done": True}}
+                          for name in ("one", "two")]}})
     """
     append = ("incremental", "append")
     async with with_script(script) as api:
-        streams = [stream(name, {"id": TEXT}, modes=append) for name in ("one", "two", "three")]
-        connection = await api.connection(await api.source(), streams)
+        streams = [stream(name, {"seen": TEXT}, modes=append) for name in ("one", "two")]
+        connection = await api.connection(await api.source(), streams, prefix="shared_")
         await api.synced(connection)
-        body = {"connectionId": connection["connectionId"]}
-        assert len((await api.ask("state/get", **body))["streamState"]) == 3
-        full = stream("one", {"id": TEXT}, modes=("full_refresh", "append"))
-        for selected in ([full, streams[1]], [full, *streams[1:]]):
-            await api.ask("connections/update", **body, syncCatalog={"streams": selected})
-            (left,) = (await api.ask("state/get", **body))["streamState"]
-            assert left["streamDescriptor"] == {"name": "two"}
+        for named in ([{"streamName": "two"}], []):
+            answer = await api.ask(
+                "connections/refresh",
+                connectionId=connection["connectionId"],
+                refreshMode="Merge",
+                streams=named,
+            )
+            await api.ended(answer["job"]["id"])
+        db = await asyncpg.connect(api.plane.settings.warehouse_url.get_secret_value())  # type: ignore[union-attr]
+        rows = await db.fetch("SELECT seen FROM shared_one ORDER BY _airbyte_extracted_at")
+        await db.close()
+        assert sorted(row["seen"] for row in rows) == ["7,one", "nothing", "nothing"]
 
 
 async def test_paused_connection_continues_from_its_state(with_script: Scripted, db: Sql) -> None:
