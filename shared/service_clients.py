@@ -194,6 +194,45 @@ class Orchestrator(Peer):
         return UUID(answer["job_id"])
 
 
+class SchemaObserver(Peer):
+    """Client of the schema_observer: observes sources."""
+
+    name = "schema_observer"
+
+    @classmethod
+    def from_settings(cls, settings: Settings, signer: Signer) -> Self:
+        """A client for `schema_observer_url`."""
+        deadline = settings.peer_timeout.total_seconds()
+        return cls(str(settings.schema_observer_url), signer=signer, deadline=deadline)
+
+    async def observe(self, connection_id: UUID) -> dict[str, Any]:
+        """Observe a connection's source now; retried like a read, since it changes nothing.
+
+        Returns `{"outcome", "code", "drift_id", ...}`, or `{"status": "observing"}` if it takes
+        longer.
+
+        Raises:
+            NotActive, SyncRunning, TooManyRequests: the source cannot be observed now.
+            UpstreamUnreachable: the observer cannot be reached.
+        """
+        return await self._repeated(
+            "POST",
+            f"/connections/{connection_id}/observe",
+            scope=Scope.CONNECTIONS_WRITE,
+            params={"wait": f"{self._deadline / 2:g}"},
+        )
+
+    async def observation(self, connection_id: UUID) -> dict[str, Any]:
+        """How a connection's source is observed: `{"outcome", "code", "observed_at", ...}`.
+
+        Raises:
+            UpstreamUnreachable: the observer cannot be reached.
+        """
+        return await self._repeated(
+            "GET", f"/connections/{connection_id}/observation", scope=Scope.CONNECTIONS_READ
+        )
+
+
 class Evidence(TypedDict):
     """One piece of evidence; `score` ranges from -1 (against the rename) to 1 (for it)."""
 

@@ -146,7 +146,7 @@ class Backlog:
 _QUICK: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
 _SLOW: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600, 1800)
 
-_KINDS: Final = ("onboard", "sync", "apply", "archive", "pause", "reapply", "rotate")
+_KINDS: Final = ("onboard", "sync", "apply", "archive", "pause", "reapply", "rotate", "upgrade")
 _ENTRYPOINTS: Final = ("plan", "observe", "resume.orchestrator", "resume.drift_repair_agent")
 _UPSTREAM: Final = (
     "ok",

@@ -200,11 +200,13 @@ def busy_with(kind: str, connection_id: UUID, *, operation_id: UUID) -> Conflict
         "apply": "heal_in_progress",
         "archive": "archiving",
         "rotate": "rotating",
+        "upgrade": "upgrading",
     }.get(kind, NotActive.code)
     state = {
         "apply": "HEALING",
         "archive": "being archived",
         "rotate": "being given its credential",
+        "upgrade": "getting another version of its connector",
     }.get(kind, "PENDING")
     return NotActive(
         f"Connection {connection_id} is {state}: wait for the end of operation {operation_id}.",

@@ -54,7 +54,8 @@ def _faulted(
             PATH[f"{kind}.{step}"], fault, after_effect=after_effect, times=times, seconds=0.1
         )
         answer = await case.ask()
-        expected = {"onboard": 201, "apply": 200, "sync": 202}[kind] if outcome == "F" else status
+        succeeded = {"onboard": 201, "apply": 200, "sync": 202, "upgrade": 200}
+        expected = succeeded[kind] if outcome == "F" else status
         assert answer.status_code == expected, answer.text
         await case.left(outcome)
 
@@ -90,7 +91,8 @@ _NOT_A_CELL = {
 
 
 def refused() -> Iterator[Cell]:
-    for place in ("onboard.source", "onboard.connection", "apply.update", "sync.job"):
+    steps = ("onboard.source", "onboard.connection", "apply.update", "sync.job", "upgrade.upgrade")
+    for place in steps:
         kind, step = place.split(".")
         for name, fault, status in _SAYS_NO:
             yield _faulted(
@@ -105,6 +107,9 @@ def refused() -> Iterator[Cell]:
     yield _faulted("onboard", "connection", "lie", "lie", "B", status=502)
     yield _faulted("apply", "update", "lie", "lie", "F")
     yield _faulted("apply", "update", "lie_always", "lie", "R", times=3, status=502)
+    yield _faulted("upgrade", "upgrade", "lie", "lie", "F")
+    yield _faulted("upgrade", "upgrade", "lie_always", "lie", "R", times=3, status=502)
+    yield _faulted("upgrade", "upgrade", "500_always", 500, "R", times=3, status=422)
 
 
 def heal_deadline() -> Cell:

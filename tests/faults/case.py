@@ -16,17 +16,19 @@ from tests.faults.world import ORDER, World
 
 Outcome = Literal["F", "B", "N", "R"]
 Kind = str
-"""onboard, apply or sync."""
+"""onboard, apply, sync or upgrade."""
 
 SERVICE: dict[str, str] = {
     "onboard": "orchestrator",
     "apply": "drift_repair_agent",
     "sync": "orchestrator",
+    "upgrade": "drift_repair_agent",
 }
 STEPS = {
     "onboard": ("source", "discover", "connection", "finish"),
     "apply": ("update", "look", "finish"),
     "sync": ("job", "finish"),
+    "upgrade": ("state", "upgrade", "look", "observe", "finish"),
 }
 PATH = {
     "onboard.source": "sources/create",
@@ -36,6 +38,7 @@ PATH = {
     "apply.update": "connections/update",
     "apply.look": "connections/get",
     "sync.job": "connections/sync",
+    "upgrade.upgrade": "sources/upgrade_version",
 }
 
 
@@ -58,7 +61,10 @@ class Case:
 
     @classmethod
     async def prepared(cls, world: World, kind: Kind) -> Case:
-        """Create a connection for an apply or a sync, and change the source for an apply."""
+        """Create a connection for all but an onboarding, and change the source for an apply.
+
+        For an upgrade, a version with a breaking change is published.
+        """
         case = cls(world, kind)
         await case._prepare()
         return case
@@ -78,6 +84,8 @@ class Case:
         answer = await client.post("/connections/onboard", json=ORDER)
         assert answer.status_code == 201, answer.text
         self.connection = answer.json()
+        if self.kind == "upgrade":
+            self.world.airbyte.publish_version("3.0.0", breaking=True)
         if self.kind == "apply":
             self.order = await self.changed(client)
 
@@ -99,6 +107,7 @@ class Case:
             "onboard": ("/connections/onboard", ORDER),
             "apply": ("/repair/apply_new_catalog", self.order),
             "sync": (f"/connections/{self.connection.get('id')}/sync", None),
+            "upgrade": (f"/connections/{self.connection.get('id')}/connector/upgrade", None),
         }[self.kind]
         return await process.client.post(
             path, params={"wait": str(wait)}, json=body, headers=headers or {}
@@ -115,6 +124,14 @@ class Case:
                 ("ACTIVE", 2 if outcome == "F" else 1)
             ]
             assert self.world.airbyte.most_at_once("connections/update") <= 1
+        elif self.kind == "upgrade":
+            assert [(row["status"], row["catalog_version"]) for row in rows] == [("ACTIVE", 1)]
+            pinned = [
+                row for row in rows if str(row["airbyte_source_id"]) in self.world.airbyte.pins
+            ]
+            assert len(pinned) == (0 if outcome == "F" else 1)
+            known = await self.world.fetch("SELECT version FROM source_connectors")
+            assert [row["version"] for row in known] == ["3.0.0" if outcome == "F" else "2.10.3"]
         else:
             jobs = await self.world.fetch("SELECT airbyte_job_id FROM job_history")
             assert len(self.world.airbyte.jobs) == (1 if outcome == "F" else 0)

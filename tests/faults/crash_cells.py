@@ -49,13 +49,13 @@ def _points(kind: Kind) -> Iterator[tuple[str, Outcome]]:
     for step in STEPS[kind]:
         yield f"{step}.before", "F"
         yield f"{step}.after", "F"
-    if kind != "sync":
+    if kind in ("onboard", "apply"):
         yield "undo.before", "B"
         yield "undo.after", "B"
 
 
 def kills() -> Iterator[Cell]:
-    for kind in ("onboard", "apply", "sync"):
+    for kind in ("onboard", "apply", "sync", "upgrade"):
         for point, outcome in _points(kind):
             yield _killed(kind, point, outcome)
 

@@ -83,7 +83,7 @@ _LARGE_BYTES = 1024 * 1024
 
 
 # Tests would have to wait for what a mesh does every five or ten seconds.
-for name in ("_PLAN_INTERVAL", "_EXPIRE_INTERVAL", "_LEARN_INTERVAL"):
+for name in ("_PLAN_INTERVAL", "_EXPIRE_INTERVAL", "_LEARN_INTERVAL", "_ANNOUNCE_INTERVAL"):
     assert hasattr(drift_repair_agent, name)
     setattr(drift_repair_agent, name, timedelta(seconds=0.5))
 assert hasattr(connectors, "_EVERY")
@@ -340,6 +340,7 @@ async def running(
         broker_url = await stack.enter_async_context(serving(broker))
         settings = settings.model_copy(update={"auth_broker_url": broker_url})
         orchestrating_app = orchestrator.build(as_service(settings, "orchestrator"))
+        observing_app = schema_observer.build(as_service(settings, "schema_observer"))
         suggesting = rag_engine.build(
             RagEngineSettings(
                 _env_file=None,
@@ -352,12 +353,14 @@ async def running(
                 serving(orchestrating_app, lifespan="off")
             ),
             "rag_engine_url": await stack.enter_async_context(serving(suggesting)),
+            "schema_observer_url": await stack.enter_async_context(
+                serving(observing_app, lifespan="off")
+            ),
         }
         # Addresses that a test sets take precedence: they may be unreachable on purpose.
         urls = {name: url for name, url in peers.items() if name not in settings.model_fields_set}
         settings = settings.model_copy(update=urls)
         repairing_app = drift_repair_agent.build(as_service(settings, "drift_repair_agent"))
-        observing_app = schema_observer.build(as_service(settings, "schema_observer"))
         apps = [orchestrating_app, repairing_app, observing_app, broker]
         idle = [broker] if repairs else [broker, repairing_app]
         clients = []

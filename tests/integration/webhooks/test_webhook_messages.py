@@ -145,7 +145,8 @@ async def test_webhooks_get_the_events_they_subscribe_to(
         ("one event", "repair.rejected"),
     }
     assert len(rows) == len(queued)
-    assert set(get_args(EventName)) == {event for event in EventType if event[:7] == "repair."}
+    repairs = {event for event in EventType if event[:7] == "repair."}
+    assert set(get_args(EventName)) == repairs | {EventType.CONNECTOR_UPGRADE_DUE}
 
 
 async def test_event_is_sent_once(
