@@ -198,6 +198,7 @@ async def test_every_example_runs(mesh: Mesh) -> None:
     mesh.airbyte.drop_field("Contact", "Email")
     seen = await mesh.schema_observer.post(observe)
     assert seen.json()["outcome"] == "changed", seen.text
+    mesh.airbyte.publish_version("3.0.0", breaking=True)
     hook = await mesh.drift_repair_agent.post("/webhooks", json={"url": "http://127.0.0.1:1/"})
     await mesh.drift_repair_agent.post(f"/webhooks/{hook.json()['id']}/test")
     snapshots = (await mesh.schema_observer.get(f"/connections/{id_}/snapshots")).json()["items"]

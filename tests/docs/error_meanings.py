@@ -38,12 +38,17 @@ MEANINGS: dict[tuple[int, str], str] = {
         "Some connections that use the credential are busy; `connections` has the outcome of each."
     ),
     (409, "superseded"): "The repair no longer controls the connection.",
+    (409, "upgrading"): "The connector of the connection's source is being upgraded.",
     (409, "webhook_deleted"): "The webhook is deleted.",
     (415, "unsupported_content_encoding"): "The body is compressed or otherwise encoded.",
     (422, "address_refused"): "The webhook's URL leads to an address outside WEBHOOK_NETWORKS.",
     (422, "ambiguous_stream"): "Several streams of the source have this name.",
     (422, "invalid_credential_id"): "The credential id is malformed.",
     (422, "invalid_cursor"): "`after` is not a cursor of this list.",
+    (422, "connector_upgrade_refused"): (
+        "Airbyte refuses to upgrade the source, and does not say why: its version may be pinned by"
+        " a rollout."
+    ),
     (422, "catalog_too_large"): "The catalog is larger than AAM or Airbyte accepts.",
     (422, "connection_locked"): "The connection is locked in Airbyte.",
     (
@@ -154,6 +159,7 @@ MEANINGS: dict[tuple[int, str], str] = {
         " of each."
     ),
     (504, "sync_deadline"): "Starting the sync did not finish before its deadline.",
+    (504, "upgrade_deadline"): "Upgrading the connector did not finish before its deadline.",
     (1000, "http_error"): "The HTTP framework refused the request.",
 }
 """By status and code."""

@@ -116,6 +116,13 @@ def computed() -> dict[tuple[str, str], Computed]:
             _codes(UpstreamUnreachable, UpstreamUnknown, UpstreamConflict, UpstreamDenied),
             asked_before,
         ),
+        (
+            "services.drift_repair_agent.connectors.service",
+            "Unavailable(code=error.code)",
+        ): Computed(
+            _codes(UpstreamUnreachable, UpstreamUnknown, UpstreamConflict, UpstreamDenied),
+            asked_before,
+        ),
         ("services.drift_repair_agent.repairs.executor", "Invalid(code=error.code)"): catalogs,
         (
             "services.drift_repair_agent.repairs.current_state",
@@ -144,7 +151,7 @@ def computed() -> dict[tuple[str, str], Computed]:
             "Another server answered instead of Airbyte's token endpoint.",
         ),
         ("shared.operations._begin", "NotActive(code=code)"): Computed(
-            ("heal_in_progress", "archiving", "rotating", NotActive.code)
+            ("heal_in_progress", "archiving", "rotating", "upgrading", NotActive.code)
         ),
         ("shared.operations._runner", "DeadlinePassed(code=_deadline_code(operation))"): Computed(
             tuple(f"{_DEADLINE_OF.get(kind, kind)}_deadline" for kind in sorted(_kinds()))
