@@ -86,6 +86,9 @@ MEANINGS: dict[tuple[int, str], str] = {
     (422, "no_selected_stream"): "No stream is selected.",
     (422, "non_finite_number"): "A number in the body is infinite or not a number.",
     (422, "not_active"): "The connection has been archived; only as the reason of a failed repair.",
+    (422, "refresh_unsupported"): (
+        "The destination cannot refresh single streams, so `on_global_state` cannot be `refresh`."
+    ),
     (422, "requested_by_given"): "Only services may send `requested_by` and `decided_at`.",
     (422, "store_not_configured"): (
         "The credential id names a store that the auth_broker is not configured for."
