@@ -87,9 +87,9 @@ BEGIN
                     )
                 ORDER BY d.first_seen_at LIMIT at_most FOR UPDATE SKIP LOCKED
             ));
-        WHEN 'saved_states' THEN
-            DELETE FROM saved_states WHERE id = ANY (ARRAY(
-                SELECT id FROM saved_states WHERE saved_at < until
+        WHEN 'stream_states' THEN
+            DELETE FROM stream_states WHERE id = ANY (ARRAY(
+                SELECT id FROM stream_states WHERE saved_at < until
                 ORDER BY saved_at LIMIT at_most FOR UPDATE SKIP LOCKED
             ));
         WHEN 'snapshots' THEN

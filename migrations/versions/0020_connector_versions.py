@@ -47,26 +47,26 @@ def upgrade() -> None:
         postgresql_where=sa.text("deadline IS NOT NULL"),
     )
     op.create_table(
-        "saved_states",
+        "stream_states",
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("operation_id", sa.Uuid(), nullable=False),
         sa.Column("connection_id", sa.Uuid(), nullable=False),
         sa.Column("catalog_version", sa.Integer(), nullable=False),
-        sa.Column("connector_version", sa.Text(), nullable=False),
+        sa.Column("connector_version", sa.Text(), nullable=True),
         sa.Column("state", sa.LargeBinary(), nullable=False),
         sa.Column(
             "saved_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False
         ),
         sa.ForeignKeyConstraint(
-            ["connection_id"], ["connections.id"], name="fk_saved_states_connection_id"
+            ["connection_id"], ["connections.id"], name="fk_stream_states_connection_id"
         ),
-        sa.PrimaryKeyConstraint("id", name="pk_saved_states"),
-        sa.UniqueConstraint("operation_id", name="uq_saved_states_operation_id"),
+        sa.PrimaryKeyConstraint("id", name="pk_stream_states"),
+        sa.UniqueConstraint("operation_id", name="uq_stream_states_operation_id"),
     )
     op.create_index(
-        "ix_saved_states_connection_id_saved_at", "saved_states", ["connection_id", "saved_at"]
+        "ix_stream_states_connection_id_saved_at", "stream_states", ["connection_id", "saved_at"]
     )
-    op.create_index("ix_saved_states_saved_at", "saved_states", ["saved_at"])
+    op.create_index("ix_stream_states_saved_at", "stream_states", ["saved_at"])
     op.add_column("snapshots", sa.Column("connector_version", sa.Text(), nullable=True))
     op.add_column("snapshots", sa.Column("manifest_version", sa.BigInteger(), nullable=True))
     op.add_column("drifts", sa.Column("connector_step", postgresql.JSONB(), nullable=True))
@@ -79,5 +79,5 @@ def downgrade() -> None:
     op.drop_column("drifts", "connector_step")
     op.drop_column("snapshots", "manifest_version")
     op.drop_column("snapshots", "connector_version")
-    op.drop_table("saved_states")
+    op.drop_table("stream_states")
     op.drop_table("source_connectors")

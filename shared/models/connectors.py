@@ -57,10 +57,10 @@ class SavedState(Base):
     Written by the drift_repair_agent.
     """
 
-    __tablename__ = "saved_states"
+    __tablename__ = "stream_states"
     __table_args__ = (
-        Index("ix_saved_states_connection_id_saved_at", "connection_id", "saved_at"),
-        Index("ix_saved_states_saved_at", "saved_at"),
+        Index("ix_stream_states_connection_id_saved_at", "connection_id", "saved_at"),
+        Index("ix_stream_states_saved_at", "saved_at"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
@@ -69,7 +69,8 @@ class SavedState(Base):
     connection_id: Mapped[UUID] = mapped_column(ForeignKey(Connection.id))
     catalog_version: Mapped[int]
     """The head at that time."""
-    connector_version: Mapped[str]
+    connector_version: Mapped[str | None]
+    """What the source ran at that time; None if unknown."""
     state: Mapped[bytes]
-    """The response of Airbyte's state/get, unchanged."""
+    """The state as Airbyte's state/create_or_update_safe takes it; each value as it was sent."""
     saved_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -77,7 +77,7 @@ TABLES = (
     "credential_audit",
     "setting_changes",
     "source_connectors",
-    "saved_states",
+    "stream_states",
 )
 _LARGE_BYTES = 1024 * 1024
 

@@ -65,7 +65,7 @@ async def test_upgrade_leads_to_a_verified_heal(mesh: Mesh) -> None:
     status, approved = await approve(mesh, repair, choices=choice)
     assert (status, approved["state"]) == (200, "applied"), approved
     assert fields(mesh, connection) == {*RENAMED, "SystemModstamp"}
-    (saved,) = await mesh.sql.fetch("SELECT * FROM saved_states")
+    (saved,) = await mesh.sql.fetch("SELECT * FROM stream_states")
     assert (saved["connector_version"], saved["catalog_version"]) == ("2.10.3", 1)
     assert saved["operation_id"] == UUID(upgraded["operation_id"])
     held = mesh.airbyte.states[connection["airbyte_connection_id"]]

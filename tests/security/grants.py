@@ -83,7 +83,6 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
         "drift_repair_agent": "SELECT INSERT UPDATE",
         "schema_observer": "SELECT(connection_id state snapshot_id ended_at)",
     },
-    "saved_states": {"drift_repair_agent": "SELECT INSERT"},
     "setting_changes": {
         "drift_repair_agent": "SELECT INSERT",
         "schema_observer": "SELECT INSERT",
@@ -103,6 +102,7 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
         "drift_repair_agent": "SELECT",
         "schema_observer": "SELECT INSERT UPDATE(created_at)",
     },
+    "stream_states": {"drift_repair_agent": "SELECT INSERT"},
     "sync_catalog_versions": {
         "orchestrator": "SELECT INSERT",
         "drift_repair_agent": "SELECT INSERT",
