@@ -87,6 +87,11 @@ BEGIN
                     )
                 ORDER BY d.first_seen_at LIMIT at_most FOR UPDATE SKIP LOCKED
             ));
+        WHEN 'stream_states' THEN
+            DELETE FROM stream_states WHERE id = ANY (ARRAY(
+                SELECT id FROM stream_states WHERE saved_at < until
+                ORDER BY saved_at LIMIT at_most FOR UPDATE SKIP LOCKED
+            ));
         WHEN 'snapshots' THEN
             -- Except the newest of each source, and those that anything was made from or compared with.
             DELETE FROM snapshots WHERE id = ANY (ARRAY(

@@ -481,6 +481,12 @@ class Settings(RegistrySettings):
     suspicion_time: Seconds = timedelta(hours=6)
     """How long a suspicious discovery must persist before it is accepted."""
 
+    connector_check_interval: Seconds = timedelta(hours=6)
+    """How often the version of each source's connector, and its support, is read from Airbyte."""
+
+    upgrade_notice: Seconds = timedelta(days=14)
+    """How long before the deadline of a connector's breaking change it is announced."""
+
     repair_expiry: Seconds = timedelta(days=7)
     """How long a proposed repair waits for a decision before it expires without any change."""
 
@@ -507,6 +513,9 @@ class Settings(RegistrySettings):
 
     drift_retention: Retention = 365 * _DAY
     """How long drifts that no repair refers to are kept."""
+
+    state_retention: Retention = 30 * _DAY
+    """How long Airbyte's state of a connection is kept that was saved before an upgrade."""
 
     snapshot_retention: Retention = 90 * _DAY
     """How long a snapshot that nothing refers to is kept, from when a source last matched it."""

@@ -66,6 +66,15 @@ class EventType(StrEnum):
     MAPPER_LAPSED = "mapper.lapsed"
     """The source no longer offers the field of a mapper; `ref` is the drift, `code` its severity.
     The webhook message is about the repair that waits for a choice."""
+    CONNECTOR_CHANGED = "connector.changed"
+    """The drift that follows came with another version of the source's connector; `ref` is the
+    drift, `code` both versions, such as `2.10.3 → 3.0.0`."""
+    CONNECTOR_UPGRADE_DUE = "connector.upgrade_due"
+    """A breaking change of the source's connector takes effect soon; `code` is its deadline. Once
+    for each deadline."""
+    CONNECTOR_UPGRADED = "connector.upgraded"
+    """The source was upgraded to its connector's newest version; `ref` is the operation, `code`
+    both versions."""
     OBSERVATION_SUSPICIOUS = "observation.suspicious"
     """A discovery failed the plausibility check; `code` says why. It triggers no repair."""
     OBSERVATION_RECOVERED = "observation.recovered"

@@ -203,6 +203,45 @@ class Orchestrator(Peer):
         return UUID(answer["job_id"])
 
 
+class SchemaObserver(Peer):
+    """Client of the schema_observer: observes sources."""
+
+    name = "schema_observer"
+
+    @classmethod
+    def from_settings(cls, settings: Settings, signer: Signer) -> Self:
+        """A client for `schema_observer_url`."""
+        deadline = settings.peer_timeout.total_seconds()
+        return cls(str(settings.schema_observer_url), signer=signer, deadline=deadline)
+
+    async def observe(self, connection_id: UUID) -> dict[str, Any]:
+        """Observe a connection's source now; retried like a read, since it changes nothing.
+
+        Returns `{"outcome", "code", "drift_id", ...}`, or `{"status": "observing"}` if it takes
+        longer.
+
+        Raises:
+            NotActive, SyncRunning, TooManyRequests: the source cannot be observed now.
+            UpstreamUnreachable: the observer cannot be reached.
+        """
+        return await self._repeated(
+            "POST",
+            f"/connections/{connection_id}/observe",
+            scope=Scope.CONNECTIONS_WRITE,
+            params={"wait": f"{self._deadline / 2:g}"},
+        )
+
+    async def observation(self, connection_id: UUID) -> dict[str, Any]:
+        """How a connection's source is observed: `{"outcome", "code", "observed_at", ...}`.
+
+        Raises:
+            UpstreamUnreachable: the observer cannot be reached.
+        """
+        return await self._repeated(
+            "GET", f"/connections/{connection_id}/observation", scope=Scope.CONNECTIONS_READ
+        )
+
+
 class Evidence(TypedDict):
     """One piece of evidence; `score` ranges from -1 (against the rename) to 1 (for it)."""
 
@@ -278,12 +317,14 @@ class RagEngine(Peer):
         removed: Sequence[Mapping[str, Any]],
         added: Sequence[Mapping[str, Any]],
         unchanged: Iterable[str] = (),
+        connector: Mapping[str, Any] | None = None,
     ) -> list[Rename]:
         """Suggest what removed elements were renamed to, highest confidence first.
 
         Elements are `{"path": [...], "schema": {...}}`; for fields, `stream` is their stream,
         `{"namespace": ..., "name": ...}`. Decisions in the same connection weigh most. An
-        element without evidence gets no suggestion.
+        element without evidence gets no suggestion. `connector` is the change of the connector's
+        version that came with them: `{"versions": ..., "guides": [URL, ...]}`.
 
         Raises:
             Invalid: more than 2,000 elements on a side, or malformed elements.
@@ -299,7 +340,7 @@ class RagEngine(Peer):
                 "connection_id": None if connection_id is None else str(connection_id),
                 "removed": removed,
                 "added": added,
-                "context": {"unchanged": list(unchanged)},
+                "context": {"unchanged": list(unchanged), "connector": connector},
             },
         )
         renames: list[Rename] = answer["suggestions"]

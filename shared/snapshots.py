@@ -5,7 +5,7 @@ A discovery without changes costs one scan of its bytes and no JSON parsing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from uuid import UUID, uuid4
 
 import msgspec
@@ -14,11 +14,14 @@ from shared import registry
 from shared.airbyte_client import Discovered
 from shared.database import Database
 from shared.domain.catalog import canonical_hash, distinct, identify, raw_hash, scan
+from shared.domain.connector_versions import ConnectorVersion
 from shared.domain.cooperative import Steps, run_cooperatively
 from shared.models import Snapshot, StreamSchema
 
 DUPLICATE_STREAM = "duplicate_stream"
 """The code of a discovery that contains a stream twice, so that the right one is unknown."""
+ReadConnector = Callable[[UUID], Awaitable[ConnectorVersion | None]]
+"""Reads the version of the connector that a source runs; None if that fails."""
 _BATCH_ROWS = 200
 """Stream schemas per insert; a large org's 1,500 would be one statement of 40 MB."""
 
@@ -45,15 +48,23 @@ async def offered(discovered: Discovered) -> Offered:
     return Offered(streams, b"".join(hashes), discovered.catalog_id, len(discovered.catalog))
 
 
-async def store(db: Database, source_id: UUID, discovered: Discovered) -> UUID:
+async def store(
+    db: Database,
+    source_id: UUID,
+    discovered: Discovered,
+    *,
+    read_connector: ReadConnector | None = None,
+) -> UUID:
     """Store a discovery, and return the snapshot's id.
 
-    If nothing changed, this is the id of the newest snapshot.
+    If nothing changed, this is the id of the newest snapshot; `read_connector` is called only for a
+    new one.
 
     Raises:
         InvalidCatalog: the discovery is not a valid catalog, or contains a stream twice.
     """
-    return await store_offered(db, source_id, await offered(discovered))
+    now = await offered(discovered)
+    return await store_offered(db, source_id, now, read_connector=read_connector)
 
 
 async def expect_distinct(now: Offered) -> None:
@@ -66,7 +77,9 @@ async def expect_distinct(now: Offered) -> None:
     await run_cooperatively(distinct.steps(now.streams, digests=digests))
 
 
-async def store_offered(db: Database, source_id: UUID, now: Offered) -> UUID:
+async def store_offered(
+    db: Database, source_id: UUID, now: Offered, *, read_connector: ReadConnector | None = None
+) -> UUID:
     """Do the same as `store` for a discovery that is already scanned and hashed."""
     streams, raw_hashes = now.streams, now.raw_hashes
     await expect_distinct(now)
@@ -89,6 +102,7 @@ async def store_offered(db: Database, source_id: UUID, now: Offered) -> UUID:
         await _mark_seen(db, last, raw_hashes, now.catalog_id, stream_hashes=stream_hashes)
         return last.id
 
+    connector = None if read_connector is None else await read_connector(source_id)
     rows = list(schemas.values())
     snapshot = Snapshot(
         id=uuid4(),
@@ -96,6 +110,8 @@ async def store_offered(db: Database, source_id: UUID, now: Offered) -> UUID:
         airbyte_catalog_id=now.catalog_id,
         raw_hashes=raw_hashes,
         stream_hashes=stream_hashes,
+        connector_version=None if connector is None else connector.tag,
+        manifest_version=None if connector is None else connector.manifest,
     )
     # If the snapshot fails after these inserts, the unused schemas are harmless, and reused later.
     while len(rows) > _BATCH_ROWS:

@@ -27,6 +27,7 @@ from local.airbyte import (
 )
 from local.airbyte.api import reads
 from local.airbyte.api.backend import (
+    ActorVersion,
     Check,
     Command,
     Definition,
@@ -267,6 +268,18 @@ class Plane:
         ):
             await self._delete_connection(connection["id"])
         self.metadata.write("DELETE FROM actors WHERE id = ?", actor_id)
+
+    def actor_version(self, kind: Kind, actor: Json) -> ActorVersion:
+        """Return the installed version, the only one that there is of a connector."""
+        definition_id = actor[f"{kind}DefinitionId"]
+        (definition,) = [one for one in DEFINITIONS[kind] if one.id == definition_id]
+        return ActorVersion(tag=definition.tag)
+
+    def unpin_source(self, source: Json) -> None:
+        """Do nothing: no source is pinned."""
+
+    def manifests(self, definition: Definition) -> None:
+        """Return None: no connector was made in the connector builder."""
 
     # Running connectors
 

@@ -10,6 +10,10 @@ from fastapi import FastAPI
 
 from services.drift_repair_agent.applying.routes import router as apply_routes
 from services.drift_repair_agent.backlogs import BACKLOGS
+from services.drift_repair_agent.connectors.announcements import Announcements
+from services.drift_repair_agent.connectors.routes import router as connector_routes
+from services.drift_repair_agent.connectors.saga import UpgradeSaga
+from services.drift_repair_agent.connectors.service import Upgrades
 from services.drift_repair_agent.repairs.decisions import Repairs
 from services.drift_repair_agent.repairs.executor import RepairExecutor
 from services.drift_repair_agent.repairs.expiry import Expiry
@@ -38,7 +42,7 @@ from shared.job_queue import Jobs
 from shared.observability import logs, tracing
 from shared.operations import Operations
 from shared.periodic import PeriodicTask
-from shared.service_clients import Orchestrator, RagEngine
+from shared.service_clients import Orchestrator, RagEngine, SchemaObserver
 
 _MAX_CONCURRENT_PLANS = 4
 _PLAN_INTERVAL = timedelta(seconds=5)
@@ -46,6 +50,7 @@ _PLAN_ALL_INTERVAL = timedelta(minutes=5)
 _EXPIRE_INTERVAL = timedelta(seconds=5)
 _ASK_AGAIN_INTERVAL = timedelta(seconds=30)
 _LEARN_INTERVAL = timedelta(seconds=5)
+_ANNOUNCE_INTERVAL = timedelta(minutes=1)
 
 
 def build(settings: Settings) -> FastAPI:
@@ -71,6 +76,9 @@ def build(settings: Settings) -> FastAPI:
     own_key = signer_for("drift_repair_agent", settings)
     orchestrator = Orchestrator.from_settings(settings, own_key)
     rag = RagEngine.from_settings(settings, own_key)
+    observer = SchemaObserver.from_settings(settings, own_key)
+    operations.register("upgrade", UpgradeSaga(settings, db, airbyte, jobs, observer))
+    announcements = Announcements(db, notice=settings.upgrade_notice)
     executor.verify_with(Verification(db, orchestrator).step)
     suggesting = Suggestions(db, rag)
     planner = Planner(settings, db, airbyte, operations, suggesting, executor)
@@ -93,6 +101,11 @@ def build(settings: Settings) -> FastAPI:
                 PeriodicTask(Expiry(db).expire_due, _EXPIRE_INTERVAL, singleton_name="expire"),
                 PeriodicTask(planner.ask_again, _ASK_AGAIN_INTERVAL, singleton_name="ask_again"),
                 PeriodicTask(suggesting.learn, _LEARN_INTERVAL, singleton_name="learn"),
+                PeriodicTask(
+                    announcements.announce_due,
+                    _ANNOUNCE_INTERVAL,
+                    singleton_name="announce_upgrades",
+                ),
                 *Gauges(db, BACKLOGS).periodic_tasks,
             ) as stop_looking,
             jobs.running(),
@@ -102,6 +115,7 @@ def build(settings: Settings) -> FastAPI:
                 yield
         await orchestrator.close()
         await rag.close()
+        await observer.close()
         await airbyte.aclose()
         await db.close()
 
@@ -122,9 +136,11 @@ def build(settings: Settings) -> FastAPI:
     app.state.service = service
     app.state.repairs = Repairs(db, airbyte, operations, executor)
     app.state.planner = planner
+    app.state.upgrades = Upgrades(settings, db, airbyte, operations)
     app.state.policies = Policies(db, jobs)
     app.include_router(apply_routes)
     app.include_router(repair_routes)
+    app.include_router(connector_routes)
     app.include_router(webhook_routes)
     app.include_router(routes())
     return app

@@ -52,6 +52,7 @@ def histories(settings: Settings) -> Sequence[History]:
         History("webhook_deliveries", settings.delivery_retention),
         History("repairs", settings.repair_retention),
         History("drifts", settings.drift_retention),
+        History("stream_states", settings.state_retention),
         History("snapshots", settings.snapshot_retention),
         # A single statement that reads the hashes of all snapshots, so it deletes more at once:
         # a connector update may change the schema of every stream of every source.

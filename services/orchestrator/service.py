@@ -23,6 +23,7 @@ from services.orchestrator.source_definitions import SourceDefinitions
 from shared import registry
 from shared.airbyte_client import AirbyteClient
 from shared.config import Settings
+from shared.connectors import Connectors
 from shared.database import Database
 from shared.discoveries import Begun, Discoveries, Recent
 from shared.domain import catalog as catalogs
@@ -82,6 +83,7 @@ class Orchestrator:
         self._operations = operations
         self._default_workspace: UUID | None = None
         self._discoveries = Discoveries(settings, db, airbyte)
+        self._connectors = Connectors(settings, db, airbyte)
         self.definitions = SourceDefinitions(airbyte, self.workspace)
         self.destinations = Destinations(airbyte, self.workspace)
         self.configurations = SourceConfigurations(settings, airbyte, auth_broker, self.definitions)
@@ -313,7 +315,9 @@ class Orchestrator:
                 return begun.snapshot_id, await self._catalog_of(begun.snapshot_id)
             if isinstance(begun, Begun):
                 discovered = await self._discoveries.run(begun)
-                snapshot_id = await store_discovered(self._db, self._discoveries, begun, discovered)
+                snapshot_id = await store_discovered(
+                    self._db, self._discoveries, begun, discovered, self._connectors
+                )
                 return snapshot_id, discovered.catalog
             # With `is_fresh`, a discovery that began before this request may not be reused.
             joined = begun.purpose == "discover" and not is_fresh

@@ -20,7 +20,7 @@ Entity: TypeAlias = Literal["field", "stream"]
 Pair: TypeAlias = tuple[int, int]
 Kind: TypeAlias = Literal[
     "name", "type", "choice", "members", "pattern", "qualifier", "inverse", "position",
-    "description", "note", "hint", "past_decision", "values",
+    "description", "note", "hint", "past_decision", "values", "connector_version",
 ]  # fmt: skip
 
 NAMES_AT_MOST = 0.90
@@ -32,6 +32,7 @@ HINT_AT_MOST = 0.98
 INVERSE_AT_MOST = 0.4
 """A person must decide: if the meaning is inverted, a rename would invert every value."""
 
+_GUIDES_NAMED = 3
 _PROVEN = 9.0
 """A log-odds weight that outweighs any similarity of names."""
 
@@ -142,12 +143,35 @@ class PastDecision:
     """The connection that it was made for; None if it was made for the whole source type."""
 
 
+@dataclass(frozen=True, slots=True)
+class ConnectorChange:
+    """A change of the connector's version that came with the removals and additions."""
+
+    versions: str
+    """Both versions for display: `2.10.3 → 3.0.0`."""
+    guides: Sequence[str] = ()
+    """URLs of the migration guides of the breaking changes in between."""
+
+    def stated(self) -> Finding:
+        """The change as evidence that is stated, but has no weight: see docs/decisions/0109."""
+        if not self.guides:
+            detail = f"They came with another version of the connector: {self.versions}."
+            return Finding(kind="connector_version", score=0.2, detail=detail)
+        guides = ", ".join(self.guides[:_GUIDES_NAMED])
+        detail = (
+            f"They came with a breaking change of the connector, {self.versions}. Its migration "
+            f"guide: {guides}"
+        )
+        return Finding(kind="connector_version", score=0.5, detail=detail)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Question:
     """The removed and added elements, and their context.
 
     `past` are decisions about the same source type, newest first. `unchanged` are the names that
     both sides have. `connection` is the connection that the question is about, if any.
+    `connector` is the change of the connector's version, if there was one.
     """
 
     entity: Entity = "field"
@@ -158,6 +182,7 @@ class Question:
     past: Sequence[PastDecision] = ()
     unchanged: Sequence[str] = ()
     connection: str | None = None
+    connector: ConnectorChange | None = None
 
     def in_order(self) -> Question:
         """The question with its parts sorted, so that their order does not affect the answer."""
@@ -173,6 +198,7 @@ class Question:
             past=self.past,
             unchanged=sorted(self.unchanged),
             connection=self.connection,
+            connector=self.connector,
         )
 
 

@@ -378,7 +378,7 @@ def _rival(pairs: Pairs, confidences: Array, index: int) -> float:
 
 
 def _evidence(pairs: Pairs, index: int) -> list[Finding]:
-    """The evidence about a pair: names, types, number of candidates, members, and findings."""
+    """The evidence about a pair: names, types, candidates, members, connector, and findings."""
     question = pairs.question
     removed, added = question.removed[pairs.rows[index]], question.added[pairs.columns[index]]
     alike, relation = _rounded(pairs.alike[index]), int(pairs.relation[index])
@@ -402,6 +402,8 @@ def _evidence(pairs: Pairs, index: int) -> list[Finding]:
         share = _rounded(pairs.members[index])
         detail = f"{share:.0%} of their members are in both."
         found.append(Finding(kind="members", score=share, detail=detail))
+    if question.connector is not None:
+        found.append(question.connector.stated())
     return found + list(pairs.findings[index])
 
 

@@ -68,6 +68,19 @@ class Samples(_Body):
     added: _Samples = Field(default_factory=dict)
 
 
+class ConnectorChange(_Body):
+    """A change of the connector's version that came with the removals and additions."""
+
+    versions: Part = Field(description="Both versions, such as `2.10.3 → 3.0.0`.")
+    guides: Annotated[
+        list[Annotated[str, Field(max_length=2048, pattern=r"^https?://\S+$")]],
+        Field(max_length=50),
+    ] = Field(
+        default_factory=list,
+        description="URLs of the migration guides of the breaking changes in between; not fetched.",
+    )
+
+
 class Context(_Body):
     """Further context of a question."""
 
@@ -78,6 +91,7 @@ class Context(_Body):
             "Names that exist before and after: words that many of them share are weak evidence."
         ),
     )
+    connector: ConnectorChange | None = None
 
 
 class Suggest(BaseModel):

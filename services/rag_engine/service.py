@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from services.rag_engine import queries
-from services.rag_engine.evidence import Element, PastDecision, Question
+from services.rag_engine.evidence import ConnectorChange, Element, PastDecision, Question
 from services.rag_engine.explainer import Explaining
 from services.rag_engine.field_samples import Sample
 from services.rag_engine.matching import Answer, suggest
@@ -124,8 +124,14 @@ def _answer(order: Suggest, past: Sequence[Decided]) -> Answer:
             past=[_past(decided) for decided in past],
             connection=None if order.connection_id is None else str(order.connection_id),
             unchanged=order.context.unchanged if order.context else (),
+            connector=_connector(order),
         )
     )
+
+
+def _connector(order: Suggest) -> ConnectorChange | None:
+    given = order.context.connector if order.context else None
+    return None if given is None else ConnectorChange(given.versions, given.guides)
 
 
 def _elements(shapes: Sequence[ElementShape], samples: dict[str, Any]) -> list[Element]:

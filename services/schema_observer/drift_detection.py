@@ -18,6 +18,7 @@ from shared.database import Database
 from shared.domain import catalog as catalogs
 from shared.domain import drift
 from shared.domain.catalog import Catalog, StreamId
+from shared.domain.connector_versions import Step
 from shared.domain.cooperative import run_cooperatively
 from shared.domain.drift import Change, Verdict
 from shared.job_queue import Jobs
@@ -69,7 +70,8 @@ class Comparison:
             if one.has_mappers:
                 lapses = await find_lapses(self._db, one.connection_id, one.catalog_version, after)
                 judged = [*judged, *lapses.new(one.lapsed_mappers)]
-            found = await self._record(one, snapshot_id, judged, lapses)
+            step = await self._connector_step(one, snapshot_id) if judged else None
+            found = await self._record(one, snapshot_id, judged, lapses, step)
             failpoints.at("observe.compared")
             return found
 
@@ -135,18 +137,26 @@ class Comparison:
             )
         return await run_cooperatively(catalogs.parse.steps(catalogs.join(slices)))
 
+    async def _connector_step(self, one: Uncompared, snapshot_id: UUID) -> Step | None:
+        """The change of the connector's version since the snapshot that it is compared with."""
+        if one.before_snapshot_id is None:
+            return None
+        async with self._db.read() as session:
+            return await registry.connector_step(session, one.before_snapshot_id, snapshot_id)
+
     async def _record(
         self,
         one: Uncompared,
         snapshot_id: UUID,
         judged: Sequence[tuple[Change, Verdict]],
         lapses: Lapses,
+        step: Step | None,
     ) -> Drift | bool | None:
         """The drift; False without one; None where the connection has changed in the meantime.
 
         A drift that does not concern the connection is recorded without an event or a plan.
         """
-        found = _drift(one, snapshot_id, judged) if judged else None
+        found = _drift(one, snapshot_id, judged, step) if judged else None
         async with self._db.transaction() as session:
             row = await registry.lock_connection(session, one.connection_id, even_archived=True)
             compared = await comparison_queries.compared_snapshot(session, row.id)
@@ -168,6 +178,14 @@ class Comparison:
             if found is None or not await drift_queries.insert_drift(session, found):
                 return False
             if found.affects_sync:
+                if step is not None:
+                    outbox.record(
+                        session,
+                        EventType.CONNECTOR_CHANGED,
+                        row,
+                        ref=found.id,
+                        code=step.in_words,
+                    )
                 outbox.record(
                     session, EventType.DRIFT_DETECTED, row, ref=found.id, code=found.severity
                 )
@@ -185,7 +203,12 @@ class Comparison:
         return found
 
 
-def _drift(one: Uncompared, snapshot_id: UUID, judged: Sequence[tuple[Change, Verdict]]) -> Drift:
+def _drift(
+    one: Uncompared,
+    snapshot_id: UUID,
+    judged: Sequence[tuple[Change, Verdict]],
+    step: Step | None,
+) -> Drift:
     recorded = judged
     if len(judged) > MOST_CHANGES:
         recorded = sorted(judged, key=lambda pair: not pair[1].affects_sync)[:MOST_CHANGES]
@@ -200,6 +223,7 @@ def _drift(one: Uncompared, snapshot_id: UUID, judged: Sequence[tuple[Change, Ve
         affects_sync=any(verdict.affects_sync for _, verdict in judged),
         # Postgres cannot store a NUL character in JSON; a field's name may contain one.
         changes=changes.replace("\\u0000", "\\ufffd"),
+        connector_step=registry.write_step(step),
     )
 
 

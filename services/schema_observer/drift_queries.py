@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.errors import NotFound
 from shared.models import Connection, Drift, Snapshot
+from shared.registry.connectors import MANIFEST, VERSION
 from shared.registry.paging import Cursor, after_cursor, page, stamp
 
 
@@ -41,6 +42,7 @@ async def insert_drift(session: AsyncSession, drift: Drift) -> bool:
             changes=drift.changes,
             # Later than the plan that held the lock before: the drift is newer than that plan.
             first_seen_at=func.clock_timestamp(),
+            connector_step=drift.connector_step,
         )
         .on_conflict_do_nothing()
         .returning(Drift.id)
@@ -70,7 +72,7 @@ _DRIFT_MEMBERS = f"""
     'connection_name', (SELECT c.name FROM connections c WHERE c.id = d.connection_id),
     'before_snapshot_id', d.before_snapshot_id,
     'after_snapshot_id', d.after_snapshot_id, 'severity', d.severity,
-    'affects_sync', d.affects_sync,
+    'affects_sync', d.affects_sync, 'connector_step', d.connector_step,
     'open', ({IS_OPEN}), 'change_count', jsonb_array_length(d.changes),
     'first_seen_at', {stamp("d.first_seen_at")}
 """  # noqa: S608 - no input
@@ -160,11 +162,14 @@ async def page_of_snapshots(
 
 
 _SNAPSHOT_JSON = f"""
-    json_build_object(
-        'snapshot_id', t.id, 'taken_at', {stamp("t.taken_at")}, 'seen_at', {stamp("t.seen_at")},
-        'streams', length(t.stream_hashes) / 16
+    (SELECT json_build_object(
+        'snapshot_id', s.id, 'taken_at', {stamp("s.taken_at")}, 'seen_at', {stamp("s.seen_at")},
+        'streams', length(s.stream_hashes) / 16,
+        'connector_version', {VERSION}, 'manifest_version', {MANIFEST}
     )
-"""
+    FROM (SELECT t.*) s
+    LEFT JOIN source_connectors k ON k.airbyte_source_id = s.airbyte_source_id)
+"""  # noqa: S608 - no input
 
 
 async def snapshot_of(session: AsyncSession, connection: Connection, snapshot_id: UUID) -> Snapshot:

@@ -13,10 +13,12 @@ from fastapi import APIRouter, Body, FastAPI, Query, Request, Response
 
 from services.schema_observer import drift_queries
 from services.schema_observer.backlogs import BACKLOGS
+from services.schema_observer.connectors import ConnectorChecks
 from services.schema_observer.observer import Observer
 from services.schema_observer.scheduler import Scheduler
 from services.schema_observer.schemas import (
     SNAPSHOT,
+    ConnectorView,
     DriftPage,
     DriftView,
     ObservationContinues,
@@ -52,6 +54,7 @@ router = APIRouter(tags=["drifts"])
 
 
 Service = Annotated[SchemaObserver, from_state("service")]
+Connectors = Annotated[ConnectorChecks, from_state("connectors")]
 Registry = Annotated[Database, from_state("db")]
 
 
@@ -144,6 +147,21 @@ async def observation_history(connection_id: UUID, db: Registry, page: HistoryPa
     async with db.read() as session:
         await registry.find_connection(session, connection_id)
         return await page.of(session, "observation", connection_id)
+
+
+@router.get(
+    "/connections/{connection_id}/connector",
+    dependencies=[may(Scope.CONNECTIONS_READ)],
+    response_model=ConnectorView,
+    responses=problems(404, 409, 422, 502, 503, 504),
+)
+async def connector(connection_id: UUID, connectors: Connectors) -> Response:
+    """Get the version of the source's connector, its support, and upcoming breaking changes.
+
+    As it was checked last, at `checked_at`. Airbyte is asked only if it never was, and every
+    CONNECTOR_CHECK_INTERVAL.
+    """
+    return raw_json(await connectors.connector(connection_id))
 
 
 @router.get(
@@ -252,6 +270,7 @@ def build(settings: Settings) -> FastAPI:
     airbyte = AirbyteClient.from_settings(settings)
     jobs = Jobs(settings.registry_address, application="schema_observer")
     scheduling = Scheduler(settings, db, jobs, Observer(settings, db, airbyte, jobs))
+    connectors = ConnectorChecks(settings, db, airbyte)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -259,6 +278,7 @@ def build(settings: Settings) -> FastAPI:
             periodic.repeating(
                 db,
                 *scheduling.periodic_tasks,
+                connectors.periodic_task,
                 *Gauges(db, BACKLOGS).periodic_tasks,
             ) as stop_looking,
             jobs.running(),
@@ -280,6 +300,7 @@ def build(settings: Settings) -> FastAPI:
     )
     app.state.db = db
     app.state.request_wait_s = settings.request_wait.total_seconds()
+    app.state.connectors = connectors
     app.state.service = SchemaObserver(settings, db, airbyte, scheduling)
     app.include_router(router)
     return app

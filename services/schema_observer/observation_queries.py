@@ -206,6 +206,7 @@ _OBSERVATION = text(f"""
         'failures', coalesce(o.failures, 0),
         'suspicious_since', {stamp("o.suspicious_since")},
         'snapshot_id', o.snapshot_id, 'compared_snapshot_id', n.compared_snapshot_id,
+        'connector_version', v.version, 'manifest_version', v.manifest_version,
         'cause', o.cause,
         'explanation', CASE WHEN CAST(:explained AS boolean) THEN o.explanation END,
         'log', CASE WHEN CAST(:explained AS boolean) THEN o.log_reference END,
@@ -225,6 +226,7 @@ _OBSERVATION = text(f"""
     FROM connections k
     LEFT JOIN watches n ON n.connection_id = k.id
     LEFT JOIN observations o ON o.airbyte_source_id = k.airbyte_source_id
+    LEFT JOIN source_connectors v ON v.airbyte_source_id = k.airbyte_source_id
     WHERE k.id = :id
 """)  # noqa: S608 - no input
 
@@ -239,6 +241,7 @@ _LOOK = text(f"""
     SELECT json_build_object(
         'connection_id', c.id, 'source_id', c.airbyte_source_id, 'outcome', {_outcome("c", "w")},
         'snapshot_id', o.snapshot_id, 'drift_id', d.id, 'changes', coalesce(d.changes, '[]'),
+        'connector_step', d.connector_step,
         'code', o.code, 'detail', o.detail, 'cause', o.cause, 'explanation', o.explanation,
         'log', o.log_reference
     )::text

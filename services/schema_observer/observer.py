@@ -23,6 +23,7 @@ from services.schema_observer.plausibility import Suspicion
 from shared import batches, failpoints, outbox, registry, snapshots
 from shared.airbyte_client import AirbyteClient
 from shared.config import Settings
+from shared.connectors import Connectors
 from shared.database import Database
 from shared.discoveries import Begun, Discoveries, Postponed
 from shared.domain.catalog import InvalidCatalog, StreamId, identify
@@ -81,6 +82,7 @@ class Observer:
         self._suspicion_time = settings.suspicion_time
         self._db = db
         self._discoveries = Discoveries(settings, db, airbyte)
+        self._connectors = Connectors(settings, db, airbyte)
         self._comparing = Comparison(db, jobs)
 
     async def begin(self, claims: Sequence[Claim]) -> dict[UUID, Begun]:
@@ -230,7 +232,9 @@ class Observer:
                 claim, slot, "suspicious", suspicion.code, suspicion.detail, is_reported=True
             )
             return
-        snapshot_id = await snapshots.store_offered(self._db, claim.source_id, offered)
+        snapshot_id = await snapshots.store_offered(
+            self._db, claim.source_id, offered, read_connector=self._connectors.try_read
+        )
         failpoints.at("observe.stored")
         compared = await self._comparing.compare(claim.source_id, snapshot_id)
         seen = Seen(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from shared.domain.drift import Severity
+from shared.http.connector_step import STEP, ConnectorStep
 
 _ID = "7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f"
 _SOURCE = "0b6f3c1e-52a7-4d55-8f7e-3f0c8a6f2f10"
@@ -103,6 +104,7 @@ RESULT: dict[str, Any] = {
     "snapshot_id": _AFTER,
     "drift_id": _DRIFT,
     "changes": [JUDGED],
+    "connector_step": None,
     "code": None,
     "detail": None,
     "cause": None,
@@ -123,6 +125,8 @@ class ObservationResult(BaseModel):
     """The snapshot that is trusted."""
     drift_id: UUID | None = None
     changes: list[JudgedChange]
+    connector_step: ConnectorStep | None = None
+    """The change of the connector's version that came with the drift."""
     code: str | None = None
     """Why it was suspicious, or failed."""
     detail: str | None = None
@@ -175,6 +179,8 @@ class ObservationView(BaseModel):
             "suspicious_since": _AT,
             "snapshot_id": _BEFORE,
             "compared_snapshot_id": _BEFORE,
+            "connector_version": "2.10.3",
+            "manifest_version": None,
             "cause": None,
             "explanation": None,
             "log": None,
@@ -203,6 +209,10 @@ class ObservationView(BaseModel):
     """The snapshot that is trusted."""
     compared_snapshot_id: UUID | None = None
     """The snapshot up to which this connection's drifts are recorded."""
+    connector_version: str | None = None
+    """The version of the source's connector, as it was checked last."""
+    manifest_version: int | None = None
+    """The active manifest of a connector that was made in the connector builder."""
     cause: str | None = None
     """The known cause of the connector's failure."""
     explanation: str | None = None
@@ -225,6 +235,7 @@ DRIFT: dict[str, Any] = {
     "after_snapshot_id": _AFTER,
     "severity": "needs_review",
     "affects_sync": True,
+    "connector_step": STEP,
     "open": True,
     "change_count": 1,
     "first_seen_at": _AT,
@@ -246,6 +257,8 @@ class DriftRow(BaseModel):
     """The highest severity of its changes."""
     affects_sync: bool
     """Whether any change affects what the connection syncs."""
+    connector_step: ConnectorStep | None = None
+    """The change of the connector's version that came with it; null without one, or if unknown."""
     open: bool
     """Whether it still awaits a plan, or the end of a repair."""
     change_count: int
@@ -274,6 +287,8 @@ SNAPSHOT: dict[str, Any] = {
     "taken_at": _AT,
     "seen_at": "2026-11-24T10:45:01.123456Z",
     "streams": 214,
+    "connector_version": "3.0.0",
+    "manifest_version": None,
 }
 
 
@@ -287,6 +302,71 @@ class SnapshotView(BaseModel):
     seen_at: datetime
     """When an observation last found the source unchanged."""
     streams: int
+    connector_version: str | None = None
+    """The connector's version when an observation last found this schema, as far as it is known."""
+    manifest_version: int | None = None
+    """The same of the manifest of a connector that was made in the connector builder."""
+
+
+class UpcomingChange(BaseModel):
+    """A breaking change of a newer version of a connector."""
+
+    version: str
+    message: str
+    """What changes, as the connector's registry describes it."""
+    guide: str | None = None
+    """URL of its migration guide."""
+    deadline: date | None = None
+    """The day after which the older version is not supported any more."""
+    action: str | None = None
+    """What Airbyte Cloud does after the deadline: `auto_upgrade` or `disable`."""
+
+
+CONNECTOR: dict[str, Any] = {
+    "connection_id": _ID,
+    "source_id": _SOURCE,
+    "repository": "airbyte/source-salesforce",
+    "version": "2.10.3",
+    "manifest_version": None,
+    "known_since": _AT,
+    "support_state": "deprecated",
+    "pinned": False,
+    "upcoming_breaking_changes": [
+        {
+            "version": "3.0.0",
+            "message": "Fields of several streams are renamed.",
+            "guide": "https://docs.airbyte.com/integrations/sources/salesforce-migrations",
+            "deadline": "2026-12-31",
+            "action": "disable",
+        }
+    ],
+    "deadline": "2026-12-31",
+    "checked_at": _AT,
+}
+
+
+class ConnectorView(BaseModel):
+    """The version of its connector that a connection's source runs, and what lies ahead of it."""
+
+    model_config = _shown(CONNECTOR)
+
+    connection_id: UUID
+    source_id: UUID
+    repository: str
+    version: str
+    manifest_version: int | None = None
+    """The active manifest of a connector that was made in the connector builder."""
+    known_since: datetime
+    """When this version was first found."""
+    support_state: str
+    """`supported`, `deprecated` (a breaking change has a deadline) or `unsupported` (it passed)."""
+    pinned: bool
+    """Whether a user pinned the source to this version in Airbyte: it cannot be upgraded then."""
+    upcoming_breaking_changes: list[UpcomingChange]
+    """The breaking changes of newer versions, nearest deadline first."""
+    deadline: date | None = None
+    """The nearest of their deadlines."""
+    checked_at: datetime
 
 
 class SnapshotDiff(BaseModel):

@@ -6,13 +6,14 @@ of `shared.errors`; a docstring lists only those with a specific meaning. `Airby
 calls are retried, and why.
 """
 
+from shared.airbyte_client._connectors import Connectors
 from shared.airbyte_client._definitions import Definitions
 from shared.airbyte_client._discovery import Discovery
 from shared.airbyte_client._jobs import Jobs
 from shared.airbyte_client._sources import Sources
 
 
-class AirbyteClient(Sources, Discovery, Jobs, Definitions):
+class AirbyteClient(Sources, Discovery, Jobs, Definitions, Connectors):
     """A client for one Airbyte; one per process, used by a single event loop.
 
     A call whose response is lost is retried within its deadline, up to five attempts in all, where
@@ -29,8 +30,9 @@ class AirbyteClient(Sources, Discovery, Jobs, Definitions):
     `create_source`, `create_connection`, `create_destination` (names are not unique in Airbyte),
     `update_source`, `update_connection`, `update_settings`, `set_status` (the last writer wins, and
     another client may have written in between), `trigger_sync`, `refresh_streams`, `cancel_job`,
-    and the two checks `check_source_update` and `check_configuration` (they send secrets, and the
-    first attempt uses up a single-use token among them).
+    `upgrade_source_version` (it cannot be reversed), and the two checks `check_source_update` and
+    `check_configuration` (they send secrets, and the first attempt uses up a single-use token among
+    them).
 
     All timeouts are in seconds and total: from connecting to the last byte. At most `slow_calls`
     run at once of those that Airbyte runs on one small thread pool (check, discover, sync, create:

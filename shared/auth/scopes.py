@@ -27,7 +27,7 @@ class Scope(StrEnum):
     CONNECTIONS_SYNC = "connections:sync"
     """Start syncs, refresh streams, and cancel jobs."""
     CATALOGS_HEAL = "catalogs:heal"
-    """Apply a catalog, or roll back to an older version of it."""
+    """Apply a catalog, roll back to an older version of it, or upgrade a connector."""
     REPAIRS_DECIDE = "repairs:decide"
     """Approve and reject repairs, change policies, record what a field was renamed to, and accept a
     suspicious discovery."""
@@ -43,6 +43,9 @@ KEY_SCOPES = tuple(scope for scope in Scope if scope is not Scope.CREDENTIALS_RE
 SERVICE_CALLS: dict[tuple[str, str], frozenset[Scope]] = {
     ("orchestrator", "auth_broker"): frozenset({Scope.CREDENTIALS_READ}),
     ("drift_repair_agent", "orchestrator"): frozenset({Scope.CONNECTIONS_SYNC}),
+    ("drift_repair_agent", "schema_observer"): frozenset(
+        {Scope.CONNECTIONS_READ, Scope.CONNECTIONS_WRITE}
+    ),
     ("drift_repair_agent", "rag_engine"): frozenset({Scope.CONNECTIONS_READ, Scope.REPAIRS_DECIDE}),
 }
 """Allowed scopes by (calling service, called service); other scopes of a token are ignored."""

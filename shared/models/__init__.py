@@ -11,6 +11,7 @@ from shared.models.connections import (
     SyncCatalogVersion,
     VersionOrigin,
 )
+from shared.models.connectors import SavedState, SourceConnector
 from shared.models.observations import DiscoveryRow, Drift, Observation, SettingChange, Watch
 from shared.models.operations import ImportItem, OperationRow, OperationStatus, PeriodicRun
 from shared.models.repairs import Knowledge, Plan, Policy, Repair, RepairState

@@ -155,6 +155,8 @@ class Drift(Base):
     """Whether any change affects what the connection syncs."""
     changes: Mapped[str] = mapped_column(RawJson())
     """An array of changes with their verdicts, as JSON text."""
+    connector_step: Mapped[str | None] = mapped_column(RawJson())
+    """The change of the connector's version that came with it, as JSON text; None without one."""
     first_seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 

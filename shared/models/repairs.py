@@ -138,6 +138,8 @@ class Repair(Base):
     """Of a rollback: the version to restore."""
     changes: Mapped[str] = mapped_column(RawJson())
     """An array of changes with verdict, reaction, suggestion and decision, as JSON text."""
+    connector_step: Mapped[str | None] = mapped_column(RawJson())
+    """The change of the connector's version since the last plan, as JSON text; None without."""
     summary: Mapped[str | None] = mapped_column(
         RawJson(), Computed("summary_of_changes(changes)", persisted=True), deferred=True
     )

@@ -6,6 +6,7 @@ from datetime import datetime
 from uuid import UUID, uuid4
 
 from sqlalchemy import (
+    BigInteger,
     Index,
     func,
 )
@@ -56,3 +57,11 @@ class Snapshot(Base):
     taken_at: Mapped[datetime] = mapped_column(server_default=func.now())
     seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
     """When a discovery last found the source unchanged."""
+    connector_version: Mapped[str | None]
+    """The connector's image tag at the last discovery that is known to have found this schema.
+
+    For a source's newest snapshot, `source_connectors` may have a newer one: see
+    `registry.connectors`. None where it could not be read.
+    """
+    manifest_version: Mapped[int | None] = mapped_column(BigInteger)
+    """The same of the manifest of a connector that was made in the connector builder."""

@@ -35,7 +35,7 @@ class DeliveryState(StrEnum):
 
 
 class Webhook(Base):
-    """A receiver of notifications about repairs. Written by the drift_repair_agent.
+    """A receiver of notifications about repairs and connectors. Written by the drift_repair_agent.
 
     Its signing secret is not stored, but derived from WEBHOOK_SIGNING_KEY, the id and `generation`.
     """
@@ -82,7 +82,7 @@ class WebhookDelivery(Base):
     """Sent as `webhook-id`, the same on every attempt."""
     webhook_id: Mapped[UUID] = mapped_column(ForeignKey(Webhook.id))
     repair_id: Mapped[UUID | None] = mapped_column(ForeignKey(Repair.id))
-    """None for a test message."""
+    """None for a test message, and for one about a connector."""
     type: Mapped[str]
     body: Mapped[str]
     """The body to send, as JSON text, the same bytes on every attempt."""

@@ -148,7 +148,7 @@ _SLOW: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 600, 1800)
 
 _KINDS: Final = (
     *("onboard", "edit", "sync", "refresh", "cancel"),
-    *("apply", "archive", "pause", "reapply", "rotate"),
+    *("apply", "archive", "pause", "reapply", "rotate", "upgrade"),
 )
 _ENTRYPOINTS: Final = ("plan", "observe", "resume.orchestrator", "resume.drift_repair_agent")
 _UPSTREAM: Final = (

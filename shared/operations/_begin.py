@@ -206,6 +206,7 @@ def busy_with(kind: str, connection_id: UUID, *, operation_id: UUID) -> Conflict
         "cancel": "cancelling",
         "edit": "editing",
         "rotate": "rotating",
+        "upgrade": "upgrading",
     }.get(kind, NotActive.code)
     state = {
         "apply": "HEALING",
@@ -213,6 +214,7 @@ def busy_with(kind: str, connection_id: UUID, *, operation_id: UUID) -> Conflict
         "cancel": "having a job cancelled",
         "edit": "being edited",
         "rotate": "being given its credential",
+        "upgrade": "getting another version of its connector",
     }.get(kind, "PENDING")
     return NotActive(
         f"Connection {connection_id} is {state}: wait for the end of operation {operation_id}.",

@@ -30,6 +30,13 @@ from shared.registry.connections import (
     page_of_versions,
     read_version,
 )
+from shared.registry.connectors import (
+    connector_step,
+    find_connector,
+    read_step,
+    record_connector,
+    write_step,
+)
 from shared.registry.database_clock import now, take_turn
 from shared.registry.discoveries import (
     SourceLoad,

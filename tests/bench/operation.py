@@ -6,6 +6,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Iterator
+from datetime import timedelta
 from typing import TypeVar
 from uuid import UUID, uuid4
 
@@ -14,12 +15,12 @@ import orjson
 import uvloop
 from redis.asyncio import Redis
 
-from services.orchestrator.sagas.onboard import store
-from shared import outbox, registry, source_types
+from shared import outbox, registry, snapshots, source_types
 from shared.airbyte_client import AirbyteClient, NewConnection
 from shared.config import Settings
 from shared.database import Database
 from shared.domain import catalog as catalogs
+from shared.domain.connector_versions import ConnectorVersion
 from shared.models import Connection, ConnectionStatus, VersionOrigin
 from shared.outbox import EventType
 from shared.service_clients import AuthBroker
@@ -156,6 +157,7 @@ class Plain:
         )
         await self._airbyte.get_connection(created.connection_id)
         self._discovered = discovered
+        self._connector = await self._airbyte.connector_version(source.source_id)
         return source.source_id, created.connection_id, discovered.catalog, chosen
 
     async def onboard(self, name: str) -> None:
@@ -170,7 +172,9 @@ class Plain:
         async with self._db.transaction() as session:
             await registry.insert_pending(session, connection)
         source_id, connection_id, _, chosen = await self.calls(name)
-        snapshot_id = await store(self._db, source_id, self._discovered)
+        snapshot_id = await snapshots.store(
+            self._db, source_id, self._discovered, read_connector=self._recorded
+        )
         async with self._db.transaction() as session:
             row = await registry.lock_connection(session, connection.id)
             row.airbyte_source_id, row.airbyte_connection_id = source_id, connection_id
@@ -186,6 +190,13 @@ class Plain:
                 requested_by=None,
             )
             outbox.record(session, EventType.CONNECTION_ONBOARDED, row)
+
+    async def _recorded(self, source_id: UUID) -> ConnectorVersion:
+        async with self._db.transaction() as session:
+            await registry.record_connector(
+                session, source_id, self._connector, check_again_after=timedelta(hours=6)
+            )
+        return self._connector
 
     async def update(self, connection_id: UUID, document: bytes) -> None:
         """The calls of an apply."""

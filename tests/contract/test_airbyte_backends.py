@@ -171,6 +171,7 @@ async def test_a_life_with_every_endpoint(ask: Asked) -> None:
     """Answers are as described, and have the members that real servers answered."""
     await _instance(ask)
     source, destination = await _actors(ask)
+    await _versions(ask, source)
     await _discovery(ask, source)
     await _connection(ask, source, destination)
     await _end(ask, source, destination)
@@ -259,6 +260,47 @@ async def _unsaved(ask: Asked, by_id: Json, order: Json, invalid: Json) -> None:
     unknown = {**order, "sourceDefinitionId": UNKNOWN}
     await ask("scheduler/sources/check_connection", **place, **unknown, answers=404)
     assert await ask("sources/list", **place) == before
+
+
+async def _versions(ask: Asked, source_id: str) -> None:
+    """Versions and upgrades; only the scripted back end has versions, pins and manifests."""
+    by_id: Json = {"sourceId": source_id}
+    manifests = "declarative_source_definitions/list_manifests"
+    definition: Json = {
+        "workspaceId": ask.backend.instance.workspace_id,
+        "sourceDefinitionId": HARDCODED_RECORDS,
+    }
+    running = await ask("actor_definition_versions/get_for_source", **by_id)
+    assert (running["supportState"], running["isVersionOverrideApplied"]) == ("supported", False)
+    await ask("actor_definition_versions/get_for_source", sourceId=UNKNOWN, answers=404)
+    await ask("sources/upgrade_version", **by_id, answers=204)
+    assert await ask("actor_definition_versions/get_for_source", **by_id) == running
+    await ask("sources/upgrade_version", sourceId=UNKNOWN, answers=404)
+    await ask(manifests, **definition, answers=404)
+    if not isinstance(ask.backend, AirbyteServer):
+        return
+    change = ask.backend.publish_version("1.0.0", breaking=True, definition=HARDCODED_RECORDS)
+    pinned = await ask("actor_definition_versions/get_for_source", **by_id)
+    (upcoming,) = pinned["breakingChanges"]["upcomingBreakingChanges"]
+    assert upcoming.items() <= change.items()
+    assert (pinned["dockerImageTag"], pinned["supportState"]) == ("0.0.48", "deprecated")
+    source = await ask("sources/get", **by_id)
+    assert source["breakingChanges"] == pinned["breakingChanges"]
+    (listed,) = (await ask("sources/list", workspaceId=definition["workspaceId"]))["sources"]
+    assert listed == source
+    ask.backend.pin(source_id, "0.0.48", by="connector_rollout")
+    await ask("sources/upgrade_version", **by_id, answers=500)
+    ask.backend.pin(source_id, "0.0.48", by="user")
+    await ask("sources/upgrade_version", **by_id, answers=500)
+    assert (await ask("sources/get", **by_id))["isVersionOverrideApplied"]
+    ask.backend.pin(source_id, "0.0.48", by="breaking_change")
+    await ask("sources/upgrade_version", **by_id, answers=204)
+    upgraded = await ask("actor_definition_versions/get_for_source", **by_id)
+    assert (upgraded["dockerImageTag"], upgraded["supportState"]) == ("1.0.0", "supported")
+    ask.backend.publish_manifest(1, definition=HARDCODED_RECORDS)
+    ask.backend.publish_manifest(2, definition=HARDCODED_RECORDS)
+    listed = (await ask(manifests, **definition))["manifestVersions"]
+    assert [(one["version"], one["isActive"]) for one in listed] == [(2, True), (1, False)]
 
 
 async def _discovery(ask: Asked, source_id: str) -> None:

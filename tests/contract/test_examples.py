@@ -167,6 +167,22 @@ async def onboarded(mesh: Mesh, name: str) -> str:
             await asyncio.sleep(0.05)
 
 
+async def cancelled_and_refreshed(mesh: Mesh, document: Json, connection_id: str) -> str:
+    """The id of a job that was cancelled; after it, a stream was refreshed."""
+    at = f"/connections/{connection_id}"
+    started = (await mesh.orchestrator.post(f"{at}/sync")).json()
+    job_id = str(started["job_id"])
+    cancelled = await mesh.orchestrator.post(f"{at}/jobs/{job_id}/cancel")
+    assert cancelled.json()["status"] == "cancelled"
+    path = "/connections/{connection_id}/streams/refresh"
+    refresh = example_of(document, document["paths"][path]["post"])
+    refreshed = await mesh.orchestrator.post(f"{at}/streams/refresh", json=refresh)
+    assert refreshed.status_code == 202, refreshed.text
+    mesh.airbyte.finish_job(refreshed.json()["airbyte_job_id"])
+    await mesh.jobs_until_end(connection_id)
+    return job_id
+
+
 async def test_every_example_runs(mesh: Mesh) -> None:
     """With no more to do than to fill in the ids, which each description says where to find.
 
@@ -189,15 +205,7 @@ async def test_every_example_runs(mesh: Mesh) -> None:
     order = example_of(documents["drift_repair_agent"], rollback)
     back = await mesh.drift_repair_agent.post(f"/connections/{id_}/rollback", json=order)
     assert back.status_code == 200, back.text
-    started = (await mesh.orchestrator.post(f"/connections/{id_}/sync")).json()
-    cancel = f"/connections/{id_}/jobs/{started['job_id']}/cancel"
-    assert (await mesh.orchestrator.post(cancel)).json()["status"] == "cancelled"
-    path = "/connections/{connection_id}/streams/refresh"
-    refresh = example_of(document, document["paths"][path]["post"])
-    refreshed = await mesh.orchestrator.post(f"/connections/{id_}/streams/refresh", json=refresh)
-    assert refreshed.status_code == 202, refreshed.text
-    mesh.airbyte.finish_job(refreshed.json()["airbyte_job_id"])
-    await mesh.jobs_until_end(id_)
+    job_id = await cancelled_and_refreshed(mesh, document, id_)
     mesh.airbyte.add_field("Account", "Region__c")
     observe = f"/connections/{id_}/observe"
     assert (await mesh.schema_observer.post(observe)).json()["outcome"] == "changed"
@@ -210,6 +218,7 @@ async def test_every_example_runs(mesh: Mesh) -> None:
     mesh.airbyte.drop_field("Contact", "Email")
     seen = await mesh.schema_observer.post(observe)
     assert seen.json()["outcome"] == "changed", seen.text
+    mesh.airbyte.publish_version("3.0.0", breaking=True)
     hook = await mesh.drift_repair_agent.post("/webhooks", json={"url": "http://127.0.0.1:1/"})
     await mesh.drift_repair_agent.post(f"/webhooks/{hook.json()['id']}/test")
     snapshots = (await mesh.schema_observer.get(f"/connections/{id_}/snapshots")).json()["items"]
@@ -219,7 +228,7 @@ async def test_every_example_runs(mesh: Mesh) -> None:
         "connection_id": id_,
         "import_id": report.json()["operation_id"],
         "credential_id": ORDER["credential_id"],
-        "job_id": started["job_id"],
+        "job_id": job_id,
         "version": 1,
         "from_version": 1,
         "to_version": 1,

@@ -49,6 +49,7 @@ MEANINGS: dict[tuple[int, str], str] = {
     (409, "trial_running"): (
         "Another check or preview with this source type and credential is running."
     ),
+    (409, "upgrading"): "The connector of the connection's source is being upgraded.",
     (409, "webhook_deleted"): "The webhook is deleted.",
     (415, "unsupported_content_encoding"): "The body is compressed or otherwise encoded.",
     (422, "address_refused"): "The webhook's URL leads to an address outside WEBHOOK_NETWORKS.",
@@ -63,6 +64,10 @@ MEANINGS: dict[tuple[int, str], str] = {
     (422, "invalid_cursor"): "`after` is not a cursor of this list.",
     (422, "configuration_invalid"): (
         "`configuration` does not fit the connector's specification; `fields` has each path."
+    ),
+    (422, "connector_upgrade_refused"): (
+        "Airbyte refuses to upgrade the source without a reason: its version may be pinned by a"
+        " rollout."
     ),
     (422, "catalog_too_large"): "The catalog is larger than AAM or Airbyte accepts.",
     (422, "connection_locked"): "The connection is locked in Airbyte.",
@@ -228,6 +233,7 @@ MEANINGS: dict[tuple[int, str], str] = {
         " of each."
     ),
     (504, "sync_deadline"): "Starting the sync did not finish before its deadline.",
+    (504, "upgrade_deadline"): "Upgrading the connector did not finish before its deadline.",
     (1000, "http_error"): "The HTTP framework refused the request.",
 }
 """By status and code."""

@@ -120,6 +120,13 @@ def computed() -> dict[tuple[str, str], Computed]:
             _codes(UpstreamUnreachable, UpstreamUnknown, UpstreamConflict, UpstreamDenied),
             asked_before,
         ),
+        (
+            "services.drift_repair_agent.connectors.service",
+            "Unavailable(code=error.code)",
+        ): Computed(
+            _codes(UpstreamUnreachable, UpstreamUnknown, UpstreamConflict, UpstreamDenied),
+            asked_before,
+        ),
         ("services.drift_repair_agent.repairs.executor", "Invalid(code=error.code)"): catalogs,
         (
             "services.drift_repair_agent.repairs.current_state",
@@ -150,7 +157,7 @@ def computed() -> dict[tuple[str, str], Computed]:
         ("shared.operations._begin", "NotActive(code=code)"): Computed(
             (
                 *("heal_in_progress", "archiving", "cancelling", "editing", "rotating"),
-                NotActive.code,
+                *("upgrading", NotActive.code),
             )
         ),
         ("shared.operations._runner", "DeadlinePassed(code=_deadline_code(operation))"): Computed(

@@ -92,7 +92,7 @@ _NOT_A_CELL = {
 def refused() -> Iterator[Cell]:
     for place in (
         *("onboard.source", "onboard.connection", "apply.update", "sync.job"),
-        *("edit.settings", "cancel.cancel", "refresh.job", "reselect.refresh"),
+        *("edit.settings", "cancel.cancel", "refresh.job", "reselect.refresh", "upgrade.upgrade"),
     ):
         kind, step = place.split(".")
         for name, fault, status in _SAYS_NO:
@@ -108,6 +108,9 @@ def refused() -> Iterator[Cell]:
     yield _faulted("onboard", "connection", "lie", "lie", "B", status=502)
     yield _faulted("apply", "update", "lie", "lie", "F")
     yield _faulted("apply", "update", "lie_always", "lie", "R", times=3, status=502)
+    yield _faulted("upgrade", "upgrade", "lie", "lie", "F")
+    yield _faulted("upgrade", "upgrade", "lie_always", "lie", "R", times=3, status=502)
+    yield _faulted("upgrade", "upgrade", "500_always", 500, "R", times=3, status=422)
 
 
 def heal_deadline() -> Cell:

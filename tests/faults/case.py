@@ -17,7 +17,7 @@ from tests.faults.world import ORDER, World
 
 Outcome = Literal["F", "B", "N", "R"]
 Kind = str
-"""onboard, apply, sync, edit, cancel, refresh, or reselect.
+"""onboard, apply, sync, edit, cancel, refresh, upgrade, or reselect.
 
 reselect is an apply that refreshes a stream of a global state.
 """
@@ -30,11 +30,12 @@ SERVICE: dict[str, str] = {
     "cancel": "orchestrator",
     "refresh": "orchestrator",
     "reselect": "drift_repair_agent",
+    "upgrade": "drift_repair_agent",
 }
 OPERATION: dict[str, str] = {"reselect": "apply"}
 """The kind of the operation, as failpoints name it, where it is not the case's."""
 EXPECTED = {"onboard": 201, "apply": 200, "sync": 202, "edit": 200, "cancel": 200, "refresh": 202}
-EXPECTED |= {"reselect": 200}
+EXPECTED |= {"reselect": 200, "upgrade": 200}
 """The status of the response when the operation is completed."""
 STEPS = {
     "onboard": ("source", "discover", "connection", "finish"),
@@ -44,6 +45,7 @@ STEPS = {
     "cancel": ("cancel", "finish"),
     "refresh": ("job", "finish"),
     "reselect": ("newest_job", "refresh"),
+    "upgrade": ("state", "upgrade", "look", "observe", "finish"),
 }
 PATH = {
     "onboard.source": "sources/create",
@@ -57,6 +59,7 @@ PATH = {
     "cancel.cancel": "jobs/cancel",
     "refresh.job": "connections/refresh",
     "reselect.refresh": "connections/refresh",
+    "upgrade.upgrade": "sources/upgrade_version",
 }
 EDIT = {"name": "CRM", "prefix": "crm_", "paused": True, "labels": {"team": "sales"}}
 
@@ -101,6 +104,8 @@ class Case:
         answer = await client.post("/connections/onboard", json=ORDER)
         assert answer.status_code == 201, answer.text
         self.connection = answer.json()
+        if self.kind == "upgrade":
+            self.world.airbyte.publish_version("3.0.0", breaking=True)
         if self.kind == "apply":
             self.order = await self.changed(client)
         if self.kind == "cancel":
@@ -145,6 +150,7 @@ class Case:
             "onboard": ("POST", "/connections/onboard", ORDER),
             "apply": ("POST", "/repair/apply_new_catalog", self.order),
             "reselect": ("POST", "/repair/apply_new_catalog", self.order),
+            "upgrade": ("POST", f"{of_connection}/connector/upgrade", None),
             "sync": ("POST", f"{of_connection}/sync", None),
             "edit": ("PATCH", of_connection, EDIT),
             "cancel": ("POST", f"{of_connection}/jobs/{self.job.get('job_id')}/cancel", None),
@@ -178,6 +184,14 @@ class Case:
             assert [job["status"] for job in self.world.airbyte.jobs.values()] == [status]
         elif self.kind == "reselect":
             self._left_by_refreshing(outcome, rows)
+        elif self.kind == "upgrade":
+            assert [(row["status"], row["catalog_version"]) for row in rows] == [("ACTIVE", 1)]
+            pinned = [
+                row for row in rows if str(row["airbyte_source_id"]) in self.world.airbyte.pins
+            ]
+            assert len(pinned) == (0 if outcome == "F" else 1)
+            known = await self.world.fetch("SELECT version FROM source_connectors")
+            assert [row["version"] for row in known] == ["3.0.0" if outcome == "F" else "2.10.3"]
         else:
             jobs = await self.world.fetch("SELECT airbyte_job_id FROM job_history")
             assert len(self.world.airbyte.jobs) == (1 if outcome == "F" else 0)

@@ -41,7 +41,7 @@ def _killed(kind: Kind, point: str, outcome: Outcome, *, second: str = "") -> Ce
     return Cell(f"{kind}-{point}-kill{suffix}", run)
 
 
-_KINDS = ("onboard", "apply", "sync", "edit", "cancel", "refresh", "reselect")
+_KINDS = ("onboard", "apply", "sync", "edit", "cancel", "refresh", "reselect", "upgrade")
 _UNDONE_AT = {
     "onboard": "connection",
     "apply": "update",

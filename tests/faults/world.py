@@ -190,6 +190,7 @@ class World:
                 "AIRBYTE_API_URL": f"http://127.0.0.1:{self.airbyte_port}/api/v1",
                 "AIRBYTE_DESTINATION_ID": DESTINATION_ID,
                 "AUTH_BROKER_URL": self.broker_url,
+                "SCHEMA_OBSERVER_URL": f"http://127.0.0.1:{self.port_of('schema_observer')}",
                 "ROTATION_DIGEST_KEY": "for the worlds of tests and no other",
                 "AAM_ENV": "test",
                 "LOG_LEVEL": "DEBUG",

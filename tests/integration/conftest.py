@@ -27,6 +27,7 @@ from local.processes import servers
 from services.drift_repair_agent import main as drift_repair_agent
 from services.orchestrator import main as orchestrator
 from services.rag_engine import main as rag_engine
+from services.schema_observer import connectors
 from services.schema_observer import main as schema_observer
 from shared.airbyte_client import AirbyteClient
 from shared.airbyte_client._transport import Transport
@@ -76,14 +77,18 @@ TABLES = (
     "credential_audit",
     "setting_changes",
     "source_trials",
+    "source_connectors",
+    "stream_states",
 )
 _LARGE_BYTES = 1024 * 1024
 
 
-# Tests would have to wait for what a mesh does every five seconds.
-for name in ("_PLAN_INTERVAL", "_EXPIRE_INTERVAL", "_LEARN_INTERVAL"):
+# Tests would have to wait for what a mesh does every five or ten seconds.
+for name in ("_PLAN_INTERVAL", "_EXPIRE_INTERVAL", "_LEARN_INTERVAL", "_ANNOUNCE_INTERVAL"):
     assert hasattr(drift_repair_agent, name)
     setattr(drift_repair_agent, name, timedelta(seconds=0.5))
+assert hasattr(connectors, "_EVERY")
+connectors._EVERY = timedelta(seconds=0.5)
 
 FAULT_RATE = float(os.environ.get("AAM_FAULT_RATE", "0"))
 FAULT_SEED = int(os.environ.get("AAM_SEED", "20261123"))
@@ -336,6 +341,7 @@ async def running(
         broker_url = await stack.enter_async_context(serving(broker))
         settings = settings.model_copy(update={"auth_broker_url": broker_url})
         orchestrating_app = orchestrator.build(as_service(settings, "orchestrator"))
+        observing_app = schema_observer.build(as_service(settings, "schema_observer"))
         suggesting = rag_engine.build(
             RagEngineSettings(
                 _env_file=None,
@@ -348,12 +354,14 @@ async def running(
                 serving(orchestrating_app, lifespan="off")
             ),
             "rag_engine_url": await stack.enter_async_context(serving(suggesting)),
+            "schema_observer_url": await stack.enter_async_context(
+                serving(observing_app, lifespan="off")
+            ),
         }
         # Addresses that a test sets take precedence: they may be unreachable on purpose.
         urls = {name: url for name, url in peers.items() if name not in settings.model_fields_set}
         settings = settings.model_copy(update=urls)
         repairing_app = drift_repair_agent.build(as_service(settings, "drift_repair_agent"))
-        observing_app = schema_observer.build(as_service(settings, "schema_observer"))
         apps = [orchestrating_app, repairing_app, observing_app, broker]
         idle = [broker] if repairs else [broker, repairing_app]
         clients = []

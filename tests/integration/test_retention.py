@@ -283,6 +283,27 @@ async def test_drifts_are_pruned(db: Database, sql: Sql) -> None:
     assert await pruned(db, sql, "drifts") == {answered, newest}
 
 
+async def test_saved_states_are_pruned(db: Database, sql: Sql) -> None:
+    """Whatever has become of the operation: they are confidential."""
+    connection = await a_connection(sql)
+
+    async def state(saved: timedelta) -> UUID:
+        return await insert(
+            sql,
+            "stream_states",
+            operation_id=uuid4(),
+            connection_id=connection,
+            catalog_version=1,
+            state=b"{}",
+            saved_at=saved,
+        )
+
+    await state(OLD)
+    young = await state(YOUNG)
+
+    assert await pruned(db, sql, "stream_states") == {young}
+
+
 async def test_snapshots_are_pruned(db: Database, sql: Sql) -> None:
     """Not a source's newest, nor one that anything else refers to."""
     source = uuid4()

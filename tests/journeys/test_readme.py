@@ -31,6 +31,7 @@ IN_ORDER = (
     "docs/guides/sources.md",
     "docs/guides/rollback.md",
     "docs/guides/observation.md",
+    "docs/guides/connectors.md",
     "docs/guides/webhooks.md",
     "docs/guides/repairs-and-policies.md",
     "docs/guides/credentials.md",

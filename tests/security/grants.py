@@ -13,7 +13,8 @@ SERVICES = ("orchestrator", "auth_broker", "drift_repair_agent", "schema_observe
 
 _KEY_READ = "SELECT(id digest owner scopes expires_at last_used_at revoked_at)"
 _KEY_USE = f"{_KEY_READ} UPDATE(last_used_at)"
-_SNAPSHOT_SEEN = "UPDATE(seen_at raw_hashes stream_hashes airbyte_catalog_id)"
+_CONNECTOR = "connector_version manifest_version"
+_SNAPSHOT_SEEN = f"UPDATE(seen_at raw_hashes stream_hashes airbyte_catalog_id {_CONNECTOR})"
 _QUEUE = "SELECT INSERT UPDATE DELETE"
 _QUEUE_USERS = {
     "orchestrator": _QUEUE,
@@ -89,15 +90,21 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
     },
     "snapshots": {
         "orchestrator": f"SELECT INSERT {_SNAPSHOT_SEEN}",
-        "drift_repair_agent": "SELECT",
+        "drift_repair_agent": f"SELECT UPDATE({_CONNECTOR})",
         "schema_observer": f"SELECT INSERT {_SNAPSHOT_SEEN}",
     },
     "source_trials": {"orchestrator": "SELECT INSERT UPDATE DELETE"},
+    "source_connectors": {
+        "orchestrator": "SELECT INSERT UPDATE",
+        "drift_repair_agent": "SELECT INSERT UPDATE",
+        "schema_observer": "SELECT INSERT UPDATE DELETE",
+    },
     "stream_schemas": {
         "orchestrator": "SELECT INSERT UPDATE(created_at)",
         "drift_repair_agent": "SELECT",
         "schema_observer": "SELECT INSERT UPDATE(created_at)",
     },
+    "stream_states": {"drift_repair_agent": "SELECT INSERT"},
     "sync_catalog_versions": {
         "orchestrator": "SELECT INSERT",
         "drift_repair_agent": "SELECT INSERT",

@@ -159,7 +159,8 @@ async def search(_backend: Backend, _body: Body) -> Json:
 async def _masked(backend: Backend, kind: Kind, actor: Json) -> Json:
     schema = await schema_of(backend, kind, actor)
     config = specification.masked(actor["connectionConfiguration"], schema)
-    return {**actor, "connectionConfiguration": config}
+    support = reads.support(backend.actor_version(kind, actor), backend.release)
+    return {**actor, **support, "connectionConfiguration": config}
 
 
 async def _whole(backend: Backend, kind: Kind, actor: Json, config: Json) -> Json:

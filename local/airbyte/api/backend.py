@@ -6,7 +6,7 @@ by the functions of `reads`; configurations have their secrets in clear.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -41,6 +41,20 @@ class Definition:
     support_level: str
     custom: bool = False
     supports_refreshes: bool = False
+
+
+PinnedBy = Literal["user", "breaking_change", "connector_rollout"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ActorVersion:
+    """The version of its connector that a source or destination runs."""
+
+    tag: str
+    pinned_by: PinnedBy | None = None
+    """The origin of the pin that keeps it at this version; None: it follows the definition."""
+    upcoming: Sequence[Json] = ()
+    """The breaking changes of newer versions, as ActorDefinitionBreakingChange."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +160,17 @@ class Backend(Protocol):
 
     async def delete_actor(self, kind: Kind, actor: Json) -> None:
         """Delete a source or destination and all its connections."""
+
+    # Connector versions
+
+    def actor_version(self, kind: Kind, actor: Json) -> ActorVersion:
+        """Return the version that a source or destination runs."""
+
+    def unpin_source(self, source: Json) -> None:
+        """Remove a source's pin, so that it runs the definition's version."""
+
+    def manifests(self, definition: Definition) -> Sequence[Json] | None:
+        """Return the DeclarativeManifestVersionReads of a connector; None: it has none."""
 
     # Connector runs
 

@@ -16,6 +16,7 @@ from local.airbyte.api import (  # noqa: F401 - importing the endpoints register
     instance,
     jobs,
     mappers,
+    versions,
 )
 from local.airbyte.api.backend import Backend
 from local.airbyte.api.requests import Body

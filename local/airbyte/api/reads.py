@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
 from typing import Any
 from uuid import uuid4
 
 from local.airbyte import mappers
 from local.airbyte.api import defaults
-from local.airbyte.api.backend import Definition, Kind, Outcome
+from local.airbyte.api.backend import ActorVersion, Definition, Kind, Outcome
 from local.airbyte.releases import Release
 
 Json = dict[str, Any]
@@ -63,6 +64,48 @@ def version(of: Definition, release: Release) -> Json:
         **defaults.version(release),
         "supportsRefreshes": of.supports_refreshes,
     }
+
+
+def actor_version(of: Definition, version_of: ActorVersion, release: Release) -> Json:
+    """Build the ActorDefinitionVersionRead of a source or destination."""
+    return {
+        **version(of, release),
+        "dockerImageTag": version_of.tag,
+        "supportLevel": of.support_level,
+        **support(version_of, release),
+    }
+
+
+def support(version_of: ActorVersion, release: Release) -> Json:
+    """Build the members about a version's support; only a user's pin counts as an override.
+
+    Source: ConfigurationDefinitionVersionOverrideProvider and SupportStateUpdater of 310e6cb6ac.
+    """
+    upcoming = [
+        {name: value for name, value in one.items() if release.since(1) or name != _ACTION}
+        for one in version_of.upcoming
+    ]
+    deadlines = sorted(one["upgradeDeadline"] for one in upcoming)
+    state = "supported"
+    if deadlines:
+        is_over = date.fromisoformat(deadlines[0]) < datetime.now(UTC).date()
+        state = "unsupported" if is_over else "deprecated"
+    changes: Json | None = None
+    if deadlines:
+        changes = {"upcomingBreakingChanges": upcoming, "minUpgradeDeadline": deadlines[0]}
+        actions = [one[_ACTION] for one in upcoming if _ACTION in one]
+        changes |= {_ACTION: actions[0]} if actions else {}
+    return present(
+        {
+            "isVersionOverrideApplied": version_of.pinned_by == "user",
+            "supportState": state,
+            "breakingChanges": changes,
+        }
+    )
+
+
+_ACTION = "deadlineAction"
+"""A member that 0.63 does not have."""
 
 
 def actor(

@@ -550,6 +550,7 @@ async def _split(
         changes=changes_of.write(decided),
         decisions=msgspec.json.encode([decision]).decode(),
         verify_by_sync=held.verify_by_sync,
+        connector_step=held.connector_step,
         next_at=at + SOON,
     )
     _into(child, state)

@@ -37,6 +37,7 @@ from shared.airbyte_client import AirbyteClient
 from shared.config import Settings
 from shared.database import Database
 from shared.domain.catalog import StreamId, read_stream
+from shared.domain.connector_versions import Step, joined
 from shared.domain.drift import MAPPER_LAPSED, Change, Verdict
 from shared.errors import Conflict, NotActive
 from shared.models import Connection, ConnectionStatus, Drift, Repair, Snapshot
@@ -62,6 +63,8 @@ class _Basis:
     drift: Drift
     policy: Policy
     proposed: Repair | None
+    step: Step | None
+    """The change of the connector's version since then, or with an open proposal."""
     refused: frozenset[str]
     """Identities of changes that were rejected, rolled back or failed: they need a person."""
 
@@ -178,7 +181,9 @@ class Planner:
             return
         changes = await basis.current_state.changes()
         known = await self._known(basis, changes)
-        asked = await self._suggesting.ask(basis.current_state, changes, known=known)
+        asked = await self._suggesting.ask(
+            basis.current_state, changes, known=known, step=basis.step
+        )
         hiding = {
             identity(change)
             for change, _ in changes
@@ -259,6 +264,7 @@ class Planner:
                 return None
             before = await self._before(session, row, drift)
             new = await self._new_streams(session, drift, before)
+            step = await _connector_step(session, drift, before, proposed)
         known = [] if proposed is None else changes_of.read(proposed.changes)
         new |= {item.change.stream for item in known if item.change.kind == "stream_added"}
         now = await current_state.read(self._db, connection_id, also=new, is_trusted=True)
@@ -271,6 +277,7 @@ class Planner:
             drift,
             Policy.of(policy),
             proposed,
+            step,
             frozenset(item.identity for text in refused for item in changes_of.read(text)),
         )
 
@@ -389,6 +396,7 @@ class Planner:
             proposed.snapshot_id, proposed.drift_id = basis.snapshot.id, basis.drift.id
             proposed.base_version = row.catalog_version
             proposed.changes = changes_of.write(rest)
+            proposed.connector_step = registry.write_step(basis.step)
             rest_repair: Repair | None = proposed
         else:
             rest_repair = self._proposal(basis, rest, rest_id or uuid4()) if rest else None
@@ -422,6 +430,7 @@ class Planner:
             snapshot_id=basis.snapshot.id,
             base_version=basis.current_state.row.catalog_version,
             changes=changes_of.write(rest),
+            connector_step=registry.write_step(basis.step),
             verify_by_sync=basis.policy.verify == "sync",
         )
         transitions.propose(repair)
@@ -447,11 +456,25 @@ class Planner:
             base_version=basis.current_state.row.catalog_version,
             changes=changes_of.write(decided),
             decisions=msgspec.json.encode([decision | {"at": now, "reason": None}]).decode(),
+            connector_step=registry.write_step(basis.step),
             verify_by_sync=basis.policy.verify == "sync",
             next_at=now + SOON,
         )
         transitions.approve(repair)
         return repair
+
+
+async def _connector_step(
+    session: AsyncSession, drift: Drift, before: Snapshot | None, proposed: Repair | None
+) -> Step | None:
+    """The change of the connector's version that came with what is planned now."""
+    stored = [] if proposed is None else [proposed.connector_step]
+    if before is None:
+        stored.append(drift.connector_step)
+    else:
+        stored += await queries.connector_steps(session, drift.connection_id, since=before.taken_at)
+    steps = (registry.read_step(one) for one in stored)
+    return joined([step for step in steps if step is not None])
 
 
 def weigh(

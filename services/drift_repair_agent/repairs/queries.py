@@ -59,6 +59,25 @@ async def newest_drift(session: AsyncSession, connection_id: UUID) -> Drift | No
     )
 
 
+async def connector_steps(
+    session: AsyncSession, connection_id: UUID, *, since: datetime
+) -> Sequence[str]:
+    """The changes of the connector that came with drifts of snapshots after `since`, as JSON text.
+
+    Oldest first; of more than twenty, the newest ones.
+    """
+    rows = await session.scalars(_STEPS, {"id": connection_id, "since": since, "limit": 20})
+    return rows.all()[::-1]
+
+
+_STEPS = text("""
+    SELECT CAST(d.connector_step AS text) FROM drifts d
+    JOIN snapshots a ON a.id = d.after_snapshot_id
+    WHERE d.connection_id = :id AND d.connector_step IS NOT NULL AND a.taken_at > :since
+    ORDER BY d.first_seen_at DESC LIMIT :limit
+""")
+
+
 async def find_plan(session: AsyncSession, connection_id: UUID) -> Plan | None:
     """A connection's last plan; None if it was never planned for."""
     return await session.get(Plan, connection_id)
@@ -361,7 +380,8 @@ _REPAIR_JSON = f"""
         'connection_name', (SELECT c.name FROM connections c WHERE c.id = r.connection_id),
         'kind', r.kind, 'state', r.state,
         'drift_id', r.drift_id, 'parent_id', r.parent_id, 'superseded_by', r.superseded_by,
-        'snapshot_id', r.snapshot_id, 'base_version', r.base_version,
+        'snapshot_id', r.snapshot_id, 'connector_step', r.connector_step,
+        'base_version', r.base_version,
         'target_version', r.target_version, 'decisions', r.decisions,
         'verify', CASE WHEN r.verify_by_sync THEN 'sync' ELSE 'read_back' END,
         'operation_id', r.operation_id, 'version_number', r.version_number,

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from services.drift_repair_agent.applying.reselection import OnGlobalState
 from services.drift_repair_agent.repairs.policy import Reaction
+from shared.http.connector_step import ConnectorStep
 from shared.http.strict_json import By, Why
 from shared.models import RepairState
 
@@ -212,6 +213,7 @@ REPAIR: dict[str, Any] = {
     "parent_id": None,
     "superseded_by": None,
     "snapshot_id": _SNAPSHOT_ID,
+    "connector_step": None,
     "base_version": 2,
     "target_version": None,
     "changes": [_CHANGE],
@@ -251,6 +253,8 @@ class _Repair(BaseModel):
     """The repair that it was split from."""
     superseded_by: UUID | None = None
     snapshot_id: UUID | None = None
+    connector_step: ConnectorStep | None = None
+    """The change of the connector's version that came with the changes, and may be their cause."""
     base_version: int
     target_version: int | None = None
     decisions: list[dict[str, Any]]

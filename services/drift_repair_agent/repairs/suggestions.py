@@ -22,6 +22,7 @@ from services.drift_repair_agent.repairs.planned_changes import PlannedChange, S
 from shared import batches, registry
 from shared.database import Database
 from shared.domain.catalog import StreamId, read_stream
+from shared.domain.connector_versions import Step
 from shared.domain.drift import Change, Verdict, schema_at
 from shared.errors import AamError, Conflict, Invalid, Upstream
 from shared.models import Repair
@@ -66,10 +67,16 @@ class Suggestions:
         self._rag = rag
 
     async def ask(
-        self, now: CurrentState, changes: Sequence[tuple[Change, Verdict]], *, known: Known
+        self,
+        now: CurrentState,
+        changes: Sequence[tuple[Change, Verdict]],
+        *,
+        known: Known,
+        step: Step | None = None,
     ) -> Asked:
         """Ask what the removed fields and streams probably became.
 
+        `step` is the change of the connector's version that came with them.
         `known` are fields by stream that are not new, although the hand-picked head lacks them.
         Once the engine has failed to answer, it is not asked about the remaining streams.
         """
@@ -78,7 +85,7 @@ class Suggestions:
         away = False
         for question in _questions(changes, known):
             try:
-                renames = [] if away else await self._asked(now, question)
+                renames = [] if away else await self._asked(now, question, step)
             except Invalid as error:
                 # The engine rejects this question for good, for example for too many fields.
                 log.warning("suggestions_failed", connection=str(now.row.id), code=error.code)
@@ -96,7 +103,9 @@ class Suggestions:
                     suggestions[identity(change)] = msgspec.convert(rename, type=Suggestion)
         return Asked(suggestions, frozenset(unanswered))
 
-    async def _asked(self, now: CurrentState, question: _Question) -> list[Rename]:
+    async def _asked(
+        self, now: CurrentState, question: _Question, step: Step | None
+    ) -> list[Rename]:
         head = {stream.id: stream.raw for stream in now.configured.streams}
         stream = question.stream
         return await self._rag.suggest(
@@ -107,6 +116,7 @@ class Suggestions:
             removed=[_element(change, head[change.stream]) for change in question.removed],
             added=[_element(change, now.offered[change.stream]) for change in question.added],
             unchanged=[] if stream is None else sorted(_unchanged(head[stream], question.removed)),
+            connector=None if step is None else _connector(step),
         )
 
     async def is_available(self) -> bool:
@@ -180,6 +190,11 @@ class Suggestions:
                 is_settled=is_settled,
                 again_after=pause,
             )
+
+
+def _connector(step: Step) -> dict[str, Any]:
+    guides = [change.guide for change in step.breaking_changes if change.guide is not None]
+    return {"versions": step.in_words, "guides": list(dict.fromkeys(guides))}
 
 
 def _is_final(error: Exception, *, tries: int) -> bool:

@@ -1,4 +1,4 @@
-"""Build webhook messages about repairs, and store them in the transaction of the change."""
+"""Build webhook messages, and store them in the transaction of the change."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.drift_repair_agent.webhooks import queries
 from shared import registry
 from shared.domain.drift import Severity, worst
-from shared.models import Repair
+from shared.models import Connection, Repair, SourceConnector
 from shared.observability import logs
 from shared.outbox import EventType
 
@@ -65,10 +65,25 @@ class _Data(msgspec.Struct, omit_defaults=True):
     state: str
     severity: Severity | None
     changes: list[Raw]
+    connector_step: Raw | None = None
+    """The change of the connector's version that came with the changes."""
     truncated: int = 0
     """The number of changes left out; GET /repairs/{id} has them."""
     version: int | None = None
     code: str | None = None
+
+
+class _UpgradeDue(msgspec.Struct):
+    """The data of a message about a connector's deadline."""
+
+    connection_id: str
+    connection_name: str
+    source_id: str
+    repository: str | None
+    version: str | None
+    support_state: str | None
+    deadline: str
+    upcoming_breaking_changes: Raw
 
 
 _CHANGES = msgspec.json.Decoder(list[_Change])
@@ -89,6 +104,31 @@ async def notify(session: AsyncSession, repair: Repair, event: EventType) -> Non
     await queries.add_deliveries(session, webhooks, repair_id=repair.id, event=event, body=body)
 
 
+async def notify_upgrade_due(
+    session: AsyncSession, connection: Connection, connector: SourceConnector
+) -> None:
+    """Add a message about a connector's deadline for each webhook that subscribes to it.
+
+    Runs in the transaction that records the announcement, so that it is sent once for a deadline.
+    """
+    event = EventType.CONNECTOR_UPGRADE_DUE
+    webhooks = await queries.subscribed_webhooks(session, connection.id, event)
+    if not webhooks:
+        return
+    data = _UpgradeDue(
+        connection_id=str(connection.id),
+        connection_name=connection.name,
+        source_id=str(connector.airbyte_source_id),
+        repository=connector.repository,
+        version=connector.version,
+        support_state=connector.support_state,
+        deadline=str(connector.deadline),
+        upcoming_breaking_changes=Raw(connector.upcoming.encode()),
+    )
+    body = _encoded(event, data)
+    await queries.add_deliveries(session, webhooks, repair_id=None, event=event, body=body)
+
+
 def _body(repair: Repair, event: EventType, *, connection_name: str) -> str:
     changes = _read(repair)
     encoded_changes = _encode_changes(changes)
@@ -102,6 +142,9 @@ def _body(repair: Repair, event: EventType, *, connection_name: str) -> str:
             state=repair.state,
             severity=worst(one.severity for one in changes) if changes else None,
             changes=encoded_changes,
+            connector_step=(
+                None if repair.connector_step is None else Raw(repair.connector_step.encode())
+            ),
             truncated=len(changes) - len(encoded_changes),
             version=repair.restored_version or repair.version_number,
             code=repair.failure_code,
@@ -142,6 +185,6 @@ def body_of_test() -> str:
     return _encoded(TEST, {})
 
 
-def _encoded(event: str, data: _Data | dict[str, object]) -> str:
+def _encoded(event: str, data: _Data | _UpgradeDue | dict[str, object]) -> str:
     message = {"type": str(event), "timestamp": datetime.now(UTC), "data": data}
     return msgspec.json.encode(message).decode()

@@ -124,11 +124,14 @@ async def add_deliveries(
     session: AsyncSession,
     webhook_ids: Collection[UUID],
     *,
-    repair_id: UUID,
+    repair_id: UUID | None,
     event: str,
     body: str,
 ) -> None:
-    """Add one message for each of these webhooks; existing messages are left unchanged."""
+    """Add one message for each of these webhooks; existing messages are left unchanged.
+
+    Messages about no repair are not compared with existing ones.
+    """
     parameters = {"ids": list(webhook_ids), "repair_id": repair_id, "event": event, "body": body}
     await session.execute(_ADD, parameters)
 

@@ -40,6 +40,7 @@ EventName: TypeAlias = Literal[
     "repair.rejected",
     "repair.superseded",
     "mapper.lapsed",
+    "connector.upgrade_due",
 ]
 
 _ID = "c0a8f3d2-7b1e-4f6a-9d3c-5e2b1a0f9c8d"
@@ -96,8 +97,8 @@ class NewWebhook(BaseModel):
     events: list[EventName] = Field(
         default_factory=lambda: list(SUBSCRIBED_BY_DEFAULT),  # type: ignore[arg-type]  # its values
         min_length=1,
-        max_length=7,
-        description="Default: all except `repair.rejected` and `repair.superseded`.",
+        max_length=8,
+        description=("Default: all of repairs, except `repair.rejected` and `repair.superseded`."),
     )
     connection_id: UUID | None = Field(
         default=None, description="Send only this connection's events. Default: all connections."
@@ -146,7 +147,9 @@ class DeliveryView(BaseModel):
     model_config = ConfigDict(from_attributes=True, json_schema_extra={"examples": [_DELIVERY]})
 
     id: UUID = Field(description="The message's `webhook-id`, the same on every attempt.")
-    repair_id: UUID | None = Field(default=None, description="Null for a test message.")
+    repair_id: UUID | None = Field(
+        default=None, description="Null for a message that is about no repair."
+    )
     type: str
     state: Literal["waiting", "delivered", "failed"]
     attempts: int

@@ -20,6 +20,7 @@ from shared.airbyte_client import (
 )
 from shared.catalog_comparison import matches
 from shared.config import Settings
+from shared.connectors import Connectors
 from shared.database import Database
 from shared.discoveries import Begun, Discoveries
 from shared.domain import catalog as catalogs
@@ -81,6 +82,7 @@ class OnboardSaga:
         self._configurations = configurations
         self._digests = digests
         self._discoveries = Discoveries(settings, db, airbyte)
+        self._connectors = Connectors(settings, db, airbyte)
 
     async def run(self, operation: Operation) -> None:
         """Find or create the source, discover, find or create the connection, activate."""
@@ -160,7 +162,7 @@ class OnboardSaga:
 
         async def discover() -> dict[str, Any]:
             discovered = await self._airbyte.discover_schema(source_id)
-            snapshot_id = await store(self._db, source_id, discovered)
+            snapshot_id = await store(self._db, source_id, discovered, self._connectors)
             if discovered.configuration_updated:
                 await self._discoveries.record_renewal(source_id)
             async with self._db.read() as session:
@@ -278,16 +280,22 @@ class OnboardSaga:
             await self._airbyte.delete_connection(one.connection_id, workspace_id=workspace_id)
 
 
-async def store(db: Database, source_id: UUID, discovered: Discovered) -> UUID:
+async def store(
+    db: Database, source_id: UUID, discovered: Discovered, connectors: Connectors
+) -> UUID:
     """Store a discovered catalog; one that cannot be parsed is a failed discovery."""
     try:
-        return await snapshots.store(db, source_id, discovered)
+        return await snapshots.store(db, source_id, discovered, read_connector=connectors.try_read)
     except catalogs.InvalidCatalog as error:
         raise unreadable(error) from None
 
 
 async def store_discovered(
-    db: Database, discoveries: Discoveries, begun: Begun, discovered: Discovered
+    db: Database,
+    discoveries: Discoveries,
+    begun: Begun,
+    discovered: Discovered,
+    connectors: Connectors,
 ) -> UUID:
     """Store the result of a recorded discovery, and record how the discovery ended.
 
@@ -295,7 +303,7 @@ async def store_discovered(
         DiscoverFailed: the catalog cannot be parsed.
     """
     try:
-        snapshot_id = await store(db, begun.source_id, discovered)
+        snapshot_id = await store(db, begun.source_id, discovered, connectors)
     except DiscoverFailed as error:
         await discoveries.fail(begun, error.code)
         raise

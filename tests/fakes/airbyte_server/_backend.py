@@ -41,13 +41,13 @@ from tests.fakes.airbyte_server._definitions import (
     SPECIFICATIONS,
     WORKSPACE_ID,
 )
-from tests.fakes.airbyte_server._offers import Offers
+from tests.fakes.airbyte_server._versions import Versions
 
 Json = dict[str, Any]
 Auth = Literal["none", "basic", "token", "bearer"]
 
 
-class ScriptedBackend(Offers):
+class ScriptedBackend(Versions):
     """An Airbyte without HTTP, whose state is in plain attributes."""
 
     page_size = defaults.PAGE_SIZE
@@ -306,10 +306,13 @@ class ScriptedBackend(Offers):
     # Definitions
 
     def definitions(self, kind: Kind) -> list[Definition]:
-        """Return the connectors; `supports_refreshes` holds for all destinations."""
+        """Return the connectors, each with its newest version.
+
+        `supports_refreshes` holds for all destinations.
+        """
         supports = self.supports_refreshes and kind == "destination"
         known = [*DEFINITIONS[kind], *(one for one in self._added if one.kind == kind)]
-        return [replace(one, supports_refreshes=supports) for one in known]
+        return [replace(self.published(one), supports_refreshes=supports) for one in known]
 
     async def specification(self, definition: Definition) -> Json:
         """Return a connector's specification."""
@@ -403,7 +406,7 @@ class ScriptedBackend(Offers):
         renewed = source_id in self._renewed_by_discovery
         if renewed:
             self.renew(source_id, **self._renewed_by_discovery.pop(source_id))
-        found = self._next_offer(source_id)
+        found = self._offer_of_version(source) or self._next_offer(source_id)
         if isinstance(found, dict):
             streams = found.get("streams", [])
             found = {"streams": [self._proposed(pair, streams) for pair in streams]}

@@ -308,7 +308,7 @@ class AirbyteServer(ScriptedBackend):
         return denied or await face.answer(self, request.method, request.path, content)
 
     def _snapshot(self) -> tuple[Any, ...]:
-        held = [self.sources, self.destinations, self.connections, self.states]
+        held = [self.sources, self.destinations, self.connections, self.states, self.pins]
         jobs = {
             number: (dict(job), list(self.attempts[number])) for number, job in self.jobs.items()
         }
@@ -316,9 +316,8 @@ class AirbyteServer(ScriptedBackend):
         return orjson.loads(orjson.dumps(held)), jobs, refreshes
 
     def _restore(self, before: tuple[Any, ...]) -> None:
-        (self.sources, self.destinations, self.connections, self.states), jobs, self.refreshes = (
-            before
-        )
+        held, jobs, self.refreshes = before
+        self.sources, self.destinations, self.connections, self.states, self.pins = held
         self.jobs = {number: job for number, (job, _) in jobs.items()}
         self.attempts = {number: attempts for number, (_, attempts) in jobs.items()}
 

@@ -145,8 +145,9 @@ async def test_webhooks_get_the_events_they_subscribe_to(
         ("one event", "repair.rejected"),
     }
     assert len(rows) == len(queued)
+    others = {EventType.MAPPER_LAPSED, EventType.CONNECTOR_UPGRADE_DUE}
     of_repairs = {event for event in EventType if event[:7] == "repair."}
-    assert set(get_args(EventName)) == of_repairs | {EventType.MAPPER_LAPSED}
+    assert set(get_args(EventName)) == of_repairs | others
 
 
 async def test_event_is_sent_once(

@@ -1,0 +1,1 @@
+"""Connectors: announce deadlines of breaking changes, and upgrade a source's connector."""
