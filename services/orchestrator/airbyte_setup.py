@@ -16,7 +16,7 @@ from uuid import UUID
 
 from pydantic import Secret
 
-from shared.airbyte_client import AirbyteClient, Instance
+from shared.airbyte_client import AirbyteClient
 from shared.config import Optional, PostgresAddress, Seconds, Settings, load, postgres_address
 from shared.errors import (
     AamError,
@@ -67,12 +67,12 @@ async def ready_airbyte(settings: SetupSettings, client: AirbyteClient) -> None:
         AamError: Airbyte refused, or the outcome is unknown: run it again.
     """
     folder = settings.aam_settings_dir
-    instance = await _wait_for_airbyte(settings, client)
+    await _wait_for_airbyte(settings, client)
     # An earlier run's value may belong to another Airbyte; only an operator's is binding.
     given_workspace = settings.airbyte_workspace_id
     if given_workspace == _left(folder, "airbyte_workspace_id"):
         given_workspace = None
-    workspace_id = given_workspace or instance.default_workspace_id
+    workspace_id = given_workspace or (await client.instance()).default_workspace_id
     if workspace_id is None:
         raise SetupFailed("Airbyte has no default workspace: set AIRBYTE_WORKSPACE_ID")
     if given_workspace is None:
@@ -91,7 +91,7 @@ async def ready_airbyte(settings: SetupSettings, client: AirbyteClient) -> None:
     log.info("airbyte_ready", workspace=str(workspace_id), destination=str(destination_id))
 
 
-async def _wait_for_airbyte(settings: SetupSettings, client: AirbyteClient) -> Instance:
+async def _wait_for_airbyte(settings: SetupSettings, client: AirbyteClient) -> None:
     """Poll until Airbyte answers; a wrong address or refused login fails at once."""
     waited, limit = 0.0, settings.airbyte_start_timeout.total_seconds()
     clock = asyncio.get_running_loop().time
@@ -99,9 +99,10 @@ async def _wait_for_airbyte(settings: SetupSettings, client: AirbyteClient) -> I
     while waited < limit:
         try:
             async with asyncio.timeout(limit - waited):
-                instance = await client.instance()
+                if not settings.is_airbyte_cloud:  # it describes no instance to its users
+                    await client.instance()
                 await client.health()
-                return instance
+                return
         except (UpstreamDenied, UpstreamNoToken, UpstreamNoTls):
             raise
         except (UpstreamNotAirbyte, UpstreamRefused) as error:

@@ -20,5 +20,8 @@ async def workspace_of(settings: Settings, airbyte: AirbyteClient) -> UUID:
         return settings.airbyte_workspace_id
     workspace_id = (await airbyte.instance()).default_workspace_id
     if workspace_id is None:
-        raise Unavailable("Airbyte has no default workspace: set AIRBYTE_WORKSPACE_ID.")
+        raise Unavailable(
+            "Airbyte has no default workspace: set AIRBYTE_WORKSPACE_ID.",
+            code="airbyte_workspace_not_set",
+        )
     return workspace_id
