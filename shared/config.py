@@ -603,8 +603,8 @@ class Settings(RegistrySettings):
             )
         if self.is_airbyte_cloud and self.airbyte_workspace_id is None:
             raise ValueError(
-                "AIRBYTE_WORKSPACE_ID is required for Airbyte Cloud: it is the UUID in the address "
-                "of the workspace's page"
+                "AIRBYTE_WORKSPACE_ID is required where AIRBYTE_API_URL is Airbyte Cloud's: it is "
+                "the UUID in the address of the workspace's page"
             )
         if self.airbyte_token_url is not None and self.airbyte_client_id is None:
             raise ValueError("AIRBYTE_TOKEN_URL needs AIRBYTE_CLIENT_ID and AIRBYTE_CLIENT_SECRET")
