@@ -1,0 +1,33 @@
+"""Virtual environments of the clients, created from their requirement files when first needed."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+REQUIREMENTS = Path(__file__).with_name("requirements")
+ENVIRONMENTS = ROOT / ".venv-clients"
+
+
+def python_of(client: str) -> Path:
+    """Return the interpreter of a client's environment; new pins create it again.
+
+    The first time takes minutes: PyAirbyte and its dependencies have 780 MB.
+
+    Raises:
+        CalledProcessError: the packages cannot be installed.
+    """
+    home, requirements = ENVIRONMENTS / client, REQUIREMENTS / f"{client}.txt"
+    python, made = home / "bin/python", home / "made-from.txt"
+    if made.exists() and made.read_bytes() == requirements.read_bytes():
+        return python
+    shutil.rmtree(home, ignore_errors=True)
+    subprocess.run([sys.executable, "-m", "venv", home], check=True)
+    # The file names every dependency, and pip cannot match its extras to those that packages need.
+    wanted = ["--no-deps", "--require-hashes", "-r", requirements]
+    subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=True)
+    shutil.copyfile(requirements, made)
+    return python
