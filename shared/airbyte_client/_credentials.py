@@ -142,7 +142,9 @@ class ClientCredentials(Credentials):
             failure = error
         except UpstreamUnreachable as error:
             failure = (
-                UpstreamNoToken(f"{error.detail} So there is no token.", code=error.code)
+                UpstreamNoToken(
+                    f"{error.detail} So there is no token.", code="upstream_rate_limited"
+                )
                 if error.code == UpstreamRateLimited.code
                 else UpstreamUnreachable(
                     "Airbyte cannot be reached for a token, so the call was not sent."

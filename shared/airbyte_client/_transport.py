@@ -230,7 +230,7 @@ class Transport:
         wait_s = max(self._wait_s(path), 0.0)
         return UpstreamUnreachable(
             f"Airbyte limits the rate of requests for another {wait_s:.0f} s; {path} was not sent.",
-            code=UpstreamRateLimited.code,
+            code="upstream_rate_limited",
             wait_s=round(wait_s, 1),
         )
 

@@ -27,7 +27,15 @@ def python_of(client: str) -> Path:
     shutil.rmtree(home, ignore_errors=True)
     subprocess.run([sys.executable, "-m", "venv", home], check=True)
     # The file names every dependency, and pip cannot match its extras to those that packages need.
-    wanted = ["--no-deps", "--require-hashes", "-r", requirements]
-    subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=True)
+    install: list[str | Path] = [
+        python,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--require-hashes",
+    ]
+    subprocess.run([*install, "-r", requirements], check=True)
     shutil.copyfile(requirements, made)
     return python

@@ -152,9 +152,11 @@ async def get_whole(backend: Backend, body: Body) -> Json:
     if body.optional("withRefreshedCatalog", bool):
         raise not_implemented("web_backend/connections/get with a refreshed catalog")
     item = _item(backend, held)
-    actors = {kind: await masked(backend, kind, _actor(backend, held, kind)) for kind in KINDS}
+    actors: Json = {
+        kind: await masked(backend, kind, _actor(backend, held, kind)) for kind in KINDS
+    }
     source = _actor(backend, held, "source")
-    whole = {
+    whole: Json = {
         **reads.with_legacy_schedule(held),
         **item,
         **actors,
@@ -178,7 +180,9 @@ async def _offered_and_configured(backend: Backend, held: Json, source: Json) ->
     offered = await backend.discovered(source, held["sourceCatalogId"])
     if isinstance(offered, orjson.Fragment):
         offered = orjson.loads(orjson.dumps(offered))
-    configs = {key_of(pair["stream"]): pair["config"] for pair in configured["streams"]}
+    configs: dict[tuple[str | None, str], Json] = {
+        key_of(pair["stream"]): pair["config"] for pair in configured["streams"]
+    }
     pairs = [
         {
             "stream": pair["stream"],
