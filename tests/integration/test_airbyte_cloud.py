@@ -71,6 +71,19 @@ async def test_sync_that_airbyte_started_is_found_in_the_workspace(cloud: Mesh) 
     assert (job["started_by"], job["status"]) == ("airbyte", "succeeded")
 
 
+async def test_rate_limit_is_passed_on(cloud: Mesh) -> None:
+    """More than the timeout of a call, so that it fails at once; `Retry-After` is passed on."""
+    connection = await cloud.onboard()
+    cloud.airbyte.limit_rate("120", path="commands/run/discover")
+
+    answer = await cloud.orchestrator.post(
+        f"/connections/{connection['id']}/discover", params={"fresh": "true"}
+    )
+
+    assert (answer.status_code, answer.json()["code"]) == (503, "upstream_rate_limited")
+    assert answer.headers["retry-after"] == "120"
+
+
 async def test_locked_connection_is_not_synced(cloud: Mesh) -> None:
     """Airbyte Cloud locks connections of plans that have ended."""
     connection = await cloud.onboard()
