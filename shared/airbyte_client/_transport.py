@@ -261,7 +261,7 @@ class Transport:
                 self._has_met_airbyte |= not self._issues_tokens(path)
                 return decoded
         failure = self._failure(path, status, content, sent_bytes=len(body or b""))
-        if wait_s is not None and status in _ANSWERED_WITH_RETRY_AFTER:
+        if wait_s is not None:
             wait_s = min(wait_s, _LONGEST_RETRY_AFTER_S)
             self._may_send_at[self._issues_tokens(path)] = time.monotonic() + wait_s
             failure.members["wait_s"] = round(wait_s, 1)
@@ -352,7 +352,7 @@ class Transport:
     async def _exchange(
         self, path: str, body: bytes | None, authorization: str | None
     ) -> tuple[int, bytearray, float | None]:
-        """Send a request; return the status, the body and the seconds of `Retry-After`, if any."""
+        """Send a request; return the status, the body, and the seconds to wait after a refusal."""
         headers = {"accept": "application/json", "accept-encoding": "gzip"}
         if request_id := logs.request_id():
             headers[logs.REQUEST_ID_HEADER] = request_id
@@ -371,7 +371,9 @@ class Transport:
         try:
             response = await self._pool.handle_async_request(request)
             try:
-                wait_s = _retry_after_s(response.headers)
+                wait_s = None
+                if response.status_code in _ANSWERED_WITH_RETRY_AFTER:
+                    wait_s = _retry_after_s(response.headers)
                 return response.status_code, await _content(response), wait_s
             finally:
                 await response.aclose()
