@@ -60,7 +60,7 @@ corpus: $(VENV)/.dev ## Compare, rate and heal every step between releases of se
 	@$(BIN)/python -m tests.corpus
 
 clients: $(VENV)/.dev install-connectors ## Run four clients of Airbyte by other authors, each in its own environment, against the local Airbyte
-	@exec env $(TIED) $(BIN)/python -m pytest tests/clients/check_clients.py --durations=0 $(T)
+	@exec env $(TIED) $(BIN)/python -m tests.clients $(T)
 
 mutants: $(VENV)/.dev ## Apply each mutant to a copy of the code; the test that it names must fail
 	@$(BIN)/python -m tests.mutants $(M)

@@ -10,6 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 REQUIREMENTS = Path(__file__).with_name("requirements")
 ENVIRONMENTS = ROOT / ".venv-clients"
+CLIENTS = tuple(sorted(path.stem for path in REQUIREMENTS.glob("*.txt")))
 
 
 def python_of(client: str) -> Path:
