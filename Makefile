@@ -29,7 +29,7 @@ SUITE := -n 3 --dist loadfile --no-loadscope-reorder
 test: $(VENV)/.dev install-connectors ## Run the tests that every change must pass, in random order; T="..." passes arguments to pytest
 	@exec env $(TIED) $(BIN)/python -m pytest $(or $(T),$(SUITE))
 
-test-all: $(VENV)/.dev install-connectors ## Run all tests, then each part at depth: faults, histories, requests, bodies, lossy, mutants, corpus
+test-all: $(VENV)/.dev install-connectors ## Run all tests, then each part at depth: faults, histories, requests, bodies, lossy, clients, mutants, corpus
 	@exec env $(TIED) $(BIN)/python -m tests.full $(SUITE)
 
 test-repeat: $(VENV)/.dev install-connectors ## Run the tests N=10 times in different orders, and print a line for each run
@@ -58,6 +58,9 @@ lossy: $(VENV)/.dev ## Run the services' tests with 5 % of Airbyte's calls lost 
 
 corpus: $(VENV)/.dev ## Compare, rate and heal every step between releases of seven real connectors (downloaded)
 	@$(BIN)/python -m tests.corpus
+
+clients: $(VENV)/.dev install-connectors ## Run four clients of Airbyte by other authors, each in its own environment, against the local Airbyte
+	@exec env $(TIED) $(BIN)/python -m tests.clients $(T)
 
 mutants: $(VENV)/.dev ## Apply each mutant to a copy of the code; the test that it names must fail
 	@$(BIN)/python -m tests.mutants $(M)
@@ -107,7 +110,7 @@ clean: ## Delete the data of a stopped `make up` (.aam/)
 	@if [ -e $(VENV)/.local ]; then $(BIN)/python -m local clean; else rm -rf .aam; fi
 
 
-.PHONY: help up key demo test test-all test-repeat check faults lossy corpus mutants docs sbom fix bench migrate sweep reconcile events psql install-connectors clean
+.PHONY: help up key demo test test-all test-repeat check faults lossy corpus clients mutants docs sbom fix bench migrate sweep reconcile events psql install-connectors clean
 
 # The interpreter is checked before anything is made: the Salesforce connector has no release for 3.14.
 $(BIN)/python:

@@ -34,6 +34,11 @@ SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-
 _SSL_MODES: tuple[SslMode, ...] = get_args(SslMode)
 _TRANSACTION_POOLER_PORT = 6543
 _SHORTEST_KEY = 32
+_CLOUD_HOST = "cloud.airbyte.com"
+_CLOUD_PUBLIC_HOST = "api.airbyte.com"
+_CLOUD_TOKEN_URL = f"https://{_CLOUD_PUBLIC_HOST}/v1/applications/token"
+# Source of the limit: docs.airbyte.com, Airbyte Cloud limits.
+_CLOUD_STREAMS = 1000
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -361,7 +366,16 @@ class Settings(RegistrySettings):
     """Redis server for lifecycle events. While it is unavailable, only the events wait."""
 
     airbyte_api_url: HttpUrl = HttpUrl("http://localhost:8000/api/v1")
-    """URL of Airbyte's Configuration API; it ends with /api/v1."""
+    """URL of Airbyte's Configuration API; it ends with /api/v1.
+
+    Of Airbyte Cloud: https://cloud.airbyte.com/api/v1.
+    """
+
+    airbyte_token_url: Optional[HttpUrl] = None
+    """URL that issues tokens for AIRBYTE_CLIENT_ID, if it is not under AIRBYTE_API_URL.
+
+    Not set: `applications/token` under AIRBYTE_API_URL, or Airbyte Cloud's URL if that is Cloud's.
+    """
 
     airbyte_api_key: Optional[SecretStr] = None
     """A long-lived bearer token for Airbyte, if you have one."""
@@ -379,7 +393,13 @@ class Settings(RegistrySettings):
     """Password for Basic authentication. Set together with AIRBYTE_USERNAME."""
 
     airbyte_workspace_id: Optional[UUID] = None
-    """Airbyte workspace to work in. Not set: the instance's default workspace."""
+    """Airbyte workspace to work in. Not set: the instance's default workspace.
+
+    Required for Airbyte Cloud, which has no default workspace.
+    """
+
+    airbyte_max_streams: Optional[Annotated[int, Field(ge=1)]] = None
+    """Most streams in one connection. Not set: 1000 for Airbyte Cloud, otherwise no limit."""
 
     airbyte_destination_id: Optional[UUID] = None
     """Airbyte destination of new connections. Not set: each onboarding must name its own."""
@@ -570,6 +590,41 @@ class Settings(RegistrySettings):
         ):
             if (getattr(self, one) is None) != (getattr(self, other) is None):
                 raise ValueError(f"{one.upper()} and {other.upper()} go together: set both or none")
+        return self
+
+    @property
+    def is_airbyte_cloud(self) -> bool:
+        """Whether AIRBYTE_API_URL is Airbyte Cloud's."""
+        return self.airbyte_api_url.host == _CLOUD_HOST
+
+    @property
+    def token_url(self) -> str | None:
+        """The URL that issues tokens; None: `applications/token` under AIRBYTE_API_URL."""
+        if self.airbyte_token_url is not None:
+            return str(self.airbyte_token_url)
+        return _CLOUD_TOKEN_URL if self.is_airbyte_cloud else None
+
+    @property
+    def stream_limit(self) -> int | None:
+        """The most streams in one connection; None: no limit."""
+        if self.airbyte_max_streams is None and self.is_airbyte_cloud:
+            return _CLOUD_STREAMS
+        return self.airbyte_max_streams
+
+    @model_validator(mode="after")
+    def _cloud_is_set_up(self) -> Self:
+        if self.airbyte_api_url.host == _CLOUD_PUBLIC_HOST:
+            raise ValueError(
+                "AIRBYTE_API_URL is the public API of Airbyte Cloud, which cannot read schemas: "
+                f"set it to https://{_CLOUD_HOST}/api/v1"
+            )
+        if self.is_airbyte_cloud and self.airbyte_workspace_id is None:
+            raise ValueError(
+                "AIRBYTE_WORKSPACE_ID is required where AIRBYTE_API_URL is Airbyte Cloud's: it is "
+                "the UUID in the address of the workspace's page"
+            )
+        if self.airbyte_token_url is not None and self.airbyte_client_id is None:
+            raise ValueError("AIRBYTE_TOKEN_URL needs AIRBYTE_CLIENT_ID and AIRBYTE_CLIENT_SECRET")
         return self
 
     @model_validator(mode="after")

@@ -33,6 +33,7 @@ AamError
 │   ├── UpstreamConflict     409   Airbyte's 409: something already runs, or a database error
 │   ├── UpstreamUnknown      504   it may have happened
 │   │   ├── UpstreamTimeout
+│   │   ├── UpstreamRateLimited 503 Airbyte, or a proxy before it, limits AAM's requests
 │   │   └── UpstreamNotAirbyte 502 something other than Airbyte answered
 │   └── UpstreamUnreachable  503   the request was never sent
 │       ├── UpstreamNoTls          no TLS there, or no valid certificate
@@ -338,6 +339,17 @@ class UpstreamTimeout(UpstreamUnknown):
     """No response arrived within the timeout; the work may still be in progress upstream."""
 
     code = "upstream_timeout"
+
+
+class UpstreamRateLimited(UpstreamUnknown):
+    """Airbyte, or a proxy in front of it, limits the rate of AAM's requests and answered 429.
+
+    `wait_s` is how many seconds to wait, where the response has a `Retry-After`.
+    """
+
+    status = 503
+    title = "Upstream rate limit"
+    code = "upstream_rate_limited"
 
 
 class UpstreamNotAirbyte(UpstreamUnknown):

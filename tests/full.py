@@ -47,6 +47,7 @@ def parts(suite: tuple[str, ...]) -> list[Part]:
             ("pytest", *_PARALLEL, "tests/integration", "--ignore", "tests/integration/local"),
             {"AAM_FAULT_RATE": "0.05"},
         ),
+        Part("four clients of other authors", ("tests.clients",)),
         Part("mutants", ("tests.mutants",)),
         Part("corpus of connector releases", ("tests.corpus",)),
     ]

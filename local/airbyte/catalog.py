@@ -18,7 +18,7 @@ from msgspec import Raw
 
 from local.airbyte import mappers
 from local.airbyte.errors import Refusal, uncaught, unreadable
-from local.airbyte.releases import Release
+from local.airbyte.releases import MOST_STREAMS, Release
 
 MOST_FIELDS = 20_000
 SYNC_MODES = frozenset({"full_refresh", "incremental"})
@@ -194,6 +194,8 @@ def stored_streams(catalog: Json, release: Release, held: Sequence[Json] = ()) -
     doubled = sorted({name for (_, name), number in times.items() if number > 1})
     if doubled:
         raise uncaught(f"Catalog contains duplicate stream names: {', '.join(doubled)}")
+    if release.is_cloud and len(streams) > MOST_STREAMS:
+        raise Refusal(400, f"A connection has at most {MOST_STREAMS} streams, not {len(streams)}.")
     fields = sum(len(properties(pair["stream"])) for pair in streams)
     if fields > MOST_FIELDS:
         raise Refusal(

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 
+MOST_STREAMS = 1000
+"""The most streams on Airbyte Cloud. Source: docs.airbyte.com, Airbyte Cloud limits."""
+
 
 class ErrorStyle(StrEnum):
     """What an error body carries: a message up to Airbyte 1.8, mostly an id from 2.0.0."""
@@ -16,7 +19,10 @@ class ErrorStyle(StrEnum):
 
 @dataclass(frozen=True)
 class Release:
-    """A release by its version, such as 0.63.19; `head` is what comes after the newest one."""
+    """A release by its version, such as 0.63.19; `head` is what comes after the newest one.
+
+    `cloud` is Airbyte Cloud as far as it is documented: `head` with other permissions and limits.
+    """
 
     version: str
 
@@ -33,7 +39,16 @@ class Release:
     @property
     def is_head(self) -> bool:
         """Whether this is what comes after the newest release."""
-        return self.version == "head"
+        return self.version == "head" or self.is_cloud
+
+    @property
+    def is_cloud(self) -> bool:
+        """Whether this is Airbyte Cloud.
+
+        Its users are not administrators of the instance, it has no default workspace, and a
+        connection or a discovery has at most `MOST_STREAMS` streams.
+        """
+        return self.version == "cloud"
 
     @property
     def error_style(self) -> ErrorStyle:

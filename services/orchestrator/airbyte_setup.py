@@ -16,12 +16,13 @@ from uuid import UUID
 
 from pydantic import Secret
 
-from shared.airbyte_client import AirbyteClient, Instance
+from shared.airbyte_client import AirbyteClient
 from shared.config import Optional, PostgresAddress, Seconds, Settings, load, postgres_address
 from shared.errors import (
     AamError,
     Upstream,
     UpstreamDenied,
+    UpstreamForbidden,
     UpstreamNotAirbyte,
     UpstreamNoTls,
     UpstreamNoToken,
@@ -67,12 +68,12 @@ async def ready_airbyte(settings: SetupSettings, client: AirbyteClient) -> None:
         AamError: Airbyte refused, or the outcome is unknown: run it again.
     """
     folder = settings.aam_settings_dir
-    instance = await _wait_for_airbyte(settings, client)
+    default_workspace = await _wait_for_airbyte(settings, client)
     # An earlier run's value may belong to another Airbyte; only an operator's is binding.
     given_workspace = settings.airbyte_workspace_id
     if given_workspace == _left(folder, "airbyte_workspace_id"):
         given_workspace = None
-    workspace_id = given_workspace or instance.default_workspace_id
+    workspace_id = given_workspace or default_workspace
     if workspace_id is None:
         raise SetupFailed("Airbyte has no default workspace: set AIRBYTE_WORKSPACE_ID")
     if given_workspace is None:
@@ -91,17 +92,20 @@ async def ready_airbyte(settings: SetupSettings, client: AirbyteClient) -> None:
     log.info("airbyte_ready", workspace=str(workspace_id), destination=str(destination_id))
 
 
-async def _wait_for_airbyte(settings: SetupSettings, client: AirbyteClient) -> Instance:
-    """Poll until Airbyte answers; a wrong address or refused login fails at once."""
+async def _wait_for_airbyte(settings: SetupSettings, client: AirbyteClient) -> UUID | None:
+    """Poll until Airbyte answers, and return its default workspace, None where it names none.
+
+    A wrong address or refused login fails at once.
+    """
     waited, limit = 0.0, settings.airbyte_start_timeout.total_seconds()
     clock = asyncio.get_running_loop().time
     started = clock()
     while waited < limit:
         try:
             async with asyncio.timeout(limit - waited):
-                instance = await client.instance()
+                workspace_id = await _default_workspace(settings, client)
                 await client.health()
-                return instance
+                return workspace_id
         except (UpstreamDenied, UpstreamNoToken, UpstreamNoTls):
             raise
         except (UpstreamNotAirbyte, UpstreamRefused) as error:
@@ -112,6 +116,15 @@ async def _wait_for_airbyte(settings: SetupSettings, client: AirbyteClient) -> I
         await asyncio.sleep(settings.airbyte_start_poll.total_seconds())
         waited = clock() - started
     raise SetupFailed(f"Airbyte did not answer at AIRBYTE_API_URL within {limit:g} s")
+
+
+async def _default_workspace(settings: SetupSettings, client: AirbyteClient) -> UUID | None:
+    if settings.is_airbyte_cloud:
+        return None
+    try:
+        return (await client.instance()).default_workspace_id
+    except UpstreamForbidden:  # an Airbyte with several tenants, such as Airbyte Cloud
+        return None
 
 
 async def _find_or_create_warehouse(

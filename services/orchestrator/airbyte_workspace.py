@@ -6,7 +6,7 @@ from uuid import UUID
 
 from shared.airbyte_client import AirbyteClient
 from shared.config import Settings
-from shared.errors import Unavailable
+from shared.errors import Unavailable, UpstreamForbidden
 
 
 async def workspace_of(settings: Settings, airbyte: AirbyteClient) -> UUID:
@@ -18,7 +18,13 @@ async def workspace_of(settings: Settings, airbyte: AirbyteClient) -> UUID:
     """
     if settings.airbyte_workspace_id is not None:
         return settings.airbyte_workspace_id
-    workspace_id = (await airbyte.instance()).default_workspace_id
+    try:
+        workspace_id = (await airbyte.instance()).default_workspace_id
+    except UpstreamForbidden:  # an Airbyte with several tenants, such as Airbyte Cloud
+        workspace_id = None
     if workspace_id is None:
-        raise Unavailable("Airbyte has no default workspace: set AIRBYTE_WORKSPACE_ID.")
+        raise Unavailable(
+            "Airbyte has no default workspace: set AIRBYTE_WORKSPACE_ID.",
+            code="airbyte_workspace_not_set",
+        )
     return workspace_id

@@ -55,6 +55,8 @@ class Calls:
         check_timeout: float = 300.0,
         discover_timeout: float = 600.0,
         slow_calls: int = 10,
+        max_streams: int | None = None,
+        has_commands: bool | None = None,
     ) -> None:
         self._transport = Transport(base_url, credentials or Credentials())
         self._slow_calls = slow_calls
@@ -63,7 +65,9 @@ class Calls:
         self._timeout = timeout
         self._check_timeout = check_timeout
         self._discover_timeout = discover_timeout
-        self._has_commands: bool | None = None
+        self._has_commands = has_commands
+        self._max_streams = max_streams
+        self._lists_jobs_of_instance = True
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -76,6 +80,9 @@ class Calls:
             check_timeout=settings.check_timeout.total_seconds(),
             discover_timeout=settings.discover_timeout.total_seconds(),
             slow_calls=settings.airbyte_slow_calls,
+            max_streams=settings.stream_limit,
+            # Airbyte Cloud is always newer than 1.7.
+            has_commands=True if settings.is_airbyte_cloud else None,
         )
 
     async def __aenter__(self) -> Self:
@@ -255,7 +262,9 @@ def _credentials(settings: Settings) -> Credentials:
         return Credentials.bearer(settings.airbyte_api_key.get_secret_value())
     if settings.airbyte_client_id is not None and settings.airbyte_client_secret is not None:
         return ClientCredentials(
-            settings.airbyte_client_id, settings.airbyte_client_secret.get_secret_value()
+            settings.airbyte_client_id,
+            settings.airbyte_client_secret.get_secret_value(),
+            token_url=settings.token_url,
         )
     if settings.airbyte_username is not None and settings.airbyte_password is not None:
         return Credentials.basic(

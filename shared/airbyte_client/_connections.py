@@ -35,6 +35,10 @@ from shared.errors import (
 
 BODY_LIMIT_BYTES = 10 * 1024 * 1024
 """Airbyte's `max-request-size`; the nginx of abctl has the same limit."""
+MAX_FIELDS = 20_000
+"""Airbyte's default MAX_FIELDS_PER_CONNECTION, also on Airbyte Cloud."""
+_FIELD_BYTES = 8
+"""The shortest field of a JSON schema, `"a":{},`, with its comma."""
 _CONNECTION = msgspec.json.Decoder(shapes.ConnectionRead)
 _CONNECTIONS = msgspec.json.Decoder(shapes.Connections)
 _CONNECTION_PAGE = msgspec.json.Decoder(shapes.ConnectionPage)
@@ -305,6 +309,7 @@ class Connections(Calls):
             raise Invalid("The catalog is not a list of streams with configurations.")
         if selected == shapes.NO_STREAMS:
             raise Invalid("The catalog selects no stream.", code="no_selected_stream")
+        self._expect_within_limits(selected)
         body = msgspec.json.encode({**order, "syncCatalog": msgspec.Raw(selected)})
         if len(body) > BODY_LIMIT_BYTES:
             raise Invalid(
@@ -314,6 +319,28 @@ class Connections(Calls):
             )
         read = await self._transport.call(path, body, _CONNECTION, timeout=self._timeout)
         return read.to_domain()
+
+    def _expect_within_limits(self, selected: bytes) -> None:
+        """Check a catalog of selected streams against Airbyte's limits for one connection.
+
+        Raises:
+            Invalid: it has more streams or fields; nothing was sent.
+        """
+        if self._max_streams is None and len(selected) < MAX_FIELDS * _FIELD_BYTES:
+            return
+        streams, fields = shapes.count_selected(selected)
+        if self._max_streams is not None and streams > self._max_streams:
+            raise Invalid(
+                f"{streams} streams are selected, but this Airbyte accepts at most "
+                f"{self._max_streams} in one connection; select fewer streams.",
+                code="too_many_streams",
+            )
+        if fields > MAX_FIELDS:
+            raise Invalid(
+                f"{fields} fields are selected, but Airbyte accepts at most {MAX_FIELDS} in one "
+                "connection; select fewer streams or fields.",
+                code="catalog_too_large",
+            )
 
 
 def _given(**values: object) -> dict[str, object]:

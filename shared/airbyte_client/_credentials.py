@@ -20,6 +20,7 @@ from shared.errors import (
     UpstreamNotAirbyte,
     UpstreamNoTls,
     UpstreamNoToken,
+    UpstreamRateLimited,
     UpstreamRefused,
     UpstreamUnreachable,
 )
@@ -36,6 +37,8 @@ class Credentials:
     """The Authorization header, either fixed or absent; a subclass fetches it."""
 
     renewable = False
+    token_url: str | None = None
+    """Where tokens come from, unless that is `applications/token` under the API's URL."""
 
     def __init__(self, header: str | None = None) -> None:
         self._header = header
@@ -71,16 +74,20 @@ class ClientCredentials(Credentials):
 
     renewable = True
 
-    def __init__(self, client_id: str, client_secret: str) -> None:
+    def __init__(self, client_id: str, client_secret: str, *, token_url: str | None = None) -> None:
         super().__init__()
-        self._order = msgspec.json.encode({"client_id": client_id, "client_secret": client_secret})
+        order = {"client_id": client_id, "client_secret": client_secret}
+        self.token_url = token_url
+        if token_url is not None:
+            order["grant-type"] = "client_credentials"
+        self._order = msgspec.json.encode(order)
         self._renew_at = 0.0
         self._renewing = asyncio.Lock()
         self._failure: Upstream | None = None
         self._failed_at = 0.0
 
     async def header(self, transport: Transport, *, refused: str | None = None) -> str | None:
-        """The token, renewed before its `exp`; a refused one is replaced unless that was done.
+        """The token, renewed before it expires; a refused one is replaced unless that was done.
 
         Raises:
             UpstreamDenied: Airbyte rejects this client id and secret.
@@ -93,9 +100,10 @@ class ClientCredentials(Credentials):
         async with self._renewing:
             if not self._fresh(refused):
                 self._expect_no_failure_since(came_at)
+                requested_at = time.time()
                 token = await self._fetch(transport)
-                self._header = f"Bearer {token}"
-                self._renew_at = _renew_at(token)
+                self._header = f"Bearer {token.access_token}"
+                self._renew_at = _renew_at(token, requested_at)
         return self._header
 
     def _expect_no_failure_since(self, came_at: float) -> None:
@@ -112,18 +120,18 @@ class ClientCredentials(Credentials):
     def _fresh(self, refused: str | None) -> bool:
         return self._header is not None and self._header != refused and time.time() < self._renew_at
 
-    async def _fetch(self, transport: Transport) -> str:
+    async def _fetch(self, transport: Transport) -> Token:
         """Exchange the client id and secret for a token.
 
-        Endpoint: POST applications/token
-        Sends:    {"client_id": str, "client_secret": str}
-        Receives: {"access_token": JWT}, without its lifetime
+        Endpoint: POST applications/token; with a token URL of its own, the public API's
+        Sends:    {"client_id": str, "client_secret": str}, to the public API also "grant-type"
+        Receives: {"access_token": JWT}, from the public API also its life, {"expires_in": seconds}
         Time:     Airbyte allows itself one second, then answers 408.
         """
         failure: Upstream
         try:
-            answer = await transport.call(
-                _TOKEN_PATH,
+            return await transport.call(
+                TOKEN_PATH,
                 self._order,
                 _TOKEN,
                 timeout=_TOKEN_TIMEOUT_S,
@@ -132,26 +140,37 @@ class ClientCredentials(Credentials):
             )
         except UpstreamNoTls as error:
             failure = error
-        except UpstreamUnreachable:
-            failure = UpstreamUnreachable(
-                "Airbyte cannot be reached for a token, so the call was not sent."
+        except UpstreamUnreachable as error:
+            failure = (
+                UpstreamNoToken(
+                    f"{error.detail} So there is no token.", code="upstream_rate_limited"
+                )
+                if error.code == UpstreamRateLimited.code
+                else UpstreamUnreachable(
+                    "Airbyte cannot be reached for a token, so the call was not sent."
+                )
             )
         except (UpstreamRefused, UpstreamDenied, UpstreamNotAirbyte) as error:
-            failure = await _why_no_token(transport, error)
+            if self.token_url is None:
+                failure = await _why_no_token(transport, error)
+            elif isinstance(error, UpstreamDenied):
+                failure = error
+            else:
+                failure = UpstreamNoToken(
+                    f"{error.detail} So there is no token, and the call was not sent."
+                )
         except AamError as error:
             failure = UpstreamNoToken(
                 f"Airbyte's token endpoint does not work at the moment ({error.code}), so the call "
                 "was not sent."
             )
-        else:
-            return answer.access_token
         # It was already retried here, where that may help.
         failure.retryable = False
         self._failure, self._failed_at = failure, time.monotonic()
         raise failure
 
 
-_TOKEN_PATH = "applications/token"  # noqa: S105 - a path
+TOKEN_PATH = "applications/token"  # noqa: S105 - a path
 _TOKENS_BROKEN_IN = re.compile(r"v?1\.8\.[0-5]\b")
 """These releases also reject a correct client id and secret (airbytehq/airbyte#65592, #65595)."""
 
@@ -196,19 +215,38 @@ async def _why_no_token(transport: Transport, error: Upstream) -> Upstream:
 
 class _Claims(msgspec.Struct):
     exp: float | None = None
+    iat: float | None = None
 
 
-def _renew_at(token: str) -> float:
+_UNSTATED_LIFE_S = 150.0
+"""Assumed life of a token that does not state one: below the three minutes that were documented
+for Airbyte Cloud until 2025, when the documentation changed to 15."""
+_SHORTEST_LIFE_S = 1.0
+"""At least this long a token is used, since Airbyte's clock may be behind that of this machine."""
+
+
+def _renew_at(token: Token, requested_at: float) -> float:
     """When to replace a token, as epoch seconds: a fifth of its life early, at most a minute.
 
-    An opaque token, or one without `exp`, is used until Airbyte answers 401.
+    Its life is that of its claims, else `expires_in`, else a short one.
     """
+    claims = _claims(token.access_token)
+    if claims.exp is not None:
+        # By `iat`, the life does not depend on the difference between the two clocks.
+        life_s = claims.exp - (requested_at if claims.iat is None else claims.iat)
+    elif token.expires_in is not None:
+        life_s = token.expires_in
+    else:
+        life_s = _UNSTATED_LIFE_S
+    life_s = max(life_s, _SHORTEST_LIFE_S)
+    return requested_at + life_s - min(60.0, life_s / 5)
+
+
+def _claims(token: str) -> _Claims:
+    """The claims of a JWT; none of an opaque token."""
     try:
         payload = token.split(".")[1]
         raw = base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))
-        exp = msgspec.json.decode(raw, type=_Claims).exp
+        return msgspec.json.decode(raw, type=_Claims)
     except (IndexError, ValueError, msgspec.DecodeError):
-        return float("inf")
-    if exp is None:
-        return float("inf")
-    return exp - min(60.0, max(0.0, exp - time.time()) / 5)
+        return _Claims()

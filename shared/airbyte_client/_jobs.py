@@ -23,6 +23,7 @@ from shared.errors import (
     SyncRunning,
     Upstream,
     UpstreamConflict,
+    UpstreamForbidden,
     UpstreamRefused,
     UpstreamTimeout,
     UpstreamUnknown,
@@ -195,7 +196,10 @@ class Jobs(Connections):
     async def newest_job(self) -> Job | None:
         """The newest job of any connection of the instance, or None.
 
-        Endpoint: POST jobs/list, without a configId
+        Where AAM's login may not list the jobs of the whole instance, as on Airbyte Cloud, this and
+        the next two methods list those of the client's workspace.
+
+        Endpoint: POST jobs/list, without a configId, or jobs/list_for_workspaces
         Sends:    {"configTypes": [...], "pagination": {"pageSize": 1, ...}, "orderBy...": ...}
         Receives: as `list_jobs`
         """
@@ -241,22 +245,37 @@ class Jobs(Connections):
         self, page: int, *, size: int, order: str, filters: Mapping[str, Any]
     ) -> tuple[list[Job], int]:
         """The readable jobs of one page, and how many jobs the page has."""
-        read = await self._post(
-            "jobs/list",
-            {
-                "configTypes": _JOB_KINDS,
-                "pagination": {"pageSize": size, "rowOffset": page * size},
-                "orderByField": "createdAt",
-                "orderByMethod": order,
-                **filters,
-            },
-            _JOBS,
-            repeat=True,
-        )
+        body = {
+            "configTypes": _JOB_KINDS,
+            "pagination": {"pageSize": size, "rowOffset": page * size},
+            "orderByField": "createdAt",
+            "orderByMethod": order,
+            **filters,
+        }
+        if "configId" in filters:
+            read = await self._post("jobs/list", body, _JOBS, repeat=True)
+        else:
+            read = await self._jobs_of_instance(body)
         jobs = [job for job in read.to_domain() if job is not None]
         if len(jobs) < len(read.jobs):
             log.warning("jobs_unreadable", left=len(read.jobs) - len(jobs), of=len(read.jobs))
         return jobs, len(read.jobs)
+
+    async def _jobs_of_instance(self, body: Mapping[str, Any]) -> shapes.Jobs:
+        """List jobs of all connections that AAM's login may list.
+
+        Airbyte takes the permissions from the ids in the body, so a login that is no instance
+        administrator is refused where there is none. Source: RoleResolver, JobsApiController.
+        """
+        if self._lists_jobs_of_instance:
+            try:
+                return await self._post("jobs/list", body, _JOBS, repeat=True)
+            except UpstreamForbidden:
+                if self._workspace_id is None:
+                    raise
+                self._lists_jobs_of_instance = False
+        order = {**body, "workspaceIds": [self._workspace_id]}
+        return await self._post("jobs/list_for_workspaces", order, _JOBS, repeat=True)
 
 
 def _connection_stream(stream: StreamId) -> dict[str, str]:

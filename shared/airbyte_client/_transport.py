@@ -9,8 +9,11 @@ hold no exception that does.
 from __future__ import annotations
 
 import asyncio
+import time
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
 import aiohttp
@@ -19,7 +22,7 @@ import msgspec
 import stamina
 from httpx_aiohttp import AiohttpTransport
 
-from shared.airbyte_client._credentials import Credentials
+from shared.airbyte_client._credentials import TOKEN_PATH, Credentials
 from shared.airbyte_client._refused_mappers import RefusedMapper
 from shared.airbyte_client._response_origin import UNSUPPORTED, Author, ErrorBody, classify
 from shared.errors import (
@@ -33,6 +36,7 @@ from shared.errors import (
     UpstreamMissing,
     UpstreamNotAirbyte,
     UpstreamNoTls,
+    UpstreamRateLimited,
     UpstreamRefused,
     UpstreamTimeout,
     UpstreamUnknown,
@@ -57,6 +61,8 @@ _CONNECTIONS = 200
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 1.0
 _MAX_REPETITIONS = 4
+_LONGEST_RETRY_AFTER_S = 300.0
+"""No `Retry-After` stops the calls to Airbyte for longer, whatever its value is."""
 
 
 class Unreadable(Exception):
@@ -76,6 +82,10 @@ class Transport:
         self._base = str(url.copy_with(userinfo=b"")).rstrip("/") + "/"
         self._credentials = credentials
         self._urls: dict[str, httpx.URL] = {}
+        self._token_url = credentials.token_url
+        if self._token_url is not None:
+            self._urls[TOKEN_PATH] = httpx.URL(self._token_url)
+        self._may_send_at: dict[bool, float] = {}
         self._has_met_airbyte = False
         # Without an httpx.AsyncClient: its features (redirects, cookies, timeouts per read, a log
         # line per call) are unwanted here, and they cost time.
@@ -115,7 +125,8 @@ class Transport:
     ) -> T:
         """Send a request once, or up to five times if `repeat` says that retrying is safe.
 
-        `timeout` is in seconds and total: connecting, waiting, every byte and every retry. A
+        `timeout` is in seconds and total: connecting, waiting, every byte and every retry. After a
+        `Retry-After`, no call is sent before that time; one whose deadline is earlier fails. A
         response that Airbyte did not write is retried only if this client has received one that it
         did write; otherwise the address is probably wrong.
 
@@ -152,18 +163,32 @@ class Transport:
         runs_connector: bool,
     ) -> T:
         failure: AamError
+        earlier: Upstream | None = None
+        is_given_up = False
+        deadline = time.monotonic() + timeout
 
         def is_retryable(error: Exception) -> bool:
             if not isinstance(error, Upstream) or (runs_connector and error.is_over):
                 return False
-            return error.retryable
+            return error.retryable and not is_given_up
+
+        async def attempt_once() -> T:
+            nonlocal earlier, is_given_up
+            if not await self._is_sendable_before(deadline, path):
+                is_given_up = True
+                raise earlier or self._rate_limited(path)
+            try:
+                return await self._once(
+                    path, body, answer, anonymous=anonymous, only_status=only_status
+                )
+            except Upstream as error:
+                earlier = error
+                raise
 
         try:
             async with asyncio.timeout(timeout):
                 try:
-                    return await self._once(
-                        path, body, answer, anonymous=anonymous, only_status=only_status
-                    )
+                    return await attempt_once()
                 except Upstream as error:
                     if not (repeat and is_retryable(error)):
                         raise
@@ -177,15 +202,39 @@ class Transport:
                     wait_jitter=0.2,
                 ):
                     with attempt:
-                        return await self._once(
-                            path, body, answer, anonymous=anonymous, only_status=only_status
-                        )
+                        return await attempt_once()
         except TimeoutError:
             failure = UpstreamTimeout(f"Airbyte's {path} gave no answer within {timeout:g} s.")
         else:
             raise AssertionError("A retried call returns or raises.")
         # Raised here, so that it has no context: contexts from httpx hold the request.
         raise failure
+
+    async def _is_sendable_before(self, deadline: float, path: str) -> bool:
+        """Wait until the time that the newest `Retry-After` gave; False if the deadline is before.
+
+        All calls to the same server wait, since it counts the requests of the login, not of a call.
+        """
+        while (wait_s := self._wait_s(path)) > 0:
+            if time.monotonic() + wait_s >= deadline:
+                return False
+            await asyncio.sleep(wait_s)
+        return True
+
+    def _wait_s(self, path: str) -> float:
+        return self._may_send_at.get(self._issues_tokens(path), 0.0) - time.monotonic()
+
+    def _issues_tokens(self, path: str) -> bool:
+        """Whether an endpoint is that of AIRBYTE_TOKEN_URL, which may be another server."""
+        return path == TOKEN_PATH and self._token_url is not None
+
+    def _rate_limited(self, path: str) -> UpstreamUnreachable:
+        wait_s = max(self._wait_s(path), 0.0)
+        return UpstreamUnreachable(
+            f"Airbyte limits the rate of requests for another {wait_s:.0f} s; {path} was not sent.",
+            code="upstream_rate_limited",
+            wait_s=round(wait_s, 1),
+        )
 
     async def _once(
         self,
@@ -198,27 +247,34 @@ class Transport:
     ) -> T:
         credentials = self._credentials
         if anonymous and credentials.renewable:
-            status, content = await self._exchange(path, body, None)
+            status, content, wait_s = await self._exchange(path, body, None)
         else:
             header = await credentials.header(self)
-            status, content = await self._exchange(path, body, header)
+            status, content, wait_s = await self._exchange(path, body, header)
             if status == 401 and credentials.renewable:
                 header = await credentials.header(self, refused=header)
-                status, content = await self._exchange(path, body, header)
+                status, content, wait_s = await self._exchange(path, body, header)
         if 200 <= status < 300 and only_status in {None, status}:
             try:
                 decoded = answer.decode(content or b"null")
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 pass
             else:
-                self._has_met_airbyte = True
+                self._has_met_airbyte |= not self._issues_tokens(path)
                 return decoded
-        raise self._failure(path, status, content, sent_bytes=len(body or b""))
+        failure = self._failure(path, status, content, sent_bytes=len(body or b""))
+        if wait_s is not None:
+            wait_s = min(wait_s, _LONGEST_RETRY_AFTER_S)
+            self._may_send_at[self._issues_tokens(path)] = time.monotonic() + wait_s
+            failure.members["wait_s"] = round(wait_s, 1)
+        raise failure
 
     def _failure(self, path: str, status: int, content: bytearray, *, sent_bytes: int) -> AamError:
         """The error for a status that is not a success, or for a success that is not Airbyte's."""
         body = classify(status, content)
         is_signed = body.author is not Author.SOMETHING_ELSE
+        if self._issues_tokens(path):
+            return _no_token(path, status, body)
         self._has_met_airbyte |= is_signed
         if 200 <= status < 300:
             return self._foreign_response(path, status, body)
@@ -282,12 +338,13 @@ class Transport:
         if tls_error is None:
             return UpstreamUnreachable(f"Airbyte cannot be reached; {path} was not sent.")
         is_untrusted = isinstance(tls_error, aiohttp.ClientConnectorCertificateError)
+        variable = "AIRBYTE_TOKEN_URL" if self._issues_tokens(path) else "AIRBYTE_API_URL"
         failure = UpstreamNoTls(
-            f"Airbyte's certificate is not valid, or not for the host of AIRBYTE_API_URL; {path} "
+            f"Airbyte's certificate is not valid, or not for the host of {variable}; {path} "
             "was not sent. Set SSL_CERT_FILE to your own certificate authorities."
             if is_untrusted
             else (
-                f"AIRBYTE_API_URL begins with https, but its server does not speak TLS; {path} was "
+                f"{variable} begins with https, but its server does not speak TLS; {path} was "
                 "not sent."
             )
         )
@@ -296,7 +353,8 @@ class Transport:
 
     async def _exchange(
         self, path: str, body: bytes | None, authorization: str | None
-    ) -> tuple[int, bytearray]:
+    ) -> tuple[int, bytearray, float | None]:
+        """Send a request; return the status, the body, and the seconds to wait after a refusal."""
         headers = {"accept": "application/json", "accept-encoding": "gzip"}
         if request_id := logs.request_id():
             headers[logs.REQUEST_ID_HEADER] = request_id
@@ -315,7 +373,10 @@ class Transport:
         try:
             response = await self._pool.handle_async_request(request)
             try:
-                return response.status_code, await _content(response)
+                wait_s = None
+                if response.status_code in _ANSWERED_WITH_RETRY_AFTER:
+                    wait_s = _retry_after_s(response.headers)
+                return response.status_code, await _content(response), wait_s
             finally:
                 await response.aclose()
         except (httpx.HTTPError, aiohttp.ClientError, UnicodeError) as error:
@@ -334,6 +395,22 @@ def _sliced(body: bytes | None) -> bytes | AsyncIterator[bytes] | None:
 async def _slices(body: bytes) -> AsyncIterator[bytes]:
     for start in range(0, len(body), _SLICE_BYTES):
         yield body[start : start + _SLICE_BYTES]
+
+
+def _retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """The seconds that a `Retry-After` header gives, as a number or a date; None without one.
+
+    A date is compared with that of the response, since the clocks may differ.
+    """
+    value = headers.get("retry-after", "").strip()
+    if value.isdecimal():
+        return float(value[:9])
+    try:
+        until = parsedate_to_datetime(value)
+        now = parsedate_to_datetime(headers["date"]) if "date" in headers else datetime.now(UTC)
+        return max(0.0, (until - now).total_seconds())
+    except (ValueError, TypeError):  # neither, or one of the two dates has no time zone
+        return None
 
 
 async def _content(response: httpx.Response) -> bytearray:
@@ -385,7 +462,7 @@ def _lost(path: str, error: BaseException) -> Upstream:
 _PASSING: dict[int, type[UpstreamUnknown]] = {
     408: UpstreamTimeout,
     425: UpstreamUnknown,
-    429: UpstreamUnknown,
+    429: UpstreamRateLimited,
     500: UpstreamUnknown,
     502: UpstreamUnknown,
     503: UpstreamUnknown,
@@ -393,13 +470,36 @@ _PASSING: dict[int, type[UpstreamUnknown]] = {
 }
 """Statuses that anything on the way may answer temporarily; inconclusive, whoever wrote them.
 
-429 included: Airbyte's Configuration API has no rate limit, so a proxy sent it.
+429 included: whether a proxy has forwarded the request is not certain.
 """
+
+_ANSWERED_WITH_RETRY_AFTER = frozenset({429, 503})
 
 
 _NO_SUCH_ENDPOINT = frozenset({405, 501})
 _NOT_OVER = frozenset({408, 425, 429, 504})
 """Statuses after which Airbyte may still be processing the request."""
+
+
+def _no_token(path: str, status: int, body: ErrorBody) -> Upstream:
+    """The error for a response of AIRBYTE_TOKEN_URL that has no token.
+
+    The server is not known, so a JSON body with one of these statuses is a refusal, whoever signed
+    it.
+    """
+    if status in _PASSING:
+        return _PASSING[status](f"AIRBYTE_TOKEN_URL answered with status {status}.")
+    if status in {400, 401, 403} and body.kind in {"JSON", "no body"}:
+        denied = UpstreamDenied(
+            "AIRBYTE_TOKEN_URL refused AIRBYTE_CLIENT_ID and AIRBYTE_CLIENT_SECRET with status "
+            f"{status}."
+        )
+        denied.is_over = True
+        return denied
+    return UpstreamNotAirbyte(
+        f"AIRBYTE_TOKEN_URL answered {path} with status {status} and {body.kind} instead of a "
+        "token: it is wrong, or a gateway or a login page answered."
+    )
 
 
 def _refusal(path: str, status: int, body: ErrorBody) -> Upstream:

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute
 
 from shared.auth.scopes import Caller
-from shared.errors import AamError, TooManyRequests
+from shared.errors import AamError, TooManyRequests, UpstreamRateLimited
 from shared.http import validation
 from shared.observability import logs
 
@@ -91,13 +91,16 @@ def problem_response(
         orjson.dumps({**problem, "request_id": logs.request_id()}, default=str),
         status_code=problem["status"],
         media_type=PROBLEM_JSON,
-        headers=_HEADERS_OF.get(problem["status"], headers),
+        headers={**_HEADERS_OF.get(problem["status"], {}), **(headers or {})},
     )
 
 
 def refusal_response(error: AamError) -> Response:
     return problem_response(error.problem())
 
+
+_WITH_WAIT = frozenset({TooManyRequests.status, UpstreamRateLimited.status})
+"""Statuses whose `Retry-After` is `wait_s` of the error, where it has one."""
 
 _FOR_WRITERS = ("explanation", "log")
 """Members of a problem that only callers with connections:write receive."""
@@ -111,7 +114,7 @@ async def answer_expected(request: Request, error: AamError) -> Response:
     if caller is None or not caller.may_change_connections:
         problem = {name: one for name, one in problem.items() if name not in _FOR_WRITERS}
     headers = None
-    if isinstance(error, TooManyRequests) and "wait_s" in error.members:
+    if error.status in _WITH_WAIT and "wait_s" in error.members:
         headers = {"Retry-After": f"{math.ceil(error.members['wait_s'])}"}
     return problem_response(problem, headers=headers)
 

@@ -161,6 +161,7 @@ _UPSTREAM: Final = (
     "upstream_login_off",
     "upstream_missing",
     "upstream_not_airbyte",
+    "upstream_rate_limited",
     "upstream_rejected",
     "upstream_timeout",
     "upstream_tls_failed",

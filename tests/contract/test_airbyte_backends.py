@@ -351,6 +351,10 @@ async def _connection(ask: Asked, source_id: str, destination_id: str) -> None:
     assert (await ask("connections/list", **workspace))["connections"] == [connection]
     (item,) = (await ask("web_backend/connections/list", **workspace))["connections"]
     assert item["source"]["sourceId"] == source_id
+    whole = await ask("web_backend/connections/get", **by_id)
+    assert [pair["config"]["selected"] for pair in whole["syncCatalog"]["streams"]] == [True]
+    assert whole["destination"]["destinationId"] == destination_id
+    await ask("web_backend/connections/get", **by_id, withRefreshedCatalog=True, answers=501)
     await ask("connections/status", connectionIds=[connection["connectionId"]])
     assert (await ask("state/get", **by_id))["stateType"] == "not_set"
 
@@ -447,6 +451,10 @@ async def _jobs(ask: Asked, source_id: str, connection_id: str) -> None:
     (status,) = await ask("connections/status", connectionIds=[connection_id])
     assert status.get("connectionSyncStatus", "failed") == "failed"
     listed = await ask("jobs/list", configTypes=["sync"], configId=connection_id)
+    workspaces = [ask.backend.instance.workspace_id]
+    by_workspace: Json = {"configTypes": ["sync"], "workspaceIds": workspaces}
+    assert await ask("jobs/list_for_workspaces", **by_workspace) == listed
+    await ask("jobs/list_for_workspaces", configTypes=["sync"], workspaceIds=[UNKNOWN], answers=403)
     assert [one["job"]["status"] for one in listed["jobs"]] == ["failed", "succeeded", "succeeded"]
     await ask("connections/search")
 
@@ -513,7 +521,7 @@ async def _end(ask: Asked, source_id: str, destination_id: str) -> None:
 
 async def test_what_is_not_there_is_named(ask: Asked) -> None:
     """Endpoints of Airbyte that are not played are a 501 that names them, others a 404."""
-    for path in ("/api/public/v1/connections", "/api/v1/web_backend/connections/get"):
+    for path in ("/api/public/v1/connections", "/api/v1/web_backend/connections/update"):
         answer = await face.answer(ask.backend, "POST", path, b"{}")
         assert (answer.status, answer.content_type) == (501, "application/problem+json")
         assert path.removeprefix("/api/v1/") in answer.body["detail"]

@@ -151,6 +151,10 @@ MEANINGS: dict[tuple[int, str], str] = {
     ),
     (422, "too_deep"): "The body is nested too deeply.",
     (422, "too_many_labels"): "The connection would have more labels than it may have.",
+    (
+        422,
+        "too_many_streams",
+    ): "More streams are selected than this Airbyte accepts in a connection.",
     (422, "too_many_members"): "An object in the body has too many members.",
     (422, "too_many_nodes"): "The body has too many values.",
     (422, "unknown_airbyte_connection"): "Airbyte has no such connection.",
@@ -192,6 +196,9 @@ MEANINGS: dict[tuple[int, str], str] = {
     (502, "upstream_auth"): "Airbyte refused AAM's login, or it has no access to the object.",
     (503, "airbyte_busy"): (
         "AIRBYTE_SLOW_CALLS slow calls to Airbyte are already in progress; nothing was sent."
+    ),
+    (503, "airbyte_workspace_not_set"): (
+        "This Airbyte has no default workspace, and AIRBYTE_WORKSPACE_ID is not set."
     ),
     (503, "auth_broker_unavailable"): "The auth_broker cannot provide the credential now.",
     (503, "busy"): "The process is shutting down, or runs as many operations as it can.",

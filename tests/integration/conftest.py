@@ -22,6 +22,7 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import Secret
 from redis.asyncio import Redis
+from starlette.types import ASGIApp
 
 from local.processes import servers
 from services.drift_repair_agent import main as drift_repair_agent
@@ -231,7 +232,7 @@ class Mesh:
 
 @asynccontextmanager
 async def serving(
-    app: FastAPI, *, lifespan: Literal["on", "off"] = "on", **more: Any
+    app: ASGIApp, *, lifespan: Literal["on", "off"] = "on", **more: Any
 ) -> AsyncIterator[str]:
     """Serve an app on a real socket and yield its base URL; `off` if its lifespan already runs."""
     port = servers.free_port()

@@ -244,3 +244,16 @@ async def test_stored_workspace_of_another_airbyte_is_replaced(
         status, output = await set_up(airbyte, folder, AIRBYTE_WORKSPACE_ID=WORKSPACE_ID)
     assert status == 0, output
     assert not (folder / "airbyte_workspace_id").exists()
+
+
+async def test_airbyte_cloud_needs_the_workspace_alone(folder: Path) -> None:
+    """It does not describe its instance; a workspace that is not set is named."""
+    async with AirbyteServer(version="cloud", auth="token") as airbyte:
+        code, output = await set_up(airbyte, folder)
+        assert code == 0, output
+        assert [one["workspaceId"] for one in airbyte.destinations.values()] == [WORKSPACE_ID]
+
+        code, output = await set_up(airbyte, folder, AIRBYTE_WORKSPACE_ID="")
+
+    assert code == 1
+    assert "airbyte-setup: Airbyte has no default workspace: set AIRBYTE_WORKSPACE_ID" in output

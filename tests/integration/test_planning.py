@@ -236,7 +236,7 @@ async def test_rename_waits_while_the_rag_engine_is_unavailable(
                 return
             await engine(scope, receive, send)
 
-        url = await stack.enter_async_context(serving(door))  # type: ignore[arg-type]
+        url = await stack.enter_async_context(serving(door))
         mesh = await stack.enter_async_context(meshes.start(airbyte, rag_engine_url=url))
         connection = await onboarded(mesh, offering(TOTAL))
 

@@ -15,6 +15,7 @@ LOCKED = (
     *NESTED,
     "tests/tools/requirements.txt",
     *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("local/airbyte/connectors/*.txt")),
+    *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("tests/clients/requirements/*.txt")),
 )
 
 

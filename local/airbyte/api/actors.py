@@ -37,12 +37,12 @@ async def create(kind: Kind, backend: Backend, body: Body) -> Json:
     definition = definition_of(backend, kind, body.id(f"{kind}DefinitionId"))
     name, config = body.text("name"), body.required("connectionConfiguration", dict)
     _validate(backend, config, await backend.specification(definition))
-    return await _masked(backend, kind, backend.create_actor(definition, name, config))
+    return await masked(backend, kind, backend.create_actor(definition, name, config))
 
 
 async def get(kind: Kind, backend: Backend, body: Body) -> Json:
     """Read a source or destination."""
-    return await _masked(backend, kind, actor_of(backend, kind, body))
+    return await masked(backend, kind, actor_of(backend, kind, body))
 
 
 async def update(kind: Kind, backend: Backend, body: Body) -> Json:
@@ -50,7 +50,7 @@ async def update(kind: Kind, backend: Backend, body: Body) -> Json:
     actor = actor_of(backend, kind, body)
     config = await _whole(backend, kind, actor, body.required("connectionConfiguration", dict))
     made = backend.update_actor(kind, actor, body.text("name"), config)
-    return await _masked(backend, kind, made)
+    return await masked(backend, kind, made)
 
 
 async def partial_update(kind: Kind, backend: Backend, body: Body) -> Json:
@@ -60,7 +60,7 @@ async def partial_update(kind: Kind, backend: Backend, body: Body) -> Json:
     config = {**actor["connectionConfiguration"], **given}
     config = await _whole(backend, kind, actor, config)
     name = body.optional("name", str) or actor["name"]
-    return await _masked(backend, kind, backend.update_actor(kind, actor, name, config))
+    return await masked(backend, kind, backend.update_actor(kind, actor, name, config))
 
 
 async def delete(kind: Kind, backend: Backend, body: Body) -> None:
@@ -73,7 +73,7 @@ async def list_(kind: Kind, backend: Backend, body: Body) -> Json:
     require_workspace(backend, body)
     found = backend.list_actors(kind)
     if not backend.release.since(1, 8):
-        return {f"{kind}s": [await _masked(backend, kind, actor) for actor in found]}
+        return {f"{kind}s": [await masked(backend, kind, actor) for actor in found]}
     filters = body.optional("filters", dict) or {}
     found = [actor for actor in found if _is_wanted(kind, actor, filters)]
     found.sort(key=lambda actor: (actor["name"].lower(), actor[f"{kind}Id"]))
@@ -85,7 +85,7 @@ async def list_(kind: Kind, backend: Backend, body: Body) -> Json:
         places = [place for place, actor in enumerate(found) if actor[f"{kind}Id"] == cursor]
         found = found[places[0] + 1 :] if places else []
     size = body.optional("pageSize", int) or backend.page_size
-    page = [await _masked(backend, kind, actor) for actor in found[:size]]
+    page = [await masked(backend, kind, actor) for actor in found[:size]]
     return {f"{kind}s": page, "page_size": size, "num_connections": total}
 
 
@@ -156,7 +156,8 @@ async def search(_backend: Backend, _body: Body) -> Json:
     return {"sources": []}
 
 
-async def _masked(backend: Backend, kind: Kind, actor: Json) -> Json:
+async def masked(backend: Backend, kind: Kind, actor: Json) -> Json:
+    """Return a source or destination with the secrets of its configuration masked."""
     schema = await schema_of(backend, kind, actor)
     config = specification.masked(actor["connectionConfiguration"], schema)
     support = reads.support(backend.actor_version(kind, actor), backend.release)

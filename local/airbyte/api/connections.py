@@ -5,16 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
+
 from local.airbyte.api import defaults, reads
-from local.airbyte.api.actors import KINDS
-from local.airbyte.api.backend import Backend, Refresh
+from local.airbyte.api.actors import KINDS, masked
+from local.airbyte.api.backend import Backend, Kind, Refresh
 from local.airbyte.api.definitions import definition_of
 from local.airbyte.api.instance import require_workspace
 from local.airbyte.api.jobs import job_info
 from local.airbyte.api.requests import Body, uuid_of
 from local.airbyte.api.routes import post
 from local.airbyte.catalog import key_of
-from local.airbyte.errors import Refusal, state_is_locked, uncaught, unreadable
+from local.airbyte.errors import (
+    Refusal,
+    not_implemented,
+    state_is_locked,
+    uncaught,
+    unreadable,
+)
 
 Json = dict[str, Any]
 
@@ -37,6 +45,9 @@ SETTINGS: Mapping[str, type[Any]] = {
     "resourceRequirements": dict,
 }
 """The accepted connection properties besides the catalog; others are ignored."""
+
+_NOT_IN_WHOLE = frozenset({"created_at", "workspaceId", "breakingChange", "sourceCatalogId"})
+"""Members that a ConnectionRead has and a WebBackendConnectionRead does not."""
 
 ENUMS = {
     "status": {"active", "inactive", "deprecated", "locked"},
@@ -136,10 +147,58 @@ async def list_items(backend: Backend, body: Body) -> Json:
 def _item(backend: Backend, held: Json) -> Json:
     actors = {}
     for kind in KINDS:
-        actor = backend.actor(kind, held[f"{kind}Id"], with_deleted=True)
+        actor = _actor(backend, held, kind)
         actors[kind] = actor, definition_of(backend, kind, actor[f"{kind}DefinitionId"])
     jobs = backend.list_jobs(held["connectionId"])
     return reads.connection_item(held, actors, jobs, backend.release)
+
+
+@post("web_backend/connections/get")
+async def get_whole(backend: Backend, body: Body) -> Json:
+    """Read a connection with its source, its destination and every stream of the source."""
+    held = backend.connection(body.id("connectionId"))
+    if body.optional("withRefreshedCatalog", bool):
+        raise not_implemented("web_backend/connections/get with a refreshed catalog")
+    item = _item(backend, held)
+    actors: Json = {
+        kind: await masked(backend, kind, _actor(backend, held, kind)) for kind in KINDS
+    }
+    source = _actor(backend, held, "source")
+    whole: Json = {
+        **reads.connection_read(held),
+        **item,
+        **actors,
+        "syncCatalog": await _offered_and_configured(backend, held, source),
+        "operations": [],
+        "createdAt": held["created_at"],
+        "catalogId": held.get("sourceCatalogId"),
+    }
+    return {name: one for name, one in reads.present(whole).items() if name not in _NOT_IN_WHOLE}
+
+
+def _actor(backend: Backend, held: Json, kind: Kind) -> Json:
+    return backend.actor(kind, held[f"{kind}Id"], with_deleted=True)
+
+
+async def _offered_and_configured(backend: Backend, held: Json, source: Json) -> Json:
+    """Pair the streams of the connection's discovery with their configuration in the connection."""
+    configured: Json = held["syncCatalog"]
+    if held.get("sourceCatalogId") is None:
+        return configured
+    offered = await backend.discovered(source, held["sourceCatalogId"])
+    if isinstance(offered, orjson.Fragment):
+        offered = orjson.loads(orjson.dumps(offered))
+    configs: dict[tuple[str | None, str], Json] = {
+        key_of(pair["stream"]): pair["config"] for pair in configured["streams"]
+    }
+    pairs = [
+        {
+            "stream": pair["stream"],
+            "config": configs.get(key_of(pair["stream"]), {**pair["config"], "selected": False}),
+        }
+        for pair in offered["streams"]
+    ]
+    return {"streams": pairs}
 
 
 @post("connections/search")

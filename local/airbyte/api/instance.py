@@ -8,6 +8,7 @@ from local.airbyte.api.backend import Backend
 from local.airbyte.api.defaults import ORGANIZATION_ID, workspace
 from local.airbyte.api.requests import Body
 from local.airbyte.api.routes import get, post
+from local.airbyte.errors import forbidden
 
 Json = dict[str, Any]
 
@@ -20,7 +21,9 @@ async def health(_backend: Backend, _body: Body) -> Json:
 
 @get("instance_configuration")
 async def configuration(backend: Backend, _body: Body) -> Json:
-    """Describe the instance; since 2.0 with its licence."""
+    """Describe the instance; since 2.0 with its licence. Airbyte Cloud does not describe itself."""
+    if backend.release.is_cloud:
+        raise forbidden()
     version, instance = backend.release.version, backend.instance
     body: Json = {
         "edition": "community",

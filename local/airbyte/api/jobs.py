@@ -8,9 +8,9 @@ from typing import Any
 from local.airbyte.api import reads
 from local.airbyte.api.backend import Backend
 from local.airbyte.api.defaults import JOBS_PAGE_SIZE
-from local.airbyte.api.requests import Body
+from local.airbyte.api.requests import Body, uuid_of
 from local.airbyte.api.routes import post
-from local.airbyte.errors import uncaught, unreadable
+from local.airbyte.errors import forbidden, uncaught, unreadable
 
 Json = dict[str, Any]
 
@@ -51,7 +51,26 @@ def job_info(backend: Backend, job: Json, *, with_logs: bool = True) -> Json:
 
 @post("jobs/list")
 async def list_(backend: Backend, body: Body) -> Json:
-    """List jobs of some types, newest first unless the request orders otherwise."""
+    """List jobs of some types, newest first unless the request orders otherwise.
+
+    Without a connection's id it lists those of the instance, which takes its administrator.
+    """
+    if backend.release.is_cloud and body.optional("configId", str) is None:
+        raise forbidden()
+    return _listed(backend, body)
+
+
+@post("jobs/list_for_workspaces")
+async def list_for_workspaces(backend: Backend, body: Body) -> Json:
+    """List jobs of workspaces; the total is that of the page."""
+    for given in body.required("workspaceIds", list):
+        if uuid_of(given, "workspaceIds") != backend.instance.workspace_id:
+            raise forbidden()
+    page = _listed(backend, body)
+    return {"jobs": page["jobs"], "totalJobCount": len(page["jobs"])}
+
+
+def _listed(backend: Backend, body: Body) -> Json:
     types, statuses = body.required("configTypes", list), body.optional("statuses", list)
     since = _moment(body, "createdAtStart")
     found = [

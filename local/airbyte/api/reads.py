@@ -305,7 +305,7 @@ def connection_status(
 
 def _sync_status(held: Json, last: Json | None, active: Json | None, failure: Json | None) -> str:
     if active is not None:
-        return "running"
+        return "queued" if active["status"] == "queued" else "running"
     if held["breakingChange"]:
         return "failed"
     if held["status"] != "active":

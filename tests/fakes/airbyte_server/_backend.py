@@ -31,7 +31,7 @@ from local.airbyte.catalog import (
     streams_with_another_mode,
 )
 from local.airbyte.errors import Refusal, forbidden, not_found, sync_is_running, uncaught
-from local.airbyte.releases import ErrorStyle, Release
+from local.airbyte.releases import MOST_STREAMS, ErrorStyle, Release
 from tests.fakes.airbyte_server._catalogs import proposed
 from tests.fakes.airbyte_server._connector_failures import Failure, epoch_now, reason
 from tests.fakes.airbyte_server._definitions import (
@@ -192,7 +192,7 @@ class ScriptedBackend(Versions):
             config_type=config_type,
             connection_id=held["connectionId"],
             streams=[reads.descriptor(pair["stream"]) for pair in held["syncCatalog"]["streams"]],
-            status="running",
+            status="queued" if self.release.is_cloud else "running",
             created_at=now,
             updated_at=now,
             started_at=now,
@@ -407,6 +407,11 @@ class ScriptedBackend(Versions):
         if renewed:
             self.renew(source_id, **self._renewed_by_discovery.pop(source_id))
         found = self._offer_of_version(source) or self._next_offer(source_id)
+        if self.release.is_cloud and isinstance(found, dict):
+            number = len(found.get("streams", []))
+            if number > MOST_STREAMS:
+                message = f"The source has {number} streams, more than {MOST_STREAMS}."
+                return _outcome(failure=reason(Failure("config_error", message, None, None)))
         if isinstance(found, dict):
             streams = found.get("streams", [])
             found = {"streams": [self._proposed(pair, streams) for pair in streams]}
@@ -582,7 +587,10 @@ class ScriptedBackend(Versions):
     # Jobs
 
     def before_read(self, job: Json) -> None:
-        """End the job if it has been read often enough."""
+        """End the job if it has been read often enough; a queued one starts to run."""
+        if job["status"] == "queued":
+            job["status"] = "running"
+            return
         if self.jobs_finish_after is None or not reads.is_open(job):
             return
         self._polls[job["id"]] += 1

@@ -21,8 +21,10 @@ from local.airbyte.api.defaults import ORGANIZATION_ID
 from local.airbyte.api.face import Answer
 from local.airbyte.api.requests import Body
 from local.airbyte.errors import MOST_BODY_BYTES, Micronaut, Refusal, no_such_page, too_large
+from local.airbyte.releases import MOST_STREAMS
 from tests import leaks
 from tests.fakes.airbyte_server._backend import Auth, ScriptedBackend
+from tests.fakes.airbyte_server._definitions import WORKSPACE_ID
 from tests.fakes.airbyte_server._faults import CANNED, Fault, PlannedFault, dribble, hang_up, html
 from tests.fakes.airbyte_server._gateways import GATEWAYS
 
@@ -68,6 +70,7 @@ class AirbyteServer(ScriptedBackend):
         self.password = PASSWORD
         self.api_key = API_KEY
         self.token_seconds = 900.0
+        self.token_port = 0
         self._faults: list[PlannedFault] = []
         self._released = asyncio.Event()
         self._late: set[asyncio.Task[None]] = set()
@@ -75,6 +78,7 @@ class AirbyteServer(ScriptedBackend):
         self._in_flight: Counter[tuple[str, str]] = Counter()
         self._peak: Counter[tuple[str, str]] = Counter()
         self._listener: asyncio.Server | None = None
+        self._token_listener: asyncio.Server | None = None
         self._web: web.Server | None = None
 
     async def __aenter__(self) -> Self:
@@ -94,21 +98,26 @@ class AirbyteServer(ScriptedBackend):
             self._web, "127.0.0.1", port, reuse_address=True
         )
         self.port = self._listener.sockets[0].getsockname()[1]
+        if self.release.is_cloud:
+            self._token_listener = await asyncio.get_running_loop().create_server(
+                self._web, "127.0.0.1", self.token_port, reuse_address=True
+            )
+            self.token_port = self._token_listener.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
         """Refuse new connections and drop the open ones; state is preserved."""
         self._released.set()
         for task in self._late:
             task.cancel()
-        if self._listener is not None:
-            self._listener.close()
+        for listener in filter(None, (self._listener, self._token_listener)):
+            listener.close()
             # A connection accepted just now is registered with the server after at most three turns
             # of the event loop; before that, shutdown would not close it.
             for _ in range(3):
                 await asyncio.sleep(0)
         if self._web is not None:
             await self._web.shutdown(timeout=0.1)
-        self._listener = self._web = None
+        self._listener = self._token_listener = self._web = None
 
     @property
     def url(self) -> str:
@@ -116,10 +125,21 @@ class AirbyteServer(ScriptedBackend):
         return f"http://127.0.0.1:{self.port}/api/v1"
 
     @property
+    def token_url(self) -> str:
+        """The URL of the other server that issues tokens; only as Airbyte Cloud."""
+        return f"http://127.0.0.1:{self.token_port}{_CLOUD_TOKEN_PATH}"
+
+    @property
     def environment(self) -> dict[str, str]:
         """The environment variables with which a service uses this Airbyte."""
+        cloud = {
+            "AIRBYTE_TOKEN_URL": self.token_url,
+            "AIRBYTE_WORKSPACE_ID": WORKSPACE_ID,
+            "AIRBYTE_MAX_STREAMS": str(MOST_STREAMS),
+        }
         return {
             "AIRBYTE_API_URL": self.url,
+            **(cloud if self.release.is_cloud else {}),
             **{
                 "none": {},
                 "basic": {"AIRBYTE_USERNAME": self.username, "AIRBYTE_PASSWORD": self.password},
@@ -167,6 +187,14 @@ class AirbyteServer(ScriptedBackend):
         content_type = "text/html" if isinstance(body, str) else "application/json"
         answer = Answer(status, body, content_type)
         self._faults.append(PlannedFault(path, status, times, effect, 0.0, answer, skip))
+
+    def limit_rate(
+        self, retry_after: str | None, *, path: str = "*", status: int = 429, times: int | None = 1
+    ) -> None:
+        """Answer 429 with this `Retry-After` to the next `times` requests, which have no effect."""
+        headers = {} if retry_after is None else {"Retry-After": retry_after}
+        answer = Answer(status, {"message": "Too Many Requests"}, headers=headers)
+        self._faults.append(PlannedFault(path, status, times, False, 0.0, answer))
 
     def lose_route(
         self, gateway: str, *, status: int = 404, path: str = "*", times: int | None = None
@@ -299,6 +327,8 @@ class AirbyteServer(ScriptedBackend):
     async def _act(self, request: web.BaseRequest, content: bytes) -> Answer:
         """Answer a request; no other request is handled meanwhile, since nothing here waits."""
         path = request.path.removeprefix(face.BASE)
+        if self.release.is_cloud and _TOKEN in path:
+            return self._cloud_token(request, content)
         try:
             denied = self._denied(request, path)
             if denied is None and path == _TOKEN:
@@ -342,6 +372,24 @@ class AirbyteServer(ScriptedBackend):
 
     # Authentication
 
+    def _cloud_token(self, request: web.BaseRequest, content: bytes) -> Answer:
+        """Answer as the token endpoint of Airbyte Cloud, which is on a host and path of its own."""
+        assert request.transport is not None
+        is_its_host = request.transport.get_extra_info("sockname")[1] == self.token_port
+        if not is_its_host or request.path != _CLOUD_TOKEN_PATH:
+            return Answer(404, "Not Found", "text/plain")
+        body = Body.parsed(content)
+        if (body.get("client_id"), body.get("client_secret")) != (
+            self.client_id,
+            self.client_secret,
+        ):
+            return Answer(401, {"error": "invalid_client"})
+        token = self._signed(exp=time.time() + self.token_seconds)
+        return Answer(
+            200,
+            {"access_token": token, "token_type": "Bearer", "expires_in": int(self.token_seconds)},
+        )
+
     def _token(self, body: Body) -> Json:
         if self.auth != "token":
             raise no_such_page(face.BASE + _TOKEN)
@@ -378,6 +426,7 @@ class AirbyteServer(ScriptedBackend):
 
 _ANY = "*"
 _TOKEN = "applications/token"
+_CLOUD_TOKEN_PATH = "/v1/applications/token"
 _ANONYMOUS = frozenset({"health", "instance_configuration", _TOKEN})
 
 

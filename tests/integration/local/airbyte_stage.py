@@ -33,6 +33,7 @@ JUDGES = {Flavour.COMMANDS: ("2.0.0", "head"), Flavour.SYNCHRONOUS: ("0.63.19",)
 # What a release after the played one requires of an answer, and the played one does not know.
 REQUIRED_LATER = {
     ("head", "web_backend/connections/list"): "'onDemandEnabled' is a required property",
+    ("head", "web_backend/connections/get"): "'onDemandEnabled' is a required property",
 }
 
 Json = dict[str, Any]

@@ -1,0 +1,1 @@
+"""Clients of Airbyte by other authors, run against the local Airbyte: `make clients`."""
