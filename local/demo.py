@@ -18,7 +18,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from local.airbyte.connector_store import BY_NAME, InstallFailed, Store
+from local.airbyte.connector import PINNED
+from local.airbyte.connector_store import InstallFailed, Store
 from local.demo_steps import NO_SCHEDULED_OBSERVATIONS, Journey, Mesh, StepFailed, require
 from local.environment import given_environment
 from local.processes.servers import ServerFailed
@@ -72,7 +73,7 @@ async def run() -> None:
     async with AsyncExitStack() as cleanup:
 
         async def install() -> str:
-            salesforce = BY_NAME["source-salesforce"]
+            salesforce = PINNED["source-salesforce"]
             await asyncio.to_thread(Store(settings.connectors_dir).install, salesforce)
             return f"{salesforce.package} {salesforce.version}, in its own environment"
 

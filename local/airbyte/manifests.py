@@ -1,0 +1,89 @@
+"""Reads the low-code manifests of a user: YAML files that `source-declarative-manifest` runs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+
+import orjson
+from jsonschema import Draft7Validator
+from jsonschema.exceptions import SchemaError
+
+from local.airbyte.connector import RUNNER, Manifest
+from local.airbyte.connector_store import Store
+
+CHECK = Path(__file__).parent / "manifest_check.py"
+CHECK_TIMEOUT_SECONDS = 120
+INJECTED = "__injected_declarative_manifest"
+"""The member of a configuration in which `source-declarative-manifest` expects its manifest."""
+
+
+class InvalidManifest(Exception):
+    """The file is not a manifest that Airbyte's CDK can run; the message says why."""
+
+
+def load_all(store: Store, paths: list[Path]) -> list[Manifest]:
+    """Read manifests; installs the program that runs them. Blocks for a second or two each.
+
+    Raises:
+        InvalidManifest: a file is missing or is no manifest, or two files have one name.
+        InstallFailed: the program that runs manifests cannot be installed.
+    """
+    found: dict[str, Manifest] = {}
+    for path in paths:
+        manifest = load(store, path)
+        if manifest.slug in found:
+            raise InvalidManifest(f"Two manifests are named {manifest.title!r}: rename {path}.")
+        found[manifest.slug] = manifest
+    return list(found.values())
+
+
+def load(store: Store, path: Path) -> Manifest:
+    """Read one manifest; it is named after its file, or after the folder of a `manifest.yaml`.
+
+    Raises:
+        InvalidManifest: it is missing, or Airbyte's CDK refuses it.
+        InstallFailed: the program that runs manifests cannot be installed.
+    """
+    if not path.is_file():
+        raise InvalidManifest(f"There is no manifest {path}.")
+    store.install(RUNNER)
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "result.json"
+        python = store.executable(RUNNER).parent / "python"
+        try:
+            ran = subprocess.run(  # noqa: S603 - the program is the project's own
+                [str(python), "-I", "-W", "ignore", str(CHECK), str(path.resolve()), str(result)],
+                capture_output=True,
+                check=False,
+                timeout=CHECK_TIMEOUT_SECONDS,
+            )
+        except subprocess.TimeoutExpired:
+            raise InvalidManifest(
+                f"{path} could not be checked within {CHECK_TIMEOUT_SECONDS} s."
+            ) from None
+        if ran.returncode != 0 or not result.exists():
+            raise InvalidManifest(f"{path} could not be checked (exit code {ran.returncode}).")
+        checked = orjson.loads(result.read_bytes())
+    if "error" in checked:
+        raise InvalidManifest(f"{path} is not a manifest that can be run: {checked['error']}")
+    manifest = Manifest(slug=_slug(path), document=checked["manifest"])
+    try:
+        Draft7Validator.check_schema(manifest.specification["connectionSpecification"])
+    except SchemaError as error:
+        raise InvalidManifest(
+            f"{path}: spec.connection_specification is not a JSON Schema: {error.json_path}: "
+            f"{error.message[:200]}"
+        ) from None
+    return manifest
+
+
+def _slug(path: Path) -> str:
+    whole = path.resolve()
+    name = whole.parent.name if whole.stem == "manifest" else whole.stem
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-").removeprefix("source-")
+    if not slug:
+        raise InvalidManifest(f"{path} must have a name with a letter or a digit.")
+    return slug
