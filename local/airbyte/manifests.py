@@ -11,7 +11,7 @@ import orjson
 from jsonschema import Draft7Validator
 from jsonschema.exceptions import SchemaError
 
-from local.airbyte.connector import RUNNER, Manifest
+from local.airbyte.connector import RUNNER, Manifest, title_of
 from local.airbyte.connector_store import Store
 
 CHECK = Path(__file__).parent / "manifest_check.py"
@@ -31,13 +31,13 @@ def load_all(store: Store, paths: list[Path]) -> list[Manifest]:
         InvalidManifest: a file is missing or is no manifest, or two files have one name.
         InstallFailed: the program that runs manifests cannot be installed.
     """
-    found: dict[str, Manifest] = {}
+    slugs: set[str] = set()
     for path in paths:
-        manifest = load(store, path)
-        if manifest.slug in found:
-            raise InvalidManifest(f"Two manifests are named {manifest.title!r}: rename {path}.")
-        found[manifest.slug] = manifest
-    return list(found.values())
+        slug = _slug(path)
+        if slug in slugs:
+            raise InvalidManifest(f"Two manifests are named {title_of(slug)!r}: rename {path}.")
+        slugs.add(slug)
+    return [load(store, path) for path in paths]
 
 
 def load(store: Store, path: Path) -> Manifest:

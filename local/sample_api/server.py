@@ -42,9 +42,11 @@ class SampleApi:
     """The streams of both APIs, and the credentials that they accept."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._tokens: list[str] = []
+        self.key = settings.api_key.get_secret_value()
+        self.client_id = settings.client_id
+        self.client_secret = settings.client_secret.get_secret_value()
         self.streams = born()
+        self._tokens: list[str] = []
 
     def stream(self, api: str, name: str) -> Stream:
         """Return a stream.
@@ -59,9 +61,7 @@ class SampleApi:
 
     def require_key(self, x_api_key: Annotated[str, Header()] = "") -> None:
         """Refuse a call to the shop without its key."""
-        if not hmac.compare_digest(
-            x_api_key.encode(), self._settings.api_key.get_secret_value().encode()
-        ):
+        if not hmac.compare_digest(x_api_key.encode(), self.key.encode()):
             raise Denied
 
     def require_token(self, authorization: Annotated[str, Header()] = "") -> None:
@@ -71,9 +71,8 @@ class SampleApi:
 
     def issue_token(self, client_id: str, client_secret: str) -> str:
         """Return a new access token; the older ones stay valid."""
-        expected = self._settings.client_secret.get_secret_value()
-        is_secret = hmac.compare_digest(client_secret.encode(), expected.encode())
-        if client_id != self._settings.client_id or not is_secret:
+        is_secret = hmac.compare_digest(client_secret.encode(), self.client_secret.encode())
+        if client_id != self.client_id or not is_secret:
             raise Denied
         token = secrets.token_urlsafe(24)
         self._tokens = [*self._tokens[-_MOST_TOKENS:], token]

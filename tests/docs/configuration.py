@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings
 
 from local.airbyte.settings import Settings as LocalAirbyteSettings
 from local.processes.servers import SERVICES
+from local.sample_api.settings import Settings as SampleApiSettings
 from local.sample_org.settings import Settings as SampleOrgSettings
 from local.settings import Settings as LocalSettings
 from services.auth_broker import salesforce
@@ -80,6 +81,11 @@ SECTIONS = (
         SampleOrgSettings,
         "The sample org",
         "Read by `python -m local.sample_org`, which `make up` starts.",
+    ),
+    Section(
+        SampleApiSettings,
+        "The sample API",
+        "Read by `python -m local.sample_api`, which `make up SAMPLE_API=1` starts.",
     ),
 )
 
