@@ -119,7 +119,6 @@ def _graphql(query: str) -> Json:
 @asynccontextmanager
 async def running(*, token: str, folder: Path) -> AsyncIterator[dict[str, str]]:
     """Serve GitHub to callers with `token`; yields the environment that leads a connector here."""
-    folder.mkdir()
     authority = Authority(folder)
     with _routes(token) as port:
         proxy = Proxy(authority, port=port, hosts=re.compile(r"api\.github\.com"))

@@ -132,7 +132,7 @@ def test_package_for_other_versions_of_python_says_so(publish: Index, tmp_path: 
     publish("2.0.0", requires=">=3.7,<3.9")
 
     with pytest.raises(
-        InstallFailed, match=r"source-tiny 2\.0\.0 needs Python >=3\.7,<3\.9; this is"
+        InstallFailed, match=r"source-tiny 2\.0\.0 needs Python >=3\.7,<3\.9;"
     ):
         Store(tmp_path / "connectors").choose("source-tiny")
 
