@@ -368,7 +368,8 @@ class Stack:
                     ),
                     "LOCAL_AIRBYTE_WAREHOUSE_URL": self.postgres.warehouse_url,
                     "LOCAL_AIRBYTE_CONNECTOR_ENV": json.dumps(
-                        {"source-salesforce": connector_env} if self.uses_sample_org else {}
+                        json.loads(self._environment.get("LOCAL_AIRBYTE_CONNECTOR_ENV") or "{}")
+                        | ({"source-salesforce": connector_env} if self.uses_sample_org else {})
                     ),
                 },
             )

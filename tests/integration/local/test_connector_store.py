@@ -131,9 +131,7 @@ def test_package_for_other_versions_of_python_says_so(publish: Index, tmp_path: 
     publish("1.0.0")
     publish("2.0.0", requires=">=3.7,<3.9")
 
-    with pytest.raises(
-        InstallFailed, match=r"source-tiny 2\.0\.0 needs Python >=3\.7,<3\.9;"
-    ):
+    with pytest.raises(InstallFailed, match=r"source-tiny 2\.0\.0 needs Python >=3\.7,<3\.9;"):
         Store(tmp_path / "connectors").choose("source-tiny")
 
     assert not list((tmp_path / "connectors").glob("*.txt"))
