@@ -281,8 +281,8 @@ class Form:
     def _kind(self, name: str) -> str:
         if get_origin(self.kind) is Literal:
             return _listed([code(one) for one in get_args(self.kind)], "or")
-        if get_origin(self.kind) is dict:
-            return "JSON object"
+        if get_origin(self.kind) in (dict, list):
+            return "JSON object" if get_origin(self.kind) is dict else "JSON array"
         if isinstance(self.kind, type) and issubclass(self.kind, Enum):
             return _listed([code(one.value) for one in self.kind], "or")
         if self._is_secret and name.endswith(("db_url", "warehouse_url")):
