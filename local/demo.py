@@ -21,6 +21,7 @@ from rich.markup import escape
 
 from local.airbyte.connector import PINNED, RUNNER
 from local.airbyte.connector_store import InstallFailed, Store
+from local.airbyte.manifests import InvalidManifest
 from local.demo_steps import NO_SCHEDULED_OBSERVATIONS, Journey, Mesh, StepFailed, require
 from local.environment import given_environment
 from local.processes.servers import ServerFailed
@@ -48,7 +49,7 @@ class Steps:
         with self._console.status(f"{title} ..."):
             try:
                 result, passed = await work(), True
-            except (StepFailed, ServerFailed, Refused, InstallFailed) as error:
+            except (StepFailed, ServerFailed, Refused, InstallFailed, InvalidManifest) as error:
                 result, passed = str(error), False
         mark = "[green]✓[/]" if passed else "[red]✗[/]"
         took = f"{time.monotonic() - began:.1f} s"

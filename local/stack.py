@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import IO, Self, TypeVar
 
 from local import airbyte, env_files, log_rotation, request_guard
+from local.airbyte.connector_store import Store
+from local.airbyte.manifests import load_all
 from local.environment import CREDENTIAL_PREFIXES, PREFIXES, WITHHELD, given_environment
 from local.processes import servers
 from local.processes.exit_with_parent import GRACE_S, ChildProcess
@@ -154,10 +156,14 @@ class Stack:
 
         Raises:
             Refused: another stack has this state folder, or a port is taken. Nothing was started.
+            InvalidManifest, InstallFailed: a manifest cannot be run. Nothing was started.
             ServerFailed: a process did not start.
         """
         if self._lock is None:
             await self.claim()
+        # Before the servers, whose start has a deadline; they find the result.
+        store = Store(self.settings.connectors_dir)
+        await self._in_thread(partial(load_all, store, self.settings.manifest_paths))
         self._logs.mkdir(exist_ok=True)
         self._logs.chmod(0o700)
         self.postgres = servers.Postgres(

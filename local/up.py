@@ -13,7 +13,6 @@ from rich.table import Column, Table
 
 from local.airbyte.connector import DEFAULTS, RUNNER
 from local.airbyte.connector_store import Store
-from local.airbyte.manifests import load_all
 from local.processes import servers
 from local.service_processes import Program
 from local.settings import Settings
@@ -41,7 +40,7 @@ async def run(settings: Settings) -> None:
     async def start() -> None:
         nonlocal began
         await stack.claim()
-        await _prepare_connectors(settings, console)
+        await _install_missing_connectors(settings, console)
         console.print("Starting ...")
         began = time.monotonic()
         await stack.start()
@@ -67,8 +66,8 @@ async def run(settings: Settings) -> None:
     console.print(f"Stopped in {time.monotonic() - began:.1f} s.")
 
 
-async def _prepare_connectors(settings: Settings, console: Console) -> None:
-    """Install missing connectors and check manifests now, so that no onboarding fails for them."""
+async def _install_missing_connectors(settings: Settings, console: Console) -> None:
+    """Install missing connectors now, so that the first onboarding does not wait for them."""
     store = Store(settings.connectors_dir)
     requested = [
         await asyncio.to_thread(store.choose, text) for text in settings.connectors.split()
@@ -78,7 +77,6 @@ async def _prepare_connectors(settings: Settings, console: Console) -> None:
         if not store.is_installed(connector):
             console.print(f"Installing {connector.package} {connector.version} (only once) ...")
             await asyncio.to_thread(store.install, connector)
-    await asyncio.to_thread(load_all, store, settings.manifest_paths)
 
 
 def _table(stack: Stack) -> Table:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import orjson
 from jsonschema import Draft7Validator
@@ -25,7 +28,7 @@ class InvalidManifest(Exception):
 
 
 def load_all(store: Store, paths: list[Path]) -> list[Manifest]:
-    """Read manifests; installs the program that runs them. Blocks for a second or two each.
+    """Read manifests; installs the program that runs them. Blocks for a second for each new one.
 
     Raises:
         InvalidManifest: a file is missing or is no manifest, or two files have one name.
@@ -43,12 +46,28 @@ def load_all(store: Store, paths: list[Path]) -> list[Manifest]:
 def load(store: Store, path: Path) -> Manifest:
     """Read one manifest; it is named after its file, or after the folder of a `manifest.yaml`.
 
+    The content of a valid one is stored beside the environments, so that it is checked only once.
+
     Raises:
         InvalidManifest: it is missing, or Airbyte's CDK refuses it.
         InstallFailed: the program that runs manifests cannot be installed.
     """
     if not path.is_file():
         raise InvalidManifest(f"There is no manifest {path}.")
+    digest = hashlib.sha256(b"\n".join([RUNNER.version.encode(), path.read_bytes()])).hexdigest()
+    checked = store.directory / "manifests" / f"{digest}.json"
+    if not checked.exists():
+        manifest = Manifest(slug=_slug(path), document=_checked(store, path))
+        _require_specification(path, manifest)
+        checked.parent.mkdir(parents=True, exist_ok=True)
+        partial = checked.with_suffix(f".{os.getpid()}")
+        partial.write_bytes(orjson.dumps(manifest.document))
+        partial.replace(checked)
+    return Manifest(slug=_slug(path), document=orjson.loads(checked.read_bytes()))
+
+
+def _checked(store: Store, path: Path) -> dict[str, Any]:
+    """Have the CDK check a manifest; this takes a second of CPU."""
     store.install(RUNNER)
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.json"
@@ -66,10 +85,14 @@ def load(store: Store, path: Path) -> Manifest:
             ) from None
         if ran.returncode != 0 or not result.exists():
             raise InvalidManifest(f"{path} could not be checked (exit code {ran.returncode}).")
-        checked = orjson.loads(result.read_bytes())
-    if "error" in checked:
-        raise InvalidManifest(f"{path} is not a manifest that can be run: {checked['error']}")
-    manifest = Manifest(slug=_slug(path), document=checked["manifest"])
+        found: dict[str, Any] = orjson.loads(result.read_bytes())
+    if "error" in found:
+        raise InvalidManifest(f"{path} is not a manifest that can be run: {found['error']}")
+    document: dict[str, Any] = found["manifest"]
+    return document
+
+
+def _require_specification(path: Path, manifest: Manifest) -> None:
     try:
         Draft7Validator.check_schema(manifest.specification["connectionSpecification"])
     except SchemaError as error:
@@ -77,7 +100,6 @@ def load(store: Store, path: Path) -> Manifest:
             f"{path}: spec.connection_specification is not a JSON Schema: {error.json_path}: "
             f"{error.message[:200]}"
         ) from None
-    return manifest
 
 
 def _slug(path: Path) -> str:
