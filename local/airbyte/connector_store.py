@@ -210,7 +210,7 @@ def python_for(connector: Connector) -> str:
     """Return an interpreter that the connector supports: this one, else one of the PATH.
 
     Raises:
-        InstallFailed: there is none; the message has the supported versions.
+        InstallFailed: none was found; the message has the supported versions.
     """
     supported = SpecifierSet(connector.requires_python)
     if supported.contains(platform.python_version()):

@@ -15,7 +15,7 @@ def main() -> None:
 
 
 def checked(path: str) -> "dict[str, object]":
-    """Return the manifest, or the sentence that says what is wrong with it."""
+    """Return the manifest, or a sentence about what is wrong with it."""
     import yaml  # noqa: PLC0415 - of the CDK's environment
 
     try:

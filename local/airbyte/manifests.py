@@ -24,7 +24,7 @@ INJECTED = "__injected_declarative_manifest"
 
 
 class InvalidManifest(Exception):
-    """The file is not a manifest that Airbyte's CDK can run; the message says why."""
+    """The file is not a manifest that Airbyte's CDK can run; the message has the reason."""
 
 
 def load_all(store: Store, paths: list[Path]) -> list[Manifest]:

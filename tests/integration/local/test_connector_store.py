@@ -112,7 +112,7 @@ async def test_package_that_is_not_pinned_is_resolved_recorded_and_offered(
         assert found["documentationUrl"] == "https://docs.example.com/tiny"
         assert found["connectionSpecification"]["required"] == ["token"]
     async with serving(settings.model_copy(update={"connectors": []})) as api:
-        assert await _offered(api) == ("1.2.0", chosen.definition_id), "it was forgotten"
+        assert await _offered(api) == ("1.2.0", chosen.definition_id), "it is not offered any more"
     update = {"connectors": ["source-tiny==1.3.0"]}
     async with serving(settings.model_copy(update=update)) as api:
         assert await _offered(api) == ("1.3.0", chosen.definition_id)

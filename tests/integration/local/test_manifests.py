@@ -67,6 +67,20 @@ def test_manifest_is_named_after_its_file_or_folder(tmp_path: Path) -> None:
         manifests.load_all(Store(CONNECTORS), [named, named])
 
 
+def test_valid_manifest_is_checked_once(tmp_path: Path) -> None:
+    """Its content is found again, without the program that checked it."""
+    path = tmp_path / "tickets.yaml"
+    path.write_text(SMALLEST)
+    first = manifests.load(Store(CONNECTORS), path)
+    other = Store(tmp_path / "connectors")
+    other.directory.mkdir()
+    (other.directory / "manifests").symlink_to(CONNECTORS / "manifests")
+
+    assert manifests.load(other, path) == first
+
+    assert [entry.name for entry in other.directory.iterdir()] == ["manifests"]
+
+
 def test_missing_manifest_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidManifest, match="There is no manifest"):
         manifests.load(Store(CONNECTORS), tmp_path / "none.yaml")
