@@ -17,8 +17,12 @@ T ?=
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
+# CONNECTORS="source-faker source-x==1.2.3" and MANIFESTS="path/to/manifest.yaml" add sources. SAMPLE_API=1 starts an
+# HTTP API whose schema can be changed, and adds two manifests that read it.
+UP := $(if $(REPLICAS),AAM_REPLICAS=$(REPLICAS)) $(if $(CONNECTORS),AAM_CONNECTORS="$(CONNECTORS)") \
+	$(if $(MANIFESTS),AAM_MANIFESTS="$(MANIFESTS)") $(if $(SAMPLE_API),AAM_SAMPLE_API=$(SAMPLE_API))
 up: $(VENV)/.local ## Run everything on this machine until Ctrl-C; REPLICAS=2 runs two replicas of each service
-	@exec env $(TIED) $(if $(REPLICAS),AAM_REPLICAS=$(REPLICAS)) $(BIN)/python -m local up
+	@exec env $(TIED) $(UP) $(BIN)/python -m local up
 
 demo: $(VENV)/.local ## Run the main job from start to end in a temporary environment, and check each step
 	@exec env $(TIED) $(BIN)/python -m local demo
@@ -103,8 +107,8 @@ events: $(VENV)/.local ## Print lifecycle events of `make up` as they occur (ONC
 psql: $(VENV)/.local ## Open psql in the warehouse of `make up` (SQL='...' runs one statement)
 	@exec $(BIN)/python -m local psql $(if $(SQL),--sql "$$SQL")
 
-install-connectors: $(VENV)/.local ## Install the connectors before their first use
-	@$(BIN)/python -m local.airbyte install source-salesforce source-hardcoded-records
+install-connectors: $(VENV)/.local ## Install connectors ahead of their first use (CONNECTORS="source-faker ..." installs these)
+	@$(BIN)/python -m local.airbyte install $(or $(CONNECTORS),source-salesforce source-hardcoded-records source-declarative-manifest)
 
 clean: ## Delete the data of a stopped `make up` (.aam/)
 	@if [ -e $(VENV)/.local ]; then $(BIN)/python -m local clean; else rm -rf .aam; fi

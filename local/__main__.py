@@ -17,7 +17,9 @@ from local import demo as main_job
 from local import env_files
 from local import print_events as lifecycle
 from local import up as mesh
+from local.airbyte.connector import InvalidConnector
 from local.airbyte.connector_store import InstallFailed
+from local.airbyte.manifests import InvalidManifest
 from local.exit_with import tie_to
 from local.processes import servers
 from local.settings import Settings
@@ -47,7 +49,14 @@ def _tied_settings() -> Settings:
 def _run(work: Coroutine[object, object, None]) -> None:
     try:
         asyncio.run(work)
-    except (Refused, servers.ServerFailed, InstallFailed, lifecycle.Unreachable) as error:
+    except (
+        Refused,
+        servers.ServerFailed,
+        InvalidConnector,
+        InstallFailed,
+        InvalidManifest,
+        lifecycle.Unreachable,
+    ) as error:
         raise SystemExit(str(error)) from None
     except (KeyboardInterrupt, asyncio.CancelledError):
         raise SystemExit(130) from None

@@ -1,7 +1,8 @@
 """The demo: the life of a self-healing connection on a temporary mesh, with each step checked.
 
 It onboards a Salesforce org with the real connector, changes the org in every supported way, and
-shows what AAM repairs automatically, what a person has to decide, and what it rolls back.
+shows what AAM repairs automatically, what a person has to decide, and what it rolls back. Then it
+onboards a source of another type, by its connector's specification.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from local.airbyte.connector_store import BY_NAME, InstallFailed, Store
+from local.airbyte.connector import PINNED, RUNNER
+from local.airbyte.connector_store import InstallFailed, Store
+from local.airbyte.manifests import InvalidManifest
 from local.demo_steps import NO_SCHEDULED_OBSERVATIONS, Journey, Mesh, StepFailed, require
 from local.environment import given_environment
 from local.processes.servers import ServerFailed
@@ -46,7 +49,7 @@ class Steps:
         with self._console.status(f"{title} ..."):
             try:
                 result, passed = await work(), True
-            except (StepFailed, ServerFailed, Refused, InstallFailed) as error:
+            except (StepFailed, ServerFailed, Refused, InstallFailed, InvalidManifest) as error:
                 result, passed = str(error), False
         mark = "[green]✓[/]" if passed else "[red]✗[/]"
         took = f"{time.monotonic() - began:.1f} s"
@@ -72,14 +75,17 @@ async def run() -> None:
     async with AsyncExitStack() as cleanup:
 
         async def install() -> str:
-            salesforce = BY_NAME["source-salesforce"]
-            await asyncio.to_thread(Store(settings.connectors_dir).install, salesforce)
-            return f"{salesforce.package} {salesforce.version}, in its own environment"
+            store = Store(settings.connectors_dir)
+            wanted = (PINNED["source-salesforce"], RUNNER)
+            for connector in wanted:
+                await asyncio.to_thread(store.install, connector)
+            named = " and ".join(f"{one.package} {one.version}" for one in wanted)
+            return f"{named}, each in its own environment"
 
         async def start() -> str:
             stack = await cleanup.enter_async_context(
                 temporary_stack(
-                    settings=settings,
+                    settings=settings.model_copy(update={"sample_api": True}),
                     environment=given_environment() | NO_SCHEDULED_OBSERVATIONS,
                     say=partial(console.print, markup=False),
                     keep_logs=settings.state_dir / "demo-logs",
@@ -95,7 +101,7 @@ async def run() -> None:
             return "all processes have ended, and all files are deleted"
 
         story: list[tuple[str, Callable[[], Awaitable[str]]]] = [
-            ("Install Airbyte's Salesforce connector", install),
+            ("Install Airbyte's Salesforce connector, and its CDK for low-code ones", install),
             ("Start a temporary mesh", start),
             ("Onboard Salesforce's Account and Contact", journey.onboard),
             ("Sync", journey.sync),
@@ -114,6 +120,10 @@ async def run() -> None:
             ),
             ("A repair breaks the sync: it is rolled back", journey.bad_heal),
             ("Two connections of one source: two decisions", journey.two_of_one_source),
+            (
+                "Another source type, onboarded from its specification alone",
+                journey.another_type,
+            ),
             ("Read the events", journey.read_events),
             ("Stop the mesh", stop),
         ]

@@ -404,6 +404,40 @@ class Journey:
         require(after == [versions[0] + 1, versions[1]], f"the versions are {after}")
         return "one discovery, a repair for each: approved for one, rejected for the other"
 
+    async def another_type(self) -> str:
+        """Onboard a type that AAM has no code for, by its specification, and heal it."""
+        name, shown = "Sample Shop", "/source-types/Sample%20Shop/specification"
+        specified = await self.mesh.ask("orchestrator", "GET", shown)
+        require(specified["secret_paths"] == ["$.api_key"], f"it is {specified['secret_paths']}")
+        order = {
+            "source_type": name,
+            "connection_name": "Shop demo",
+            "credential_id": "sample-shop",
+            "configuration": {"base_url": f"{self.mesh.stack.url_of('sample_api')}/api/shop"},
+            "streams": ["customers"],
+        }
+        made = await self.mesh.ask(
+            "orchestrator", "POST", "/connections/onboard", order, expect=201
+        )
+        shop = MeshConnection(self.mesh, made["id"])
+        await shop.synced()
+        customers = await self.mesh.count("customers")
+        require(customers > 0, "no customers arrived")
+        change = {"api": "shop", "stream": "customers"}
+        for one in (
+            {"change": "add", "path": ["region"], "values": REGIONS},
+            {"change": "touch", "count": customers},
+        ):
+            await self.mesh.ask("sample_api", "POST", "/control/changes", change | one)
+        repair = await shop.healed()
+        await shop.synced()
+        regions = await self.mesh.count("customers", "region IS NOT NULL")
+        require(regions == customers, f"{regions} of {customers} regions arrived")
+        return (
+            f"{name}, a low-code manifest: {customers} customers; a new field is in version "
+            f"{repair['version_number']} by the policy, with {regions} values"
+        )
+
     async def read_events(self) -> str:
         """Check the events about the connection."""
 

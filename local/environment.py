@@ -20,6 +20,7 @@ PREFIXES = (
     "WEBHOOK_",
     "LOCAL_AIRBYTE_",
     "SAMPLE_ORG_",
+    "SAMPLE_API_",
 )
 
 

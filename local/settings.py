@@ -9,6 +9,8 @@ from typing import Self
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+SAMPLE_MANIFESTS = Path(__file__).parent / "sample_api" / "manifests"
+
 
 class Settings(BaseSettings):
     """The environment variable is `AAM_` and the field's name in upper case."""
@@ -22,6 +24,15 @@ class Settings(BaseSettings):
 
     connectors_dir: Path = Path(".aam/connectors")
     """Folder of the installed connectors; meshes on the same machine can share it."""
+
+    connectors: str = ""
+    """Connectors to install and offer beside the default ones: `source-faker source-x==1.2.3`."""
+
+    manifests: str = ""
+    """Low-code manifests to offer as sources: paths of YAML files, separated by spaces."""
+
+    sample_api: bool = False
+    """Whether to run the sample API, and to offer its two manifests as sources."""
 
     free_ports: str = Field(default="20000-32000", pattern=r"^\d{4,5}-\d{4,5}$")
     """Port range of the servers that tests and `make demo` start; parallel runs need one each."""
@@ -71,6 +82,9 @@ class Settings(BaseSettings):
     sample_org_proxy_port: int = Field(default=8011, ge=1, le=65535)
     """Port of the proxy through which the connector reaches the sample org."""
 
+    sample_api_port: int = Field(default=8012, ge=1, le=65535)
+    """Port of the sample API, including `/control`, which changes it."""
+
     tied_to_pid: str = Field(default="", pattern=r"^\s*(\d{1,10}(\s+\d{1,10})*)?\s*$")
     """Process ids, separated by spaces: when one of these processes ends, so does the mesh."""
 
@@ -91,6 +105,12 @@ class Settings(BaseSettings):
 
     unprivileged_dir: Path = Path("/var/tmp/aam")  # noqa: S108 (refused unless it is root's alone)
     """For root only: folder for files that Postgres's unprivileged user cannot reach elsewhere."""
+
+    @property
+    def manifest_paths(self) -> list[Path]:
+        """The manifests to offer, those of the sample API included if it runs."""
+        ours = sorted(SAMPLE_MANIFESTS.glob("*.yaml")) if self.sample_api else []
+        return [*ours, *(Path(path).resolve() for path in self.manifests.split())]
 
     @classmethod
     def port_names(cls) -> list[str]:

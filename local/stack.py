@@ -1,4 +1,4 @@
-"""The whole mesh on one machine: servers, migrations, Airbyte, a sample org, five services.
+"""The whole mesh on one machine: servers, migrations, Airbyte, samples, five services.
 
 Each is a separate process with only the environment it needs, and logs to `logs/` in the state
 folder. A process that ends is reported and restarted; none outlives the stack, however that ends.
@@ -21,10 +21,13 @@ from pathlib import Path
 from typing import IO, Self, TypeVar
 
 from local import airbyte, env_files, log_rotation, request_guard
+from local.airbyte.connector_store import Store
+from local.airbyte.manifests import load_all
 from local.environment import CREDENTIAL_PREFIXES, PREFIXES, WITHHELD, given_environment
 from local.processes import servers
 from local.processes.exit_with_parent import GRACE_S, ChildProcess
 from local.processes.servers import Server, ServerFailed
+from local.sample_api.settings import Settings as SampleApi
 from local.sample_org.settings import Settings as SampleOrg
 from local.service_processes import ROOT, Program, wait_for_exit
 from local.settings import Settings
@@ -110,6 +113,8 @@ class Stack:
         }
         if self.uses_sample_org:
             named["SAMPLE_ORG"] = self.url_of("sample_org")
+        if self.settings.sample_api:
+            named["SAMPLE_API"] = self.url_of("sample_api")
         return named | {
             "AIRBYTE_API_URL": f"{self.url_of('airbyte')}/api/v1",
             "AIRBYTE_API_KEY": request_guard.token_of(self._state / "airbyte"),
@@ -151,10 +156,14 @@ class Stack:
 
         Raises:
             Refused: another stack has this state folder, or a port is taken. Nothing was started.
+            InvalidManifest, InstallFailed: a manifest cannot be run. Nothing was started.
             ServerFailed: a process did not start.
         """
         if self._lock is None:
             await self.claim()
+        # Before the servers, whose start has a deadline; they find the result.
+        store = Store(self.settings.connectors_dir)
+        await self._in_thread(partial(load_all, store, self.settings.manifest_paths))
         self._logs.mkdir(exist_ok=True)
         self._logs.chmod(0o700)
         self.postgres = servers.Postgres(
@@ -211,7 +220,9 @@ class Stack:
 
     def _ports(self) -> list[tuple[int, str]]:
         """The ports of this stack, without duplicates, with the variable that sets each."""
-        unused = () if self.uses_sample_org else ("sample_org_port", "sample_org_proxy_port")
+        unused = [] if self.uses_sample_org else ["sample_org_port", "sample_org_proxy_port"]
+        if not self.settings.sample_api:
+            unused.append("sample_api_port")
         wanted = [
             (getattr(self.settings, name), f"AAM_{name.upper()}")
             for name in self.settings.port_names()
@@ -357,9 +368,14 @@ class Stack:
                     "LOCAL_AIRBYTE_STATE_DIR": str(self._state / "airbyte"),
                     "LOCAL_AIRBYTE_JOB_LOGS_DIR": str(self._logs / "jobs"),
                     "LOCAL_AIRBYTE_CONNECTORS_DIR": str(self.settings.connectors_dir.resolve()),
+                    "LOCAL_AIRBYTE_CONNECTORS": json.dumps(self.settings.connectors.split()),
+                    "LOCAL_AIRBYTE_MANIFESTS": json.dumps(
+                        [str(path) for path in self.settings.manifest_paths]
+                    ),
                     "LOCAL_AIRBYTE_WAREHOUSE_URL": self.postgres.warehouse_url,
                     "LOCAL_AIRBYTE_CONNECTOR_ENV": json.dumps(
-                        {"source-salesforce": connector_env} if self.uses_sample_org else {}
+                        json.loads(self._environment.get("LOCAL_AIRBYTE_CONNECTOR_ENV") or "{}")
+                        | ({"source-salesforce": connector_env} if self.uses_sample_org else {})
                     ),
                 },
             )
@@ -384,7 +400,27 @@ class Stack:
                     },
                 )
             )
+        if self.settings.sample_api:
+            plane.append(self._sample_api())
         return plane
+
+    def _sample_api(self) -> Program:
+        sample = SampleApi()
+        return Program(
+            "sample_api",
+            ["local.sample_api"],
+            port=self.settings.sample_api_port,
+            ready="/health",
+            log=self._logs / "sample_api.log",
+            env=self._inherited("SAMPLE_API_")
+            | {
+                "SAMPLE_API_PORT": str(self.settings.sample_api_port),
+                "SAMPLE_API_STATE_DIR": str(self._state / "sample_api"),
+                "SAMPLE_API_API_KEY": sample.api_key.get_secret_value(),
+                "SAMPLE_API_CLIENT_ID": sample.client_id,
+                "SAMPLE_API_CLIENT_SECRET": sample.client_secret.get_secret_value(),
+            },
+        )
 
     def _services(self) -> list[Server]:
         """Every replica of every service; other services call the first one."""
@@ -434,6 +470,7 @@ class Stack:
                 self._inherited(*CREDENTIAL_PREFIXES)
                 | dict.fromkeys(WITHHELD, "")
                 | self._sample_credential()
+                | self._sample_api_credentials()
                 | known
             )
         peers = {f"{peer.upper()}_URL": self.url_of(peer) for peer in SERVICES}
@@ -480,6 +517,18 @@ class Stack:
             # Empty, so that a `.env` for a real org has no effect here.
             f"{_SALESFORCE}IS_SANDBOX": "",
             f"{_SALESFORCE}START_DATE": "",
+        }
+
+    def _sample_api_credentials(self) -> dict[str, str]:
+        """The credentials `sample-shop` and `sample-desk`, where the sample API runs."""
+        if not self.settings.sample_api:
+            return {}
+        sample = SampleApi()
+        desk = "CREDENTIAL_SAMPLE_DESK__CREDENTIALS__"
+        return {
+            "CREDENTIAL_SAMPLE_SHOP__API_KEY": sample.api_key.get_secret_value(),
+            f"{desk}CLIENT_ID": sample.client_id,
+            f"{desk}CLIENT_SECRET": sample.client_secret.get_secret_value(),
         }
 
     def _inherited(self, *prefixes: str) -> dict[str, str]:

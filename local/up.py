@@ -11,7 +11,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Column, Table
 
-from local.airbyte.connector_store import CONNECTORS, Store
+from local.airbyte.connector import DEFAULTS, RUNNER
+from local.airbyte.connector_store import Store
 from local.processes import servers
 from local.service_processes import Program
 from local.settings import Settings
@@ -24,7 +25,9 @@ async def run(settings: Settings) -> None:
     Raises:
         Refused: the mesh cannot start in this environment.
         ServerFailed: a part of it did not start.
+        InvalidConnector: a requested connector is not named like one.
         InstallFailed: a connector could not be installed.
+        InvalidManifest: a manifest cannot be run.
     """
     console = Console(soft_wrap=True, highlight=False, markup=False)
     stop_requested = asyncio.Event()
@@ -66,7 +69,11 @@ async def run(settings: Settings) -> None:
 async def _install_missing_connectors(settings: Settings, console: Console) -> None:
     """Install missing connectors now, so that the first onboarding does not wait for them."""
     store = Store(settings.connectors_dir)
-    for connector in CONNECTORS:
+    requested = [
+        await asyncio.to_thread(store.choose, text) for text in settings.connectors.split()
+    ]
+    runner = [RUNNER] if settings.manifest_paths else []
+    for connector in [*DEFAULTS, *requested, *runner]:
         if not store.is_installed(connector):
             console.print(f"Installing {connector.package} {connector.version} (only once) ...")
             await asyncio.to_thread(store.install, connector)

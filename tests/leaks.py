@@ -238,7 +238,7 @@ def add_mesh(state: Path) -> None:
     """Queue the logs of a local mesh, and add the secrets that it generated."""
     with suppress(OSError):
         know("the first key of a mesh", (state / "auth").read_text().strip()[-43:])
-    for name in ("airbyte", "sample_org"):
+    for name in ("airbyte", "sample_org", "sample_api"):
         with suppress(OSError):
             know(f"the token of {name}", (state / name / "auth").read_text().strip()[-43:])
     with suppress(OSError):

@@ -10,7 +10,9 @@ import typer
 import uvicorn
 from pydantic import ValidationError
 
-from local.airbyte.connector_store import BY_NAME, InstallFailed, Store
+from local.airbyte.connector import InvalidConnector, Manifest
+from local.airbyte.connector_store import InstallFailed, Store
+from local.airbyte.manifests import InvalidManifest, load_all
 from local.airbyte.metadata import InUse, Metadata
 from local.airbyte.server import app_of
 from local.airbyte.settings import Settings
@@ -26,6 +28,15 @@ def _settings() -> Settings:
         for fault in error.errors():
             name = "__".join(str(part) for part in fault["loc"]).upper()
             typer.echo(f"LOCAL_AIRBYTE_{name}: {fault['msg']}", err=True)
+        sys.exit(2)
+
+
+def _manifests(settings: Settings) -> list[Manifest]:
+    """Read the manifests before anything is served; exits if one is invalid."""
+    try:
+        return load_all(Store(settings.connectors_dir), settings.manifests)
+    except (InvalidManifest, InstallFailed) as error:
+        typer.echo(str(error), err=True)
         sys.exit(2)
 
 
@@ -46,7 +57,7 @@ def serve(context: typer.Context) -> None:
         typer.echo(f"LOCAL_AIRBYTE_STATE_DIR: {error}", err=True)
         sys.exit(1)
     uvicorn.run(
-        app_of(settings),
+        app_of(settings, _manifests(settings)),
         host="127.0.0.1",
         port=settings.port,
         log_config=None,
@@ -58,16 +69,20 @@ def serve(context: typer.Context) -> None:
 
 @cli.command()
 def install(names: Annotated[list[str], typer.Argument(help="source-salesforce …")]) -> None:
-    """Install each connector at its pinned version, in its own virtual environment."""
+    """Install each connector in its own virtual environment.
+
+    `source-NAME` is the pinned version, or the newest one of a connector that is not pinned;
+    `source-NAME==VERSION` is that version.
+    """
+    store = Store(_settings().connectors_dir)
     for name in names:
-        connector = BY_NAME.get(name)
-        if connector is None:
-            typer.echo(f"No connector {name}; there are {', '.join(sorted(BY_NAME))}.", err=True)
-            sys.exit(2)
         try:
-            typer.echo(str(Store(_settings().connectors_dir).install(connector)))
-        except InstallFailed as error:
+            typer.echo(str(store.install(store.choose(name))))
+        except InvalidConnector as error:
             typer.echo(str(error), err=True)
+            sys.exit(2)
+        except InstallFailed as error:
+            typer.echo(f"{name}: {error}", err=True)
             sys.exit(1)
 
 

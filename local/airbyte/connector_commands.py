@@ -17,6 +17,7 @@ import msgspec
 
 from local.airbyte import catalog
 from local.airbyte.api.backend import Check
+from local.airbyte.connector import Connector
 from local.airbyte.connector_process import (
     ConnectorFailed,
     Message,
@@ -25,8 +26,9 @@ from local.airbyte.connector_process import (
     failure,
     parse,
 )
-from local.airbyte.connector_store import Connector, InstallFailed, Store
+from local.airbyte.connector_store import InstallFailed, Store
 from local.airbyte.job_logs import JobLog
+from local.airbyte.manifests import INJECTED
 from local.airbyte.settings import Settings
 
 NewConfig = Callable[[Mapping[str, Any]], None]
@@ -85,6 +87,8 @@ class ConnectorCommands:
 
     async def spec(self, connector: Connector) -> Message:
         """Return the connector's specification; runs once per installed version."""
+        if connector.manifest is not None:
+            return connector.manifest.specification
         await self._installed(connector)
         stored = self.store.stored_spec(connector)
         if stored is not None:
@@ -146,6 +150,9 @@ class ConnectorCommands:
         log: JobLog | None = None,
     ) -> AsyncIterator[Process]:
         await self._installed(connector)
+        if connector.manifest is not None:
+            config = {**documents["config"], INJECTED: connector.manifest.document}
+            documents = {**documents, "config": config}
         async with self.runner.run(
             self.store.executable(connector),
             verb,
@@ -192,7 +199,7 @@ def _handle(message: Message, on_config: NewConfig) -> ConnectorFailed | None:
     if message["type"] == "CONTROL":
         config = ((message.get("control") or {}).get("connectorConfig") or {}).get("config")
         if isinstance(config, dict):
-            on_config(config)
+            on_config({name: value for name, value in config.items() if name != INJECTED})
     elif message["type"] == "TRACE" and (message.get("trace") or {}).get("type") == "ERROR":
         return failure(message["trace"])
     return None

@@ -37,15 +37,17 @@ from local.airbyte.api.backend import (
     Refresh,
 )
 from local.airbyte.api.defaults import UNIT_SECONDS
+from local.airbyte.connector import Connector, Manifest
 from local.airbyte.connector_commands import ConnectorCommands
 from local.airbyte.connector_process import ConnectorFailed, Runner
-from local.airbyte.connector_store import BY_DEFINITION, CONNECTORS, Connector, Store
+from local.airbyte.connector_store import Store
 from local.airbyte.errors import Refusal, not_found, sync_is_running, uncaught
 from local.airbyte.job_logs import JobLog, JobLogs, name_of
 from local.airbyte.jobs import Jobs, failure_reason, reason_of, renew_config, target_of
 from local.airbyte.metadata import Metadata, Row, dump, packed
 from local.airbyte.releases import ErrorStyle, Release
 from local.airbyte.settings import Settings
+from local.airbyte.source_definitions import SourceDefinitions
 from local.airbyte.warehouse_writer import DESTINATION_SYNC_MODES, refuse_unwritable
 from shared.observability import logs
 
@@ -80,33 +82,17 @@ DESTINATION_SPECIFICATION: Json = {
 }
 
 
-DEFINITIONS: dict[Kind, list[Definition]] = {
-    "source": [
-        Definition(
-            kind="source",
-            id=str(connector.definition_id),
-            name=connector.title,
-            repository=connector.repository,
-            tag=connector.version,
-            documentation=connector.documentation,
-            support_level=connector.support,
-        )
-        for connector in CONNECTORS
-    ],
-    "destination": [
-        Definition(
-            kind="destination",
-            id=str(DESTINATION_DEFINITION_ID),
-            name="Postgres (local plane)",
-            repository="aam/local-postgres",
-            tag="1",
-            documentation="https://www.postgresql.org/docs/",
-            support_level="none",
-            custom=True,
-            supports_refreshes=True,
-        )
-    ],
-}
+DESTINATION = Definition(
+    kind="destination",
+    id=str(DESTINATION_DEFINITION_ID),
+    name="Postgres (local plane)",
+    repository="aam/local-postgres",
+    tag="1",
+    documentation="https://www.postgresql.org/docs/",
+    support_level="none",
+    custom=True,
+    supports_refreshes=True,
+)
 
 
 class Plane:
@@ -117,9 +103,11 @@ class Plane:
         self.metadata = Metadata(settings.state_dir)
         runner = Runner(settings.state_dir / "run", asyncio.Semaphore(settings.max_connectors))
         runner.sweep()
-        self.connectors = ConnectorCommands(settings, Store(settings.connectors_dir), runner)
+        store = Store(settings.connectors_dir)
+        self.sources = SourceDefinitions(store, self.metadata)
+        self.connectors = ConnectorCommands(settings, store, runner)
         self.job_logs = JobLogs(settings.job_logs)
-        self.jobs = Jobs(self.metadata, self.connectors, self.job_logs)
+        self.jobs = Jobs(self.metadata, self.sources, self.connectors, self.job_logs)
         self.release = settings.flavour.release
         self.error_style: ErrorStyle | None = settings.error_style
         self.page_size = settings.page_size
@@ -134,9 +122,12 @@ class Plane:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, settings: Settings) -> AsyncIterator[Self]:
+    async def open(
+        cls, settings: Settings, manifests: Sequence[Manifest] = ()
+    ) -> AsyncIterator[Self]:
         """Open the plane with its stored state; no connector survives the end of the block."""
         plane = cls(settings)
+        plane.sources.offer(settings.connectors, manifests, _now())
         reason = failure_reason("airbyte_platform", "system_error", "The server restarted.")
         plane.metadata.fail_interrupted({"failures": [reason]}, _now())
         if settings.warehouse_url is not None:
@@ -176,7 +167,7 @@ class Plane:
 
     def definitions(self, kind: Kind) -> list[Definition]:
         """Return the connectors that can be run, or the writer."""
-        return DEFINITIONS[kind]
+        return [DESTINATION] if kind == "destination" else self.sources.definitions()
 
     async def specification(self, definition: Definition) -> Json:
         """Return a connector's connection specification; installs the connector if necessary.
@@ -186,7 +177,7 @@ class Plane:
         """
         if definition.kind == "destination":
             return DESTINATION_SPECIFICATION
-        return await self._connector_specification(BY_DEFINITION[UUID(definition.id)])
+        return await self._connector_specification(self._connector(definition.id))
 
     async def _connector_specification(self, connector: Connector) -> Json:
         try:
@@ -196,6 +187,20 @@ class Plane:
             raise uncaught(f"Could not get the specification of {connector.name}.") from error
         schema: Json = spec["connectionSpecification"]
         return schema
+
+    def _connector(self, definition_id: str) -> Connector:
+        """Return the connector of a definition.
+
+        Raises:
+            Refusal: 500, this plane does not have it.
+        """
+        try:
+            return self.sources.connector(definition_id)
+        except ConnectorFailed as error:
+            raise uncaught(str(error)) from error
+
+    def _connector_of(self, source: Json) -> Connector:
+        return self._connector(source["sourceDefinitionId"])
 
     def destination_sync_modes(self, definition: Definition) -> list[str]:  # noqa: ARG002
         """Return the writer's sync modes."""
@@ -226,7 +231,9 @@ class Plane:
         return self._actor(row)
 
     def _actor(self, row: Row) -> Json:
-        (definition,) = [one for one in DEFINITIONS[row["kind"]] if one.id == row["definition_id"]]
+        definition = DESTINATION
+        if row["kind"] == "source":
+            definition = self.sources.definition(self._connector(row["definition_id"]))
         return reads.actor(
             definition,
             actor_id=row["id"],
@@ -272,7 +279,7 @@ class Plane:
     def actor_version(self, kind: Kind, actor: Json) -> ActorVersion:
         """Return the installed version, the only one that there is of a connector."""
         definition_id = actor[f"{kind}DefinitionId"]
-        (definition,) = [one for one in DEFINITIONS[kind] if one.id == definition_id]
+        (definition,) = [one for one in self.definitions(kind) if one.id == definition_id]
         return ActorVersion(tag=definition.tag)
 
     def unpin_source(self, source: Json) -> None:
@@ -291,13 +298,14 @@ class Plane:
         async def verb(connector: Connector, renew: Any, job_log: JobLog) -> Json:
             return {"check": await self.connectors.check(connector, config, renew, job_log)}
 
-        connector = BY_DEFINITION[UUID(definition.id)]
+        connector = self._connector(definition.id)
         source_id = None if actor is None else str(actor["sourceId"])
         return await self._run_connector(connector, source_id, config, verb)
 
     async def discover(self, source: Json) -> Outcome:
         """Discover a source's catalog and store it under an id derived from its content."""
         source_id, config = source["sourceId"], source["connectionConfiguration"]
+        connector = self._connector_of(source)
 
         async def verb(connector: Connector, renew: Any, job_log: JobLog) -> Json:
             protocol = await self.connectors.discover(connector, config, renew, job_log)
@@ -305,13 +313,13 @@ class Plane:
             def keep() -> UUID:
                 catalog_id = catalog.content_id(protocol)
                 self.metadata.store_discovery(
-                    source_id, connector.version, _config_hash(config), catalog_id, protocol, _now()
+                    source_id, connector.release, _config_hash(config), catalog_id, protocol, _now()
                 )
                 return catalog_id
 
             return {"catalog_id": str(await asyncio.to_thread(keep))}
 
-        return await self._run_connector(_connector_of(source), source_id, config, verb)
+        return await self._run_connector(connector, source_id, config, verb)
 
     async def _run_connector(
         self, connector: Connector, source_id: str | None, config: Json, verb: Any
@@ -343,7 +351,7 @@ class Plane:
             "SELECT catalog_id FROM discoveries"
             " WHERE source_id = ? AND version = ? AND config_hash = ?",
             source["sourceId"],
-            _connector_of(source).version,
+            self._connector_of(source).release,
             _config_hash(source["connectionConfiguration"]),
         )
         return None if found is None else str(found["catalog_id"])
@@ -354,7 +362,7 @@ class Plane:
         def build() -> bytes:
             return catalog.discovered(
                 self.metadata.catalog(catalog_id),
-                suggested=_connector_of(source).suggested_streams,
+                suggested=self._connector_of(source).suggested_streams,
                 release=self.release,
             )
 
@@ -727,10 +735,6 @@ class Plane:
         )
         interval = basic["units"] * UNIT_SECONDS[basic["timeUnit"]]
         return last is None or last["at"] is None or last["at"] + interval <= _now()
-
-
-def _connector_of(source: Json) -> Connector:
-    return BY_DEFINITION[UUID(source["sourceDefinitionId"])]
 
 
 def _writable_streams(

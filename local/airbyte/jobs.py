@@ -14,7 +14,6 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from uuid import UUID
 
 import asyncpg
 
@@ -22,9 +21,9 @@ from local.airbyte import catalog, specification
 from local.airbyte.api import reads
 from local.airbyte.connector_commands import ConnectorCommands
 from local.airbyte.connector_process import ConnectorFailed, Message
-from local.airbyte.connector_store import BY_DEFINITION
 from local.airbyte.job_logs import JobLog, JobLogs, name_of
 from local.airbyte.metadata import Metadata, Row, dump
+from local.airbyte.source_definitions import SourceDefinitions
 from local.airbyte.warehouse_writer import Key, Target, Writer
 from shared.observability import logs
 
@@ -111,9 +110,14 @@ class Jobs:
     """Starts, tracks and ends sync jobs."""
 
     def __init__(
-        self, metadata: Metadata, connectors: ConnectorCommands, job_logs: JobLogs
+        self,
+        metadata: Metadata,
+        sources: SourceDefinitions,
+        connectors: ConnectorCommands,
+        job_logs: JobLogs,
     ) -> None:
         self._metadata = metadata
+        self._sources = sources
         self._connectors = connectors
         self._job_logs = job_logs
         self._tasks: dict[int, asyncio.Task[None]] = {}
@@ -208,7 +212,7 @@ class Jobs:
             destination = connection and self._actor(connection["destination_id"])
             if not connection or not source or not destination:
                 return failure_reason("airbyte_platform", "system_error", "The connection is gone.")
-            connector = BY_DEFINITION[UUID(source["definition_id"])]
+            connector = self._sources.connector(source["definition_id"])
             config = source["config"]
             config_schema = (await self._connectors.spec(connector))["connectionSpecification"]
             job_log.masks.add(specification.secrets(config, config_schema))
@@ -251,7 +255,7 @@ class Jobs:
 
         async with (
             self._connectors.read(
-                BY_DEFINITION[UUID(source["definition_id"])],
+                self._sources.connector(source["definition_id"]),
                 source["config"],
                 catalog.configured(streams),
                 self._state_for(connection),

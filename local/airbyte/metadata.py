@@ -52,6 +52,10 @@ CREATE TABLE IF NOT EXISTS attempts (
     job_id INTEGER NOT NULL REFERENCES jobs ON DELETE CASCADE, number INTEGER NOT NULL,
     status TEXT NOT NULL, created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL,
     ended_at INTEGER, stats TEXT NOT NULL, failure TEXT, PRIMARY KEY (job_id, number));
+CREATE TABLE IF NOT EXISTS packages (name TEXT PRIMARY KEY, version TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS manifests (
+    slug TEXT NOT NULL, version INTEGER NOT NULL, document TEXT NOT NULL,
+    created_at INTEGER NOT NULL, PRIMARY KEY (slug, version));
 CREATE TABLE IF NOT EXISTS commands (
     id TEXT PRIMARY KEY, kind TEXT NOT NULL, status TEXT NOT NULL, output TEXT NOT NULL,
     created_at INTEGER NOT NULL);
@@ -353,7 +357,7 @@ class Metadata:
             )
 
 
-_JSON = frozenset({"config", "settings", "state", "stats", "failure", "output"})
+_JSON = frozenset({"document", "config", "settings", "state", "stats", "failure", "output"})
 
 
 def _parsed(row: sqlite3.Row) -> Row:

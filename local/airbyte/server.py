@@ -5,7 +5,7 @@ Every response has the header `X-Airbyte-Local: true`.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
@@ -17,18 +17,19 @@ from starlette.routing import Route
 
 from local.airbyte.api import face
 from local.airbyte.api.face import Answer
+from local.airbyte.connector import Manifest
 from local.airbyte.connectors_backend import Plane
 from local.airbyte.errors import MOST_BODY_BYTES, Micronaut, Refusal, too_large, uncaught
 from local.airbyte.settings import Settings
 from local.request_guard import Guard, token_of
 
 
-def app_of(settings: Settings) -> Starlette:
+def app_of(settings: Settings, manifests: Sequence[Manifest] = ()) -> Starlette:
     """Build the application; the plane opens and closes with its lifespan."""
 
     @asynccontextmanager
     async def live(app: Starlette) -> AsyncIterator[None]:
-        async with Plane.open(settings) as plane:
+        async with Plane.open(settings, manifests) as plane:
             app.state.plane = plane
             yield
 

@@ -61,6 +61,12 @@ class Settings(BaseSettings):
     job_logs_dir: Path | None = None
     """Folder for connector logs, a file for each job. Not set: `job_logs` in the state folder."""
 
+    connectors: list[str] = Field(default_factory=list)
+    """Connectors to offer beside the default ones: `["source-faker==7.2.1"]`."""
+
+    manifests: list[Path] = Field(default_factory=list)
+    """Low-code manifests, YAML files, to offer as sources: `["/home/ada/tickets.yaml"]`."""
+
     warehouse_url: SecretStr | None = None
     """URL of the Postgres behind the destination "Local warehouse". Not set: no destination."""
 

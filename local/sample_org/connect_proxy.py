@@ -48,9 +48,12 @@ class Authority:
 class Proxy:
     """Accepts connections for `asyncio.start_server` and forwards them to one port."""
 
-    def __init__(self, authority: Authority, *, port: int) -> None:
+    def __init__(
+        self, authority: Authority, *, port: int, hosts: re.Pattern[str] = SALESFORCE_HOST
+    ) -> None:
         self._authority = authority
         self._port = port
+        self._hosts = hosts
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one client until either side closes the connection."""
@@ -75,7 +78,7 @@ class Proxy:
         if method != "CONNECT":
             await _answer(writer, "405 Method Not Allowed")
             return None
-        if port != "443" or SALESFORCE_HOST.fullmatch(host) is None:
+        if port != "443" or self._hosts.fullmatch(host) is None:
             log.warning("proxy_refused_host")
             await _answer(writer, "403 Forbidden")
             return None

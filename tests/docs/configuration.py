@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings
 
 from local.airbyte.settings import Settings as LocalAirbyteSettings
 from local.processes.servers import SERVICES
+from local.sample_api.settings import Settings as SampleApiSettings
 from local.sample_org.settings import Settings as SampleOrgSettings
 from local.settings import Settings as LocalSettings
 from services.auth_broker import salesforce
@@ -80,6 +81,11 @@ SECTIONS = (
         SampleOrgSettings,
         "The sample org",
         "Read by `python -m local.sample_org`, which `make up` starts.",
+    ),
+    Section(
+        SampleApiSettings,
+        "The sample API",
+        "Read by `python -m local.sample_api`, which `make up SAMPLE_API=1` starts.",
     ),
 )
 
@@ -275,8 +281,8 @@ class Form:
     def _kind(self, name: str) -> str:
         if get_origin(self.kind) is Literal:
             return _listed([code(one) for one in get_args(self.kind)], "or")
-        if get_origin(self.kind) is dict:
-            return "JSON object"
+        if get_origin(self.kind) in (dict, list):
+            return "JSON object" if get_origin(self.kind) is dict else "JSON array"
         if isinstance(self.kind, type) and issubclass(self.kind, Enum):
             return _listed([code(one.value) for one in self.kind], "or")
         if self._is_secret and name.endswith(("db_url", "warehouse_url")):

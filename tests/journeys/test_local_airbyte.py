@@ -13,14 +13,14 @@ import pytest
 from pydantic import SecretStr
 
 from local.airbyte import WORKSPACE_ID
-from local.airbyte.connector_store import BY_NAME
+from local.airbyte.connector import PINNED
 from local.airbyte.settings import Settings
 from local.sample_org import server as sample_org
 from local.sample_org.settings import Settings as OrgSettings
 from tests.integration.local.airbyte_stage import CONNECTORS, Api, Json, serving
 from tests.pools import Sql
 
-SALESFORCE = BY_NAME["source-salesforce"]
+SALESFORCE = PINNED["source-salesforce"]
 SUGGESTED = {"Account", "Contact", "Lead", "Opportunity", "Task", "User"}
 
 pytestmark = pytest.mark.timeout(600)  # the connector may have to be installed first

@@ -31,12 +31,13 @@ IN_ORDER = (
     "docs/guides/sources.md",
     "docs/guides/rollback.md",
     "docs/guides/observation.md",
-    "docs/guides/connectors.md",
+    "docs/guides/connector-versions.md",
     "docs/guides/webhooks.md",
     "docs/guides/repairs-and-policies.md",
     "docs/guides/credentials.md",
     "docs/guides/import.md",
     "docs/guides/sample-org.md",
+    "docs/guides/connectors.md",
     "docs/operations.md",
     "docs/security.md",
 )
@@ -74,7 +75,8 @@ async def test_every_command_works_in_order(tmp_path: Path) -> None:
     port = str(servers.free_port())
     outputs: dict[str, list[str]] = {}
 
-    async with temporary_stack(keep_logs=tmp_path / "logs") as stack:
+    settings = LocalSettings(sample_api=True)
+    async with temporary_stack(settings=settings, keep_logs=tmp_path / "logs") as stack:
         (tmp_path / ".aam").symlink_to(stack.settings.state_dir)
         for page in IN_ORDER:
             for program in blocks(page, "python"):
@@ -169,6 +171,9 @@ def check_guides(outputs: dict[str, list[str]]) -> None:
     listed, imported = outputs["docs/guides/import.md"][1:]
     assert '"would_import"' in listed
     assert '"outcome":"imported"' in imported
+    tickets, mobile = outputs["docs/guides/connectors.md"]
+    assert json.loads(tickets)["source_type"] == "Sample Desk"
+    assert answers(mobile)[-1]["changes"][0]["path"] == ["requester", "contact", "mobile"]
     security = "\n".join(outputs["docs/security.md"])
     assert '"owner":"ada@example.com"' in security
     assert "aam_local_" not in security

@@ -15,13 +15,14 @@ from typing import Any
 import jsonschema
 import pytest
 
-from local.airbyte.connector_store import BY_NAME, Store
+from local.airbyte.connector import PINNED
+from local.airbyte.connector_store import Store
 from services.auth_broker import salesforce
 from services.auth_broker.stores import EnvironmentStore
 from shared.credential_documents import Credential
 from shared.domain import specification as specifications
 
-CONNECTOR = BY_NAME["source-salesforce"]
+CONNECTOR = PINNED["source-salesforce"]
 
 
 @pytest.fixture(scope="module")

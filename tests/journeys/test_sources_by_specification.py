@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from local.airbyte import WORKSPACE_ID
-from local.airbyte.connector_store import BY_NAME
+from local.airbyte.connector import PINNED
 from local.demo_steps import NO_SCHEDULED_OBSERVATIONS, Mesh
 from local.environment import given_environment
 from local.stack import temporary_stack
 
 # The connectors may have to be installed first.
 pytestmark = [pytest.mark.deep, pytest.mark.timeout(600)]
-RECORDS = BY_NAME["source-hardcoded-records"]
+RECORDS = PINNED["source-hardcoded-records"]
 
 
 async def test_source_is_onboarded_by_its_specification(tmp_path: Path) -> None:

@@ -108,9 +108,12 @@ async def _specification(backend: Backend, kind: Kind, body: Body) -> Json:
 
 
 async def _read(backend: Backend, definition: Definition) -> Json:
+    schema = await backend.specification(definition)
+    # Again, since a connector's first specification also has its documentation.
+    definition = definition_of(backend, definition.kind, definition.id)
     return {
         f"{definition.kind}DefinitionId": definition.id,
         "documentationUrl": definition.documentation,
-        "connectionSpecification": await backend.specification(definition),
+        "connectionSpecification": schema,
         "jobInfo": reads.no_job("get_spec", backend.release),
     }

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from local.airbyte import catalog as catalogs
-from local.airbyte.connector_store import BY_NAME
+from local.airbyte.connector import PINNED
 from local.airbyte.releases import Release
 
 Json = dict[str, Any]
@@ -62,7 +62,7 @@ def proposed(offered: Json, streams: Sequence[Json], release: Release) -> Json:
     return catalogs.proposed(offered, selected=suggested, release=release)
 
 
-_SALESFORCE = BY_NAME["source-salesforce"]
+_SALESFORCE = PINNED["source-salesforce"]
 
 
 DEFAULT_CATALOG = catalog(

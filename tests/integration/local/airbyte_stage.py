@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import textwrap
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ import httpx
 import orjson
 
 from local.airbyte import DESTINATION_ID, WORKSPACE_ID
-from local.airbyte.connector_store import BY_NAME, REQUIREMENTS, Store
+from local.airbyte.connector import PINNED, Manifest
+from local.airbyte.connector_store import REQUIREMENTS, Store
 from local.airbyte.connectors_backend import Plane
 from local.airbyte.server import app_of
 from local.airbyte.settings import Flavour, Settings
@@ -28,7 +29,7 @@ from tests.contract.openapi import FOLDER, description
 
 ROOT = Path(__file__).resolve().parents[3]
 CONNECTORS = ROOT / ".aam" / "connectors"
-RECORDS = BY_NAME["source-hardcoded-records"]
+RECORDS = PINNED["source-hardcoded-records"]
 JUDGES = {Flavour.COMMANDS: ("2.0.0", "head"), Flavour.SYNCHRONOUS: ("0.63.19",)}
 # What a release after the played one requires of an answer, and the played one does not know.
 REQUIRED_LATER = {
@@ -106,10 +107,10 @@ class Api:
 
 
 @asynccontextmanager
-async def serving(settings: Settings) -> AsyncIterator[Api]:
+async def serving(settings: Settings, manifests: Sequence[Manifest] = ()) -> AsyncIterator[Api]:
     """The API of a plane that lives as long as the block."""
     app = app_of(settings)
-    async with Plane.open(settings) as plane:
+    async with Plane.open(settings, manifests) as plane:
         app.state.plane = plane
         transport = httpx.ASGITransport(app)
         token = {"Authorization": f"Bearer {token_of(settings.state_dir)}"}

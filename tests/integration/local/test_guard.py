@@ -19,6 +19,8 @@ import pytest
 from local.airbyte import WORKSPACE_ID
 from local.processes.servers import free_port
 from local.request_guard import token_file, token_of
+from local.sample_api import server as sample_api_server
+from local.sample_api.settings import Settings as SampleApiSettings
 from local.sample_org.server import running
 from local.sample_org.settings import Settings as OrgSettings
 from tests.processes import becomes_true
@@ -98,9 +100,26 @@ async def sample_org(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[
         assert "Planted__c" not in {one.name for one in org.live.org.stored()}
 
 
-@pytest.fixture(params=["airbyte", "sample_org"])
+@pytest.fixture(scope="module")
+async def sample_api(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Target]:
+    """The sample API, and an order to it that changes its schema."""
+    folder = tmp_path_factory.mktemp("api")
+    async with sample_api_server.running(SampleApiSettings(port=0, state_dir=folder)) as api:
+        yield Target(
+            "sample_api",
+            api.url,
+            api.control,
+            "POST",
+            "/control/changes",
+            {"change": "add", "api": "shop", "stream": "orders", "path": ["planted"]},
+            "/control",
+        )
+        assert "planted" not in api.api.stream("shop", "orders").columns
+
+
+@pytest.fixture(params=["airbyte", "sample_org", "sample_api"])
 def target(request: pytest.FixtureRequest) -> Target:
-    """Either of them."""
+    """Each of them."""
     found: Target = request.getfixturevalue(request.param)
     return found
 
