@@ -64,11 +64,14 @@ async def find(
     added = added_streams(wanted, head)
     suspects = added_streams(wanted, Catalog(())) if may_differ else added
     found = await with_state(airbyte, row.airbyte_connection_id, suspects)
-    if not may_differ or not found.gapped:
+    if not may_differ:
         return found
-    held = await held_catalog(airbyte, row.airbyte_connection_id)
-    added |= added_streams(wanted, held)
-    return Reselection(gapped=tuple(stream for stream in found.gapped if stream in added))
+    if found.gapped:
+        added |= added_streams(wanted, await held_catalog(airbyte, row.airbyte_connection_id))
+    return Reselection(
+        resumed=tuple(stream for stream in found.resumed if stream in added),
+        gapped=tuple(stream for stream in found.gapped if stream in added),
+    )
 
 
 async def to_refresh(
