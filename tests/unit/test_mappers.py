@@ -316,3 +316,11 @@ def test_rollback_checks_the_mappers_of_the_older_version() -> None:
         catalog.parse(document(older)), document(stream(fields=FIELDS))
     )
     assert [one.code for one in found] == ["mapper_without_field"]
+
+
+def test_discovery_notes_a_mapper_without_a_field() -> None:
+    """The person who edits the catalog decides about the mapper."""
+    configured = catalog.parse(document(mapped(hashing())))
+    merged = catalog.merge(configured, document(stream(fields=WITHOUT)), every_stream=False)
+    assert [note.code for note in merged.notes] == ["mapper_without_field"]
+    assert orjson.loads(merged.catalog)["streams"][0]["config"]["mappers"] == [hashing()]

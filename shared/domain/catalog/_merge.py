@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from shared.domain.catalog._exclusions import CODE, Exclusions
+from shared.domain.catalog._mappers import lapsed
 from shared.domain.catalog._model import (
     CONFIG,
     PAIR,
@@ -57,8 +58,8 @@ def merge(
 
     A source-defined key replaces the configured one. A list of selected fields never grows, and
     loses removed fields. A sync mode that is no longer supported is replaced. Any other config
-    stays byte for byte. `every_stream` adds the source's other streams, deselected, so that a
-    person can select them.
+    stays byte for byte, even a mapper whose field is gone, which a note reports. `every_stream`
+    adds the source's other streams, deselected, so that a person can select them.
 
     Fields that match `exclusions` are deselected, even if the connection syncs them now. A stream
     that the source offers twice stays as configured. Notes report both.
@@ -157,6 +158,13 @@ class _Renewal:
         if reads == "incremental" and cursor:
             needed.add(cursor[0])
         self._selection(needed)
+        lost = lapsed(current, offered.stream)
+        if lost:
+            self._note(
+                "mapper_without_field",
+                f"A mapper names {listed(sorted(lost))}, which is gone: remove the mapper, or let "
+                "it name another field.",
+            )
 
     def encoded(self) -> bytes:
         config = PAIR.decode(self._current.raw).config
