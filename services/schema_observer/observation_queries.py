@@ -249,7 +249,7 @@ _LOOK = text(f"""
     JOIN observations o ON o.airbyte_source_id = c.airbyte_source_id
     LEFT JOIN watches w ON w.connection_id = c.id
     LEFT JOIN LATERAL (
-        SELECT id, changes FROM drifts
+        SELECT id, changes, connector_step FROM drifts
         WHERE connection_id = c.id AND after_snapshot_id = o.snapshot_id AND o.outcome = 'changed'
         ORDER BY first_seen_at DESC LIMIT 1
     ) d ON true
