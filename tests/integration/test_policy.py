@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
+from services.drift_repair_agent.repairs.suggestions import Suggestions
 from tests.fakes.airbyte_server import catalog, stream
 from tests.integration.applying import seen, streams_in_airbyte
 from tests.integration.conftest import Mesh
@@ -117,6 +118,30 @@ async def test_policy_change_plans_open_repairs_again(mesh: Mesh) -> None:
     _, applied = await repairs_until(mesh, connection, ["superseded", "applied"])
     assert applied["changes"][0]["path"] == ["AnnualRevenue"]
     assert (await seen(mesh, connection))["catalog_version"] == 2
+
+
+async def test_policy_that_changes_during_a_plan_decides(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The plan by the policy before is not written, and another one is made."""
+    connection = await mesh.onboard()
+    ask = Suggestions.ask
+    policy = '{"reactions": {"field": {"removed": "apply"}}}'
+
+    async def meanwhile(self: Suggestions, *rest: Any, **more: Any) -> Any:
+        await mesh.sql.execute(
+            "INSERT INTO policies (connection_id, policy) VALUES ($1, $2) ON CONFLICT DO NOTHING",
+            UUID(connection["id"]),
+            policy,
+        )
+        return await ask(self, *rest, **more)
+
+    monkeypatch.setattr(Suggestions, "ask", meanwhile)
+
+    await drift(mesh, connection, offering({"Id": "string", "Name": "string"}))
+
+    (applied,) = await repairs_until(mesh, connection, ["applied"])
+    assert applied["changes"][0]["path"] == ["AnnualRevenue"]
 
 
 async def test_ignored_change_is_planned_without_a_repair(mesh: Mesh) -> None:

@@ -373,8 +373,10 @@ class Planner:
         row = await registry.lock_connection(session, held.id)
         proposed = await queries.proposed_repair(session, row.id)
         newest = await queries.newest_drift(session, row.id)
+        policy = Policy.of(await registry.find_policy(session, row.id))
         is_still = (
             row.status is ConnectionStatus.ACTIVE
+            and policy.own == basis.policy.own
             and row.catalog_version == held.catalog_version
             and row.paused_by == held.paused_by
             and row.pause_requested_by == held.pause_requested_by
