@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -324,3 +325,16 @@ def test_discovery_notes_a_mapper_without_a_field() -> None:
     merged = catalog.merge(configured, document(stream(fields=WITHOUT)), every_stream=False)
     assert [note.code for note in merged.notes] == ["mapper_without_field"]
     assert orjson.loads(merged.catalog)["streams"][0]["config"]["mappers"] == [hashing()]
+
+
+@pytest.mark.parametrize("depth", [40, 900, 100_000])
+def test_deep_conditions_end(depth: int) -> None:
+    """An answer or an InvalidCatalog, never a RecursionError."""
+    inner = b'{"type":"NOT","conditions":[' * depth + msgspec.json.encode(FILTER) + b"]}" * depth
+    deep = b'{"type":"row-filtering","mapperConfiguration":{"conditions":' + inner + b"}}"
+    text = document(mapped(ROWS)).replace(msgspec.json.encode(ROWS), deep)
+    assert len(text) > depth * 20
+    with suppress(InvalidCatalog):
+        posted = catalog.parse(text)
+        catalog.validate(posted)
+        drift.lapses(posted, catalog.scan(document(stream(fields=WITHOUT))))

@@ -21,6 +21,7 @@ from shared.domain.catalog._model import (
     Problem,
     SelectedField,
     Stream,
+    readable,
     shown,
 )
 
@@ -35,6 +36,8 @@ MAPPER_FIELD_EXISTS: Final = "mapper_field_exists"
 
 _EMPTY: Final = re.compile(rb"\s*:\s*(\[\s*\]|null)")
 _WINDOW_BYTES: Final = 64
+_DEPTH: Final = 32
+"""Deeper conditions of a row filter are not searched."""
 _NAMING = ("targetField", "originalFieldName", "fieldName")
 """The members of a mapper's configuration that name a field."""
 _NEEDS: Final[Mapping[str, str]] = {
@@ -84,8 +87,13 @@ class Mapper(msgspec.Struct, frozen=True):
 
 
 def read_mapper(raw: Raw) -> Mapper:
-    """One mapper as configured; of an unknown shape it names no field."""
-    members = msgspec.json.decode(raw)
+    """One mapper as configured; of an unknown shape it names no field.
+
+    Raises:
+        InvalidCatalog: it is nested too deeply.
+    """
+    with readable("config.mappers"):
+        members = msgspec.json.decode(raw)
     if not isinstance(members, dict):
         return Mapper("", None, {})
     config = members.get("mapperConfiguration")
@@ -243,15 +251,19 @@ def renamed_in(raw: Raw, names: Mapping[str, str]) -> Raw:
     return Raw(msgspec.json.encode(members))
 
 
-def _renamed(value: Any, names: Mapping[str, str]) -> Any:
+def _renamed(value: Any, names: Mapping[str, str], depth: int = 0) -> Any:
+    if depth > _DEPTH:
+        return value
     if isinstance(value, dict):
         return {
             key: names.get(inner, inner)
             if key in _NAMING and isinstance(inner, str)
-            else _renamed(inner, names)
+            else _renamed(inner, names, depth + 1)
             for key, inner in value.items()
         }
-    return [_renamed(inner, names) for inner in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [_renamed(inner, names, depth + 1) for inner in value]
+    return value
 
 
 def _selected(config: Config, stream: Stream) -> frozenset[str] | None:
@@ -263,16 +275,18 @@ def _selected(config: Config, stream: Stream) -> frozenset[str] | None:
     return frozenset(fields) if chosen is None else chosen & fields.keys()
 
 
-def _named(value: Any) -> Iterator[str]:
+def _named(value: Any, depth: int = 0) -> Iterator[str]:
+    if depth > _DEPTH:
+        return
     if isinstance(value, dict):
         for key, inner in value.items():
             if key in _NAMING and isinstance(inner, str):
                 yield inner
             else:
-                yield from _named(inner)
+                yield from _named(inner, depth + 1)
     elif isinstance(value, list):
         for inner in value:
-            yield from _named(inner)
+            yield from _named(inner, depth + 1)
 
 
 def _text(value: Any) -> str | None:
