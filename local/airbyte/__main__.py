@@ -32,10 +32,13 @@ def _settings() -> Settings:
 
 
 def _manifests(settings: Settings) -> list[Manifest]:
-    """Read the manifests before anything is served; exits if one is invalid."""
+    """Check the connectors and the manifests before anything is served; exits if one is invalid."""
+    store = Store(settings.connectors_dir)
     try:
-        return load_all(Store(settings.connectors_dir), settings.manifests)
-    except (InvalidManifest, InstallFailed) as error:
+        for text in settings.connectors:
+            store.choose(text)
+        return load_all(store, settings.manifests)
+    except (InvalidConnector, InvalidManifest, InstallFailed) as error:
         typer.echo(str(error), err=True)
         sys.exit(2)
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from local import demo_steps
 from local.airbyte.connector import PINNED
 from local.airbyte.connector_store import Store
 from local.demo_steps import NO_SCHEDULED_OBSERVATIONS, Mesh, MeshConnection, StepFailed
@@ -34,8 +35,12 @@ AFTER = f"source-faker=={NEXT_FAKER} source-github"
 pytestmark = [pytest.mark.deep, pytest.mark.timeout(900)]  # connectors may have to be installed
 
 
-async def test_four_connectors_are_onboarded_synced_and_healed(tmp_path: Path) -> None:
+async def test_four_connectors_are_onboarded_synced_and_healed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In one mesh, which is stopped and started again for the newer releases."""
+    monkeypatch.setattr(demo_steps, "SYNC_TIMEOUT_S", 400.0)  # a busy machine starts them slowly
+    monkeypatch.setattr(demo_steps, "REPAIR_TIMEOUT_S", 200.0)
     token = leaks.canary("a GitHub token")
     folder = servers.temporary_dir()
     try:
