@@ -82,7 +82,7 @@ async def credentials(sql: Sql) -> dict[str, tuple[Headers, str]]:
     expired = await insert_key(sql, *KEY_SCOPES, expires_in_s=-1)
     revoked = await insert_key(sql, *KEY_SCOPES, is_revoked=True)
     good = bearer(key.key)
-    service = access.signer("orchestrator").token("schema_observer", "connections:read")
+    service = access.signer("orchestrator").token("another_service", "connections:read")
     given: dict[str, Headers] = {
         "none": [],
         "empty": [("authorization", "")],
