@@ -285,8 +285,19 @@ class Plane:
     def unpin_source(self, source: Json) -> None:
         """Do nothing: no source is pinned."""
 
-    def manifests(self, definition: Definition) -> None:
-        """Return None: no connector was made in the connector builder."""
+    def manifests(self, definition: Definition) -> list[Json] | None:
+        """Return the versions of a low-code manifest, newest first; None for other connectors."""
+        manifest = self._connector(definition.id).manifest
+        if manifest is None:
+            return None
+        return [
+            {
+                "version": version,
+                "isActive": version == manifest.version,
+                "description": f"Version {version}",
+            }
+            for version in range(manifest.version, 0, -1)
+        ]
 
     # Running connectors
 

@@ -187,6 +187,14 @@ async def test_manifest_with_an_api_key_follows_its_schema(stages: Stages) -> No
         assert definition["dockerRepository"] == "airbyte/source-declarative-manifest"
         spec = await stage.specification(definition)
         assert spec["required"] == ["base_url", "api_key"]
+        listed = await stage.api.ask(
+            "declarative_source_definitions/list_manifests",
+            workspaceId=str(WORKSPACE_ID),
+            sourceDefinitionId=definition["sourceDefinitionId"],
+        )
+        assert [(one["version"], one["isActive"]) for one in listed["manifestVersions"]] == [
+            (1, True)
+        ]
         source = await stage.source(
             definition,
             {"base_url": f"{stages.vendor.url}/api/shop", "api_key": stages.vendor.api.key},
