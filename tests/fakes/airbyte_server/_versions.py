@@ -82,7 +82,7 @@ class Versions(Offers):
         """Return a definition with its newest version."""
         tag = self._published_tags.get(definition.id, definition.tag)
         repository = self._repositories.get(definition.id, definition.repository)
-        is_custom = definition.id in self._manifests
+        is_custom = definition.custom or definition.id in self._manifests
         return replace(definition, tag=tag, repository=repository, custom=is_custom)
 
     def actor_version(self, kind: Kind, actor: Json) -> ActorVersion:
