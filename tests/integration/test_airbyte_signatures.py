@@ -428,7 +428,6 @@ async def test_proxy_413_for_a_large_body_is_believed(
             problem(400, "error:basic-schedule-validation/under-one-hour-not-allowed", "…"),
             "schedule",
         ),
-        (problem(400, "error:mapper-validation", "Mapper validation failed"), "streams"),
         (problem(400, "error:connection-conflicting-destination-stream", "…"), "streams"),
         (problem(400, "error:connection/destination-catalog/required", "…"), "streams"),
         (

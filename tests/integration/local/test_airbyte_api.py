@@ -77,8 +77,8 @@ async def test_unknown_endpoint_is_404_and_unimplemented_is_501(
     modern: Api, tmp_path: Path, warehouse_url: str
 ) -> None:
     await modern.ask("workspaces/list", expect=404)
-    answer = await modern.ask("web_backend/connections/get", expect=501)
-    assert "web_backend/connections/get" in answer["detail"]
+    answer = await modern.ask("web_backend/connections/update", expect=501)
+    assert "web_backend/connections/update" in answer["detail"]
 
     async with serving(
         settings_of(tmp_path / "classic", warehouse_url, Flavour.SYNCHRONOUS, None)
