@@ -155,6 +155,7 @@ _UPSTREAM: Final = (
     "ok",
     "cancelled",
     "catalog_too_large",
+    "mapper_refused",
     "upstream_auth",
     "upstream_conflict",
     "upstream_failed",

@@ -90,7 +90,7 @@ async def _use_everything(client: AirbyteClient, airbyte: AirbyteServer) -> None
     assert configured.connection_configuration == {"count": 3}
     assert not await client.check_source_update(source.source_id, {"count": 4}, name="records")
     await client.update_source(source.source_id, {"count": 4}, name="records")
-    assert (await client.connector_version(source.source_id)).
+    assert (await client.connector_version(source.source_id)).tag
     assert await client.manifest_version(source.source_id) is None
     await client.upgrade_source_version(source.source_id)
     found = await client.discover_schema(source.source_id)
