@@ -32,7 +32,7 @@ def routes(apps: dict[str, FastAPI]) -> list[tuple[FastAPI, str, str, bytes]]:
     for app in apps.values():
         document = app.openapi()
         for path, operations in document["paths"].items():
-            for method in ("post", "put"):
+            for method in ("post", "put", "patch"):
                 if "requestBody" in operations.get(method, {}):
                     media = operations[method]["requestBody"]["content"]["application/json"]
                     example = next(_examples(document, media))
@@ -94,7 +94,9 @@ async def test_random_bodies_cause_no_server_error(apps: dict[str, FastAPI]) -> 
             )
             took = time.perf_counter() - began
             statuses[answer.status] += 1
-            assert 200 <= answer.status < 500, (method, path, answer.status, body)
+            # A valid request to check a credential needs the auth_broker, which does not run here.
+            is_away = answer.status == 503 and b":auth_broker_unavailable" in answer.body
+            assert 200 <= answer.status < 500 or is_away, (method, path, answer.status, body)
             assert took < LONGEST_S, (method, path, took, body)
 
     @settings(
