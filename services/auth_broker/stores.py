@@ -1,7 +1,7 @@
 """Stores of credentials in the environment and in files; each is read anew for each request.
 
 A credential is a document: its values by name, which may be nested. Names and values are as they
-are stored, mostly text; whoever has the connector's specification converts them.
+are stored, mostly text; the orchestrator, which has the specification, converts them.
 """
 
 from __future__ import annotations

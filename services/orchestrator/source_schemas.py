@@ -130,7 +130,7 @@ class StreamView(BaseModel):
     primary_key: list[list[str]]
     """The paths of the key's fields; empty where the source defines none."""
     cursor: list[str]
-    """The path of the default cursor field; empty where there is none."""
+    """The path of the default cursor field; empty if there is no such field."""
     is_cursor_fixed: bool
     """Whether only that cursor can be used."""
     fields: list[FieldView]

@@ -158,7 +158,7 @@ async def observation_history(connection_id: UUID, db: Registry, page: HistoryPa
 async def connector(connection_id: UUID, connectors: Connectors) -> Response:
     """Get the version of the source's connector, its support, and upcoming breaking changes.
 
-    As it was checked last, at `checked_at`. Airbyte is asked only if it never was, and every
+    As it was checked last, at `checked_at`. Airbyte is queried only if it never was, and every
     CONNECTOR_CHECK_INTERVAL.
     """
     return raw_json(await connectors.connector(connection_id))

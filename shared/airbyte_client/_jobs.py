@@ -265,7 +265,8 @@ class Jobs(Connections):
         """List jobs of all connections that AAM's login may list.
 
         Airbyte takes the permissions from the ids in the body, so a login that is no instance
-        administrator is refused where there is none. Source: RoleResolver, JobsApiController.
+        administrator is refused if the body has no such id. Source: RoleResolver,
+        JobsApiController.
         """
         if self._lists_jobs_of_instance:
             try:

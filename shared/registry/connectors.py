@@ -1,8 +1,8 @@
 """The versions of the connectors that sources run, and of snapshots and drifts.
 
 A snapshot's version is that of the last discovery that is known to have found its schema. While an
-unchanged source is observed, Airbyte is not asked for the version; `source_connectors` has it, as
-it was checked last. It is written into the snapshot when the next version is found.
+unchanged source is observed, the version is not requested from Airbyte: `source_connectors` has it,
+as it was checked last. It is written into the snapshot when the next version is found.
 """
 
 from __future__ import annotations
