@@ -39,7 +39,7 @@ def refused(manifest: "dict[str, object]") -> "str | None":
 
     try:
         cdk.ConcurrentDeclarativeSource(source_config=manifest, custom_components_trusted=False)
-    except Exception as error:  # noqa: BLE001 - whatever the CDK raises is its verdict
+    except Exception as error:  # noqa: BLE001 - any error means an invalid manifest
         cause = error.__cause__ or error
         where = getattr(cause, "json_path", "")
         message = getattr(cause, "message", None) or str(cause)

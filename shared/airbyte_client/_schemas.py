@@ -120,8 +120,7 @@ class NewConnection(msgspec.Struct, frozen=True):
 class ConnectionSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Settings of a connection besides its catalog; None where unset, or to be left as it is.
 
-    `schedule_data` is Airbyte's own JSON. An empty `prefix` or `namespace_format` means that there
-    is none.
+    `schedule_data` is Airbyte's own JSON. An empty `prefix` or `namespace_format` removes it.
     """
 
     name: str | None = None
@@ -214,26 +213,6 @@ class Job(msgspec.Struct, frozen=True):
 
 _ENDED = frozenset({"failed", "succeeded", "cancelled"})
 _OPEN = frozenset({"pending", "queued", "running", "incomplete"})
-
-
-class ConnectionState(msgspec.Struct, frozen=True):
-    """What a connection's next sync resumes from.
-
-    `type` is stream, global, legacy or not_set. Each value is JSON as Airbyte sent it: it belongs
-    to the connector, may contain values of the source's rows, and is never logged. Airbyte keeps
-    the state of streams that are no longer selected.
-    """
-
-    type: str
-    streams: dict[StreamId, bytes]
-    """Empty for legacy; a stream without a state of its own has `null`."""
-
-    shared: bytes | None = None
-    """Of a global state, the position that all streams share; of a legacy state, the whole one."""
-
-    def __repr__(self) -> str:
-        """Omit the values."""
-        return f"ConnectionState({self.type!r}, {len(self.streams)} streams)"
 
 
 class Instance(msgspec.Struct, frozen=True):
@@ -688,49 +667,6 @@ def _uuid(text: str) -> UUID | None:
         return UUID(text)
     except ValueError:
         return None
-
-
-class _Descriptor(msgspec.Struct, frozen=True):
-    name: str
-    namespace: str | None = None
-
-    def to_domain(self) -> StreamId:
-        return StreamId(self.namespace or None, self.name)
-
-
-class _StreamState(msgspec.Struct, frozen=True, rename="camel"):
-    stream_descriptor: _Descriptor
-    stream_state: msgspec.Raw = NOTHING
-
-
-class _GlobalState(msgspec.Struct, frozen=True):
-    shared_state: msgspec.Raw = NOTHING
-    stream_states: list[_StreamState] = msgspec.field(name="streamStates", default_factory=list)
-
-
-class StateRead(msgspec.Struct, frozen=True, rename="camel"):
-    """Response of state/get."""
-
-    connection_id: UUID
-    state_type: str
-    state: msgspec.Raw = NOTHING
-    stream_state: list[_StreamState] | None = None
-    global_state: _GlobalState | None = None
-
-    def __repr__(self) -> str:
-        """Omit the values, which may be those of rows."""
-        return f"StateRead({_word(self.state_type)!r})"
-
-    def to_domain(self) -> ConnectionState:
-        """Convert to AAM's type; the values are copied, so that the response can be freed."""
-        whole = self.global_state
-        streams = (self.stream_state if whole is None else whole.stream_states) or []
-        shared = bytes(self.state if whole is None else whole.shared_state)
-        return ConnectionState(
-            self.state_type,
-            {each.stream_descriptor.to_domain(): bytes(each.stream_state) for each in streams},
-            None if shared == bytes(NOTHING) else shared,
-        )
 
 
 class _Auth(msgspec.Struct, frozen=True):

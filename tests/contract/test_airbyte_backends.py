@@ -624,6 +624,7 @@ REFUSALS: Mapping[str, tuple[str, Refusal]] = {
 """How the local Airbyte builds each recorded error body, by the file's name."""
 
 
+# Real responses of others' Airbytes may not be copied into the repository.
 @pytest.mark.skipif(
     not RECORDED.is_dir(),
     reason="the recorded responses are not part of the repository: set AIRBYTE_RECORDED_DIR",

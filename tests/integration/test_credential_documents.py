@@ -46,7 +46,7 @@ def put(folder: Path, content: Json) -> None:
     ],
 )
 async def test_environment_as_a_document(environment: dict[str, str], document: Json) -> None:
-    """A further `__` nests; the whole may be one JSON text; an empty value is none."""
+    """A further `__` nests; the whole may be one JSON text; an empty value is ignored."""
     assert await EnvironmentStore(environment).document("a") == document
 
 

@@ -87,8 +87,8 @@ async def test_vanished_field_with_a_hash_is_decided_by_a_person(mesh: Mesh, ver
     assert lapse["choices"] == ["drop", "keep_field"]
     shown = (await mesh.drift_repair_agent.get(f"/repairs/{repair['id']}")).json()
     assert {one["code"] for one in shown["catalog"]["problems"]} == {"mapper_without_field"}
-    told = [one for one in await mesh.events(6) if one["type"] == "mapper.lapsed"]
-    assert [(one["ref"], one["code"]) for one in told] == [(drift_id, "breaking")]
+    lapsed = [one for one in await mesh.events(6) if one["type"] == "mapper.lapsed"]
+    assert [(one["ref"], one["code"]) for one in lapsed] == [(drift_id, "breaking")]
     sent = await mesh.sql.fetch("SELECT type, body FROM webhook_deliveries")
     assert [one["type"] for one in sent] == ["mapper.lapsed"]
     assert "mapper_lapsed" in sent[0]["body"]

@@ -40,7 +40,7 @@ def test_numbers_of_tags() -> None:
 
 
 def test_consecutive_steps_are_one() -> None:
-    """From the first version to the last; one that leads back is none."""
+    """From the first version to the last; a return to the first is no step."""
     up = Step(from_version="1.0.0", to_version="2.0.0", breaking_changes=(GUIDES[2],))
     on = Step(from_version="2.0.0", to_version="3.0.0", breaking_changes=(GUIDES[3],))
     back = Step(from_version="2.0.0", to_version="1.0.0")

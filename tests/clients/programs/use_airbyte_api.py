@@ -24,7 +24,7 @@ connections = sdk.connections.list_connections(request=api.ListConnectionsReques
 order = models.JobCreateRequest(connection_id=place["connection"], job_type=models.JobTypeEnum.SYNC)
 job = sdk.jobs.create_job(request=order).job_response
 while job.status not in ("succeeded", "failed", "cancelled"):
-    time.sleep(0.5)
+    time.sleep(0.5)  # the API has no call that waits for a job: its clients poll
     job = sdk.jobs.get_job(request=api.GetJobRequest(job_id=job.job_id)).job_response
 listed = sdk.jobs.list_jobs(request=api.ListJobsRequest(connection_id=place["connection"]))
 json.dump(

@@ -98,8 +98,8 @@ class Versions(Offers):
         return ActorVersion(tag=pin["tag"], pinned_by=pin["by"], upcoming=upcoming)
 
     def definitions(self, kind: Kind) -> list[Definition]:
-        """Return the connectors."""
-        raise NotImplementedError
+        """Return the connectors; ScriptedBackend, which inherits from this class, has them."""
+        raise NotImplementedError  # abstract
 
     def unpin_source(self, source: Json) -> None:
         """Remove a source's pin."""
