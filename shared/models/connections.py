@@ -79,6 +79,11 @@ class Connection(Base):
             unique=True,
             postgresql_where=text("archived_at IS NULL AND airbyte_connection_id IS NOT NULL"),
         ),
+        Index(
+            "ix_connections_airbyte_connection_id_archived",
+            "airbyte_connection_id",
+            postgresql_where=text("archived_at IS NOT NULL"),
+        ),
         Index("ix_connections_airbyte_source_id", "airbyte_source_id"),
         where_set("connections", "paused_by"),
         Index("ix_connections_created_at_id", "created_at", "id"),

@@ -76,15 +76,15 @@ async def source_loads(
 # A sync that is being requested has an operation, but no job yet.
 _LOADS = text(f"""
     SELECT source.id,
-        (SELECT min(CAST(own.policy->>'discoveries_per_day' AS int))
-         FROM connections c CROSS JOIN LATERAL (  -- as find_policy finds it
-            SELECT p.policy FROM policies p JOIN connections one ON one.id = p.connection_id
-            WHERE one.id = c.id
-                OR c.imported AND one.airbyte_connection_id = c.airbyte_connection_id
-                    AND one.archived_at IS NOT NULL
-            ORDER BY one.archived_at DESC NULLS FIRST LIMIT 1
-         ) own
-         WHERE c.airbyte_source_id = source.id AND {LIVE}),
+        (SELECT min(CAST(coalesce(  -- as find_policy finds it
+            (SELECT p.policy FROM policies p WHERE p.connection_id = c.id),
+            (SELECT p.policy
+             FROM connections earlier JOIN policies p ON p.connection_id = earlier.id
+             WHERE c.imported AND earlier.airbyte_connection_id = c.airbyte_connection_id
+                AND earlier.archived_at IS NOT NULL
+             ORDER BY earlier.archived_at DESC LIMIT 1)
+         )->>'discoveries_per_day' AS int))
+         FROM connections c WHERE c.airbyte_source_id = source.id AND {LIVE}),
         (SELECT min(coalesce(w.interval_seconds, CAST(:every AS float8)))
          FROM connections c LEFT JOIN watches w ON w.connection_id = c.id
          WHERE c.airbyte_source_id = source.id AND {LIVE}),

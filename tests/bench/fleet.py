@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
 import time
@@ -139,7 +140,9 @@ async def _fill(sql: asyncpg.Connection[asyncpg.Record], settings: Settings) -> 
             snapshot.raw_hashes,
             snapshot.stream_hashes,
         )
-    await sql.execute("ANALYZE")
+    owner = await asyncpg.connect(os.environ["MIGRATION_DB_URL"])
+    await owner.execute("ANALYZE")
+    await owner.close()
 
 
 _FILL = (

@@ -1,5 +1,7 @@
 """One service twice in one process: as it is, and below /without where everybody is let in.
 
+Below /signature it is as below /without, after one check of an Ed25519 signature.
+
 The first part of a path is a name under which the request's processor time is kept;
 `GET /bench/times` answers them in milliseconds by name.
 """
@@ -10,6 +12,7 @@ import time
 from collections import defaultdict
 
 import orjson
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.responses import Response
@@ -60,9 +63,15 @@ class _Both:
             return
         scope["path"] = f"/{rest}"
         began = time.thread_time()
-        await (self._open if name == "without" else self._gated)(scope, receive, send)
+        if name == "signature":
+            _KEY.verify(_SIGNATURE, _MESSAGE)
+        await (self._gated if name in ("key", "token") else self._open)(scope, receive, send)
         self._ms[name].append((time.thread_time() - began) * 1000)
 
 
+_signer = Ed25519PrivateKey.generate()
+_MESSAGE = b"." * 300
+_SIGNATURE = _signer.sign(_MESSAGE)
+_KEY = _signer.public_key()
 _settings = load(RagEngineSettings)
 app = _Both(for_server(build(_settings)), _without_gate(build(_settings)))

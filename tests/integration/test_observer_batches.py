@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, text
 
 from services.schema_observer import claim_queries, scheduler
 from services.schema_observer.claim_queries import Claim
@@ -218,3 +218,49 @@ async def test_batch_that_cannot_be_begun_is_observed_one_by_one(
 
     assert await outcomes(mesh) == ["unchanged"] * SOURCES
     assert (await mesh.sql.fetchval(SENT), await mesh.sql.fetchval(OPEN)) == (SOURCES, 0)
+
+
+async def test_claim_reads_few_of_many_due_sources(slot: Slot, mesh: Mesh) -> None:
+    """The statistics do not count them yet: the planner would sort all of them each time."""
+    async with mesh.sql.transaction():
+        for statement in _MANY:
+            await mesh.sql.execute(statement)
+        await mesh.sql.execute("ANALYZE connections")
+    async with slot.db.transaction() as session:
+        due = await claim_queries.due_workspaces(session, entrypoint="observe", at_once=4)
+        claims = await claim_queries.claim_sources(
+            session,
+            None,
+            slot=slot.id,
+            at_once=4,
+            lease=timedelta(minutes=11),
+            every=EVERY,
+            limit=32,
+        )
+        rows = await session.execute(_READ)
+        read = {row.relname: row.rows for row in rows}
+
+    assert due == [(None, 4)]
+    assert len(claims) == 32
+    assert 0 < read["connections"] < 200
+    # once per second, the workspaces are collected from all sources that are due
+    assert 0 < read["observations"] < MANY + 200
+
+
+MANY = 2_000
+_MANY = (
+    """
+    INSERT INTO connections (id, name, source_type, airbyte_source_id, airbyte_connection_id,
+        airbyte_destination_id, status, catalog_version)
+    SELECT gen_random_uuid(), 'due ' || n, 'Test', gen_random_uuid(), gen_random_uuid(),
+        gen_random_uuid(), 'ACTIVE', 1 FROM generate_series(1, 2000) n
+    """,
+    """
+    INSERT INTO observations (airbyte_source_id, next_at)
+    SELECT airbyte_source_id, now() FROM connections WHERE name LIKE 'due %'
+    """,
+)
+_READ = text("""
+    SELECT relname, seq_tup_read + idx_tup_fetch AS rows FROM pg_stat_xact_user_tables
+    WHERE relname IN ('connections', 'observations')
+""")

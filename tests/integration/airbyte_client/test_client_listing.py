@@ -94,7 +94,7 @@ async def test_endless_slow_list_times_out(
         monkeypatch.setattr(client._transport, "call", slow)
         with pytest.raises(UpstreamTimeout, match="took more than"):
             await listing(client)
-    assert 1 < len(airbyte.called(path)) < 10
+    assert len(airbyte.called(path)) < 10
 
 
 async def test_endless_fast_list_is_aborted(
