@@ -5,6 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
+from tests.faults.points import points
 from tests.faults.world import ORDER, World
 from tests.waiting import until_not
 
@@ -15,10 +16,13 @@ _OPEN = "SELECT 1 FROM operations WHERE status IN ('running', 'undoing')"
 
 @pytest.mark.parametrize(
     "failpoint",
-    [
-        *("intent.after", "check.before", "check.after", "settings.before", "settings.after"),
-        *("source.before", "source.after", "finish.before", "finish.after"),
-    ],
+    points(
+        *("intent.after", "settings.after", "source.after"),
+        deep=(
+            *("check.before", "check.after", "settings.before"),
+            *("source.before", "finish.before", "finish.after"),
+        ),
+    ),
 )
 async def test_credential_is_replaced_once_despite_a_crash(world: World, failpoint: str) -> None:
     """Another replica continues: one update of the source, one event, one entry of the history."""

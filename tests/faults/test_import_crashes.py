@@ -8,12 +8,14 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from tests.faults.points import points
 from tests.faults.world import ORDER, T_CONVERGED, World
 from tests.waiting import until
 
 
 @pytest.mark.parametrize(
-    "failpoint", ["intent.after", "list.after", "items.before", "items.after", "finish.before"]
+    "failpoint",
+    points("items.after", "finish.before", deep=("intent.after", "list.after", "items.before")),
 )
 async def test_import_continues_after_a_crash(world: World, failpoint: str) -> None:
     """Each connection is imported once, with one event."""

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.faults.points import points
 from tests.faults.world import ORDER, World
 from tests.integration.drifting import ACCOUNT, offering
 
@@ -74,14 +75,10 @@ async def _killed_then_another(world: World, armed: Any) -> None:
 
 @pytest.mark.parametrize(
     "failpoint",
-    [
-        "repair.weighed",
-        "repair.recorded",
-        "repair.approved",
-        "apply.intent.after",
-        "apply.update.after",
-        "apply.finish.before",
-    ],
+    points(
+        *("repair.approved", "apply.update.after"),
+        deep=("repair.weighed", "repair.recorded", "apply.intent.after", "apply.finish.before"),
+    ),
 )
 async def test_safe_change_is_applied_once_despite_a_crash(world: World, failpoint: str) -> None:
     """One version, one event, and the field is there."""
@@ -115,7 +112,7 @@ async def test_decision_survives_a_crash(world: World) -> None:
     assert await _versions(world) == [1, 2]
 
 
-@pytest.mark.parametrize("failpoint", ["pause.intent.after", "pause.set.after"])
+@pytest.mark.parametrize("failpoint", points("pause.set.after", deep=("pause.intent.after",)))
 async def test_pause_is_finished_by_another_replica(world: World, failpoint: str) -> None:
     """Killed before or after Airbyte paused it: it ends paused, and recorded as paused by AAM."""
     await world.end("drift_repair_agent/2")
@@ -136,7 +133,7 @@ async def test_pause_is_finished_by_another_replica(world: World, failpoint: str
     assert await _events(world, "connection.paused") == 1
 
 
-@pytest.mark.parametrize("failpoint", ["repair.sync_started", "repair.taken_back"])
+@pytest.mark.parametrize("failpoint", points("repair.sync_started", deep=("repair.taken_back",)))
 async def test_failed_repair_is_rolled_back_once_despite_a_crash(
     world: World, failpoint: str
 ) -> None:
