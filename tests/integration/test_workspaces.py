@@ -8,6 +8,8 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
+from services.orchestrator.source_definitions import SourceDefinitions
+from shared.airbyte_client import AirbyteClient
 from tests.fakes.airbyte_server import WORKSPACE_ID, AirbyteServer
 from tests.integration.conftest import DESTINATION_ID, Mesh, Meshes
 from tests.waiting import until
@@ -141,6 +143,21 @@ async def test_source_types_and_destinations_are_those_of_a_workspace(
     assert specified.status_code == 200
     (asked,) = mesh.airbyte.called("source_definition_specifications/get")
     assert asked["workspaceId"] == marketing
+
+
+async def test_definitions_of_few_workspaces_are_remembered() -> None:
+    """Those that were read the longest ago are forgotten; one workspace's are no other's."""
+    async with AirbyteServer() as airbyte, AirbyteClient(airbyte.url) as client:
+        definitions = SourceDefinitions(client)
+        workspaces = [UUID(airbyte.add_workspace(f"W{number}")) for number in range(17)]
+
+        for workspace in (*workspaces, workspaces[-1], workspaces[0]):
+            assert await definitions.all(workspace)
+
+        read = airbyte.called("source_definitions/list_for_workspace")
+        assert [one["workspaceId"] for one in read] == [
+            str(one) for one in (*workspaces, workspaces[0])
+        ]
 
 
 async def test_check_and_preview_are_in_a_workspace(mesh: Mesh, marketing: str) -> None:
