@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
 from uuid import UUID, uuid4
@@ -116,7 +116,7 @@ class Plane:
             auth_mode="simple",
             email="local-plane@aam.invalid",
             workspace_id=str(WORKSPACE_ID),
-            workspace_name="Local workspace",
+            workspaces={str(WORKSPACE_ID): "Local workspace"},
         )
         self._commands: dict[str, asyncio.Task[None]] = {}
 
@@ -212,8 +212,8 @@ class Plane:
 
     # Actors: sources and destinations
 
-    def list_actors(self, kind: Kind) -> list[Json]:
-        """Return all sources or destinations, by name."""
+    def list_actors(self, kind: Kind, workspace_id: str | None = None) -> list[Json]:  # noqa: ARG002
+        """Return all sources or destinations, by name; there is one workspace."""
         rows = self.metadata.all(
             "SELECT * FROM actors WHERE kind = ? ORDER BY lower(name), id", kind
         )
@@ -244,8 +244,15 @@ class Plane:
             release=self.release,
         )
 
-    def create_actor(self, definition: Definition, name: str, config: Json) -> Json:
-        """Add a source or destination."""
+    def create_actor(
+        self,
+        definition: Definition,
+        name: str,
+        config: Json,
+        *,
+        workspace_id: str,  # noqa: ARG002
+    ) -> Json:
+        """Add a source or destination to the only workspace."""
         actor_id = str(uuid4())
         self.metadata.write(
             "INSERT INTO actors VALUES (?, ?, ?, ?, ?, ?)",
@@ -486,7 +493,7 @@ class Plane:
 
     # Connections
 
-    def list_connections(self) -> list[Json]:
+    def list_connections(self, workspace_id: str) -> list[Json]:  # noqa: ARG002
         """Return all connections, oldest first."""
         rows = self.metadata.all("SELECT * FROM connections ORDER BY created_at, id")
         return [self._connection(row) for row in rows]
@@ -618,7 +625,12 @@ class Plane:
     def before_read(self, job: Json) -> None:
         """Do nothing: a job's row is current."""
 
-    def list_jobs(self, connection_id: str | None = None) -> list[Json]:
+    def list_jobs(
+        self,
+        connection_id: str | None = None,
+        *,
+        workspaces: Collection[str] | None = None,  # noqa: ARG002
+    ) -> list[Json]:
         """Return the jobs of a connection, or all, newest first."""
         rows = self.metadata.all(
             "SELECT * FROM jobs WHERE ? IS NULL OR connection_id = ? ORDER BY id DESC",

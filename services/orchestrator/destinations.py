@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from shared.airbyte_client import AirbyteClient, Destination
 from shared.domain.did_you_mean import did_you_mean
-from shared.errors import Invalid
+from shared.errors import Invalid, UpstreamForbidden, UpstreamMissing
 from shared.http.paging import Page
 
 _MOST_CANDIDATES = 20
@@ -18,6 +18,7 @@ _MOST_CANDIDATES = 20
 DESTINATION: dict[str, Any] = {
     "id": "9c8b7a6d-5e4f-4d3c-9b2a-1f0e9d8c7b6a",
     "name": "Warehouse",
+    "workspace_id": "2f0c9b8a-7d6e-4c5b-8a49-3827160f5e4d",
     "definition_id": "25c5221d-dce2-4163-ade9-739ef790f503",
     "type": "Postgres",
     "version": "3.0.14",
@@ -32,6 +33,8 @@ class DestinationView(BaseModel):
     id: UUID
     name: str
     """Not unique in Airbyte."""
+    workspace_id: UUID
+    """The Airbyte workspace that it belongs to; sources are created in the same one."""
     definition_id: UUID
     type: str | None = None
     """The connector's name."""
@@ -41,20 +44,20 @@ class DestinationView(BaseModel):
 
 
 class Destinations:
-    """Reads the destinations of AAM's workspace; their configurations are never decoded."""
+    """Reads the destinations of workspaces; their configurations are never decoded."""
 
-    def __init__(self, airbyte: AirbyteClient, workspace: Callable[[], Awaitable[UUID]]) -> None:
+    def __init__(self, airbyte: AirbyteClient) -> None:
         self._airbyte = airbyte
-        self._workspace = workspace
 
-    async def page(self, *, after: UUID | None, limit: int) -> Page[DestinationView]:
-        """A page of destinations by name; `after` is the id of the last one of the previous page.
+    async def page(
+        self, workspace_id: UUID, *, after: UUID | None, limit: int
+    ) -> Page[DestinationView]:
+        """A page of a workspace's destinations by name; `after` is the last id of the page before.
 
         Raises:
             Invalid: there is no destination `after`, or no longer.
             Upstream: Airbyte's destinations cannot be listed.
         """
-        workspace_id = await self._workspace()
         found = await self._sorted(workspace_id)
         start = 0
         if after is not None:
@@ -69,6 +72,7 @@ class Destinations:
             DestinationView(
                 id=one.destination_id,
                 name=one.name,
+                workspace_id=one.workspace_id,
                 definition_id=one.destination_definition_id,
                 type=one.destination_name,
                 version=None
@@ -80,21 +84,41 @@ class Destinations:
         is_last = start + limit >= len(found)
         return Page(items=items, next=None if is_last else str(items[-1].id))
 
-    async def named(self, given: str) -> UUID:
-        """The id of the destination with this id or this name, which must be unique.
+    async def by_id(self, destination_id: UUID) -> Destination:
+        """The destination with this id, in whatever workspace it is.
 
-        The name's case matters only where two names differ in nothing else.
+        Raises:
+            Invalid: `unknown_destination`.
+            Upstream: Airbyte's destination cannot be read.
+        """
+        try:
+            return await self._airbyte.get_destination(destination_id)
+        except UpstreamMissing:
+            raise Invalid.of(
+                "destination_id",
+                f"Airbyte has no destination {destination_id}.",
+                code="unknown_destination",
+            ) from None
+
+    async def named(self, given: str, workspace_id: UUID) -> Destination:
+        """The destination with this id, or with this name, which must be unique in the workspace.
+
+        The name's case matters only where two names differ in nothing else. An id is also found in
+        other workspaces.
 
         Raises:
             Invalid: `unknown_destination`, with the most similar name; or
                 `ambiguous_destination`, with the candidates.
             Upstream: Airbyte's destinations cannot be listed.
         """
-        found = await self._sorted(await self._workspace())
+        found = await self._sorted(workspace_id)
         given_id = _uuid(given)
         same = [one for one in found if one.destination_id == given_id]
         same = same or [one for one in found if one.name == given]
         same = same or [one for one in found if one.name.casefold() == given.casefold()]
+        if not same and given_id is not None:
+            with suppress(UpstreamMissing, UpstreamForbidden):
+                return await self._airbyte.get_destination(given_id)
         if not same:
             nearest = did_you_mean(given, [one.name for one in found])
             raise Invalid.of(
@@ -113,7 +137,7 @@ class Destinations:
                 for one in same[:_MOST_CANDIDATES]
             ]
             raise error
-        return same[0].destination_id
+        return same[0]
 
     async def _sorted(self, workspace_id: UUID) -> list[Destination]:
         found = await self._airbyte.list_destinations(workspace_id)

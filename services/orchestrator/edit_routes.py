@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Response
 from services.orchestrator.destinations import DESTINATION, Destinations, DestinationView
 from services.orchestrator.edit_schemas import ConnectionEdit, EditedView
 from services.orchestrator.edits import Editor
+from services.orchestrator.workspace_routes import RequestedWorkspace
 from shared import registry
 from shared.auth.scopes import Scope, may
 from shared.database import Database
@@ -37,11 +38,12 @@ Registry = Annotated[Database, from_state("db")]
 )
 async def destinations(
     listed: Listed,
+    workspace_id: RequestedWorkspace,
     after: Annotated[UUID | None, Query(description="`next` of the previous page")] = None,
     limit: Limit = 100,
 ) -> Page[DestinationView]:
-    """List the destinations in Airbyte, by name, without their configurations."""
-    return await listed.page(after=after, limit=limit)
+    """List the destinations of an Airbyte workspace, by name, without their configurations."""
+    return await listed.page(workspace_id, after=after, limit=limit)
 
 
 @router.patch(

@@ -8,12 +8,12 @@ jobs.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from uuid import UUID, uuid4
 
-from services.orchestrator import job_queries, reconciliation_queries
+from services.orchestrator import job_queries, reconciliation_queries, workspace_queries
 from services.orchestrator.job_history import record_job, record_progress
 from services.orchestrator.job_queries import RunningJob
 from shared import batches, outbox, registry
@@ -66,12 +66,14 @@ class JobFollower:
         try:
             async with self._db.read() as session:
                 running = await job_queries.running_jobs(session)
+                workspaces = await workspace_queries.live_workspaces(session)
         except Unavailable as error:
             log.warning("jobs_not_updated", code=error.code)
             return
         self._forget_others(running)
         try:
-            listed = {job.id: job for job in await self._airbyte.running_jobs()} if running else {}
+            jobs = await self._airbyte.running_jobs(workspaces) if running else []
+            listed = {job.id: job for job in jobs}
             await batches.each(
                 running,
                 lambda row: self._follow(row, listed),
@@ -82,11 +84,11 @@ class JobFollower:
         except AamError as error:
             log.warning("jobs_not_updated", code=error.code)
         try:
-            await self._find_new()
+            await self._find_new(workspaces)
         except AamError as error:
             log.warning("new_jobs_not_listed", code=error.code)
 
-    async def _find_new(self) -> None:
+    async def _find_new(self, workspaces: Collection[UUID]) -> None:
         """Record unrecorded jobs of our connections, which Airbyte started itself.
 
         The position of the search is a creation time given by Airbyte, so its clock may differ
@@ -99,9 +101,9 @@ class JobFollower:
             began = await registry.now(session)
             is_onboarding = await reconciliation_queries.is_onboarding(session)
         if since is None:
-            newest = await self._airbyte.newest_job()
+            newest = await self._airbyte.newest_job(workspaces)
             since = began - _BEFORE_ANY_JOB if newest is None else min(began, newest.created_at)
-        jobs = await self._airbyte.recent_jobs(since - _OVERLAP)
+        jobs = await self._airbyte.recent_jobs(since - _OVERLAP, workspaces)
         async with self._db.read() as session:
             known = await reconciliation_queries.known_jobs(session, [job.id for job in jobs])
             ours = await reconciliation_queries.connections_in_airbyte(

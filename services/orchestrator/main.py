@@ -17,6 +17,7 @@ from services.orchestrator import (
     job_routes,
     source_routes,
     trial_queries,
+    workspace_routes,
 )
 from services.orchestrator.backlogs import BACKLOGS
 from services.orchestrator.credentials import Digests
@@ -112,6 +113,9 @@ async def onboard(order: Onboard, service: Service, key: GivenKey, wait: Wait) -
     An invalid request is rejected and nothing is recorded. If the onboarding fails later,
     everything that it created in Airbyte is deleted again. The connection is then listed as FAILED
     with the reason, the response has its `connection_id`, and its name can be used again.
+
+    The source is created in the Airbyte workspace of the destination. 422 `workspace_mismatch`: the
+    destination is in another one than `workspace_id`.
     """
     return answered(await service.onboard(order, key=key, wait=wait))
 
@@ -142,7 +146,7 @@ async def import_connections(
         one = await importing.one(order.airbyte_connection_id, dry_run=bool(order.dry_run))
         return raw_json(one.model_dump_json(exclude_none=True))
     request = ImportOrder(
-        workspace_id=order.workspace_id or await service.workspace(),
+        workspace_id=order.workspace_id or await service.workspaces.default(),
         dry_run=order.dry_run is not False,
     )
     return answered(await importing.workspace(request, key=key, wait=wait))
@@ -187,6 +191,9 @@ async def connections(
         Query(max_length=200, pattern=r"^[^\x00]*$", description="Part of the name"),
     ] = None,
     archived: Annotated[bool, Query(description="List archived connections instead")] = False,
+    workspace_id: Annotated[
+        UUID | None, Query(description="Only connections of this Airbyte workspace")
+    ] = None,
     after: After = None,
     limit: Limit = 100,
 ) -> Response:
@@ -195,6 +202,7 @@ async def connections(
         status=status,
         name=name,
         archived=archived,
+        workspace_id=workspace_id,
         after=after,
     )
     async with db.read() as session:
@@ -434,7 +442,7 @@ def build(settings: Settings) -> FastAPI:
     reconciler = Reconciler(settings, db, airbyte, operations)
 
     async def sweep() -> None:
-        await sweeper.sweep(await service.workspace(), dry_run=False)
+        await sweeper.sweep(await service.workspaces.default(), dry_run=False)
 
     async def reconcile() -> None:
         await reconciler.reconcile(dry_run=False)
@@ -495,7 +503,7 @@ def build(settings: Settings) -> FastAPI:
     )
     app.state.jobs = JobActions(settings, db, airbyte, operations, service)
     app.state.key_environment = settings.key_environment
-    parts = (source_routes, edit_routes, job_routes, api_key_routes)
+    parts = (source_routes, workspace_routes, edit_routes, job_routes, api_key_routes)
     for each in (router, *(part.router for part in parts), routes()):
         app.include_router(each)
     return app

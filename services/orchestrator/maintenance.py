@@ -32,8 +32,8 @@ async def run(what: str, *, dry_run: bool) -> Swept | Compared:
         try:
             if what == "sweep":
                 sweeper = Sweeper(db, airbyte, grace=settings.sweep_grace)
-                workspace_id = await workspace_of(settings, airbyte)
-                return await sweeper.sweep(workspace_id, dry_run=dry_run)
+                default = await workspace_of(settings, airbyte)
+                return await sweeper.sweep(default, dry_run=dry_run)
             jobs = Jobs(settings.registry_address, application="maintenance")
             operations = Operations(settings, db, jobs, service="orchestrator")
             operations.register("reapply", ReapplySaga(settings, db, airbyte))
@@ -56,7 +56,11 @@ def main() -> int:
     except AamError as error:
         sys.exit(f"{given.what}: {error.detail}")
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(result).decode(), indent=2) + "\n")
-    is_left = result.left or result.failed if isinstance(result, Swept) else result.unknown
+    is_left = (
+        result.left or result.failed or result.unlisted
+        if isinstance(result, Swept)
+        else result.unknown
+    )
     return 1 if is_left else 0
 
 

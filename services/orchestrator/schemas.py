@@ -123,6 +123,13 @@ class Onboard(SourceOrder):
         max_length=256,
         description="Instead of `destination_id`: its id, or its name if that is unique.",
     )
+    workspace_id: UUID | None = Field(
+        default=None,
+        description=(
+            "The Airbyte workspace whose destinations `destination` names. Default: the one that "
+            "AAM uses. The source is always created in the destination's workspace."
+        ),
+    )
 
 
 CONNECTION: dict[str, Any] = {
@@ -134,6 +141,7 @@ CONNECTION: dict[str, Any] = {
     "airbyte_source_id": "0b6f3c1e-52a7-4d55-8f7e-3f0c8a6f2f10",
     "airbyte_connection_id": "5a1d2c3b-4e5f-4a6b-8c7d-9e0f1a2b3c4d",
     "airbyte_destination_id": "9c8b7a6d-5e4f-4d3c-9b2a-1f0e9d8c7b6a",
+    "airbyte_workspace_id": "2f0c9b8a-7d6e-4c5b-8a49-3827160f5e4d",
     "catalog_version": 1,
     "created_at": "2026-11-22T09:30:00.123456Z",
     "updated_at": "2026-11-22T09:30:04.654321Z",
@@ -154,6 +162,8 @@ class ConnectionView(BaseModel):
     airbyte_source_id: UUID | None = None
     airbyte_connection_id: UUID | None = None
     airbyte_destination_id: UUID
+    airbyte_workspace_id: UUID | None = None
+    """The Airbyte workspace of its source and destination."""
     catalog_version: int
     failure_code: str | None = None
     failure_detail: str | None = None

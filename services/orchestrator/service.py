@@ -8,10 +8,10 @@ from uuid import UUID, uuid4
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.orchestrator.airbyte_workspace import workspace_of
 from services.orchestrator.credentials import CredentialShared, Digests, expect_unused
 from services.orchestrator.destinations import Destinations
 from services.orchestrator.job_history import record_job
+from services.orchestrator.preflight import nothing_recorded
 from services.orchestrator.reconciler import ReapplySaga
 from services.orchestrator.sagas.archive import Archive, ArchiveSaga
 from services.orchestrator.sagas.onboard import OnboardSaga, Wiring, store_discovered, unreadable
@@ -20,8 +20,9 @@ from services.orchestrator.schedule_validation import airbyte_schedule
 from services.orchestrator.schemas import Onboard, SourceOrder
 from services.orchestrator.source_configurations import SourceConfigurations
 from services.orchestrator.source_definitions import SourceDefinitions
+from services.orchestrator.workspaces import Workspaces
 from shared import registry
-from shared.airbyte_client import AirbyteClient
+from shared.airbyte_client import AirbyteClient, Destination
 from shared.config import Settings
 from shared.connectors import Connectors
 from shared.database import Database
@@ -34,10 +35,6 @@ from shared.errors import (
     NotActive,
     SyncRunning,
     Unavailable,
-    UpstreamConflict,
-    UpstreamMissing,
-    UpstreamUnknown,
-    UpstreamUnreachable,
 )
 from shared.models import Connection, ConnectionStatus, JobStarter
 from shared.operations import HttpResult, Intent, Key, Operations
@@ -81,11 +78,11 @@ class Orchestrator:
         self._airbyte = airbyte
         self._digests = digests
         self._operations = operations
-        self._default_workspace: UUID | None = None
         self._discoveries = Discoveries(settings, db, airbyte)
         self._connectors = Connectors(settings, db, airbyte)
-        self.definitions = SourceDefinitions(airbyte, self.workspace)
-        self.destinations = Destinations(airbyte, self.workspace)
+        self.workspaces = Workspaces(settings, db, airbyte)
+        self.definitions = SourceDefinitions(airbyte)
+        self.destinations = Destinations(airbyte)
         self.configurations = SourceConfigurations(settings, airbyte, auth_broker, self.definitions)
         self._onboarding = OnboardSaga(settings, db, airbyte, self.configurations, digests)
         operations.register("onboard", self._onboarding)
@@ -96,7 +93,8 @@ class Orchestrator:
     async def onboard(self, order: Onboard, *, key: Key | None, wait: float) -> HttpResult:
         """Connect a source to a destination in Airbyte and record its catalog as version 1.
 
-        Checks that have no side effects run first.
+        The source is created in the workspace of the destination. Checks that have no side effects
+        run first.
 
         Raises:
             Invalid: the order is invalid.
@@ -108,9 +106,11 @@ class Orchestrator:
         replay = await self._operations.replayed(key)
         if replay is not None:
             return replay
-        source_type = await self._expected_source(order)
-        destination_id = await self._destination(order)
-        modes = await self._destination_sync_modes(destination_id)
+        destination = await self._destination(order)
+        workspace_id, destination_id = destination.workspace_id, destination.destination_id
+        source_type = await self._expected_source(order, workspace_id)
+        with nothing_recorded():
+            modes = await self._airbyte.destination_sync_modes(destination)
         wiring = Wiring(
             name=order.connection_name,
             source_type=source_type.name,
@@ -119,7 +119,7 @@ class Orchestrator:
             credential_id=order.credential_id,
             streams=order.streams,
             schedule=airbyte_schedule(order.schedule),
-            workspace_id=await self.workspace(),
+            workspace_id=workspace_id,
             destination_id=destination_id,
             destination_sync_modes=sorted(modes),
         )
@@ -131,11 +131,12 @@ class Orchestrator:
             source_configuration=msgspec.json.encode(order.configuration).decode(),
             credential_id=order.credential_id,
             airbyte_destination_id=destination_id,
+            airbyte_workspace_id=workspace_id,
         )
         # No secret is read for an order that will be refused.
         async with self._db.read() as session:
             await registry.expect_free_name(session, order.connection_name)
-        configuration = await self._expected_configuration(source_type, order)
+        configuration = await self._expected_configuration(source_type, order, workspace_id)
 
         is_checked = not source_type.renewed_fields
 
@@ -161,15 +162,17 @@ class Orchestrator:
             )
         return await self._operations.outcome(begun, wait=wait)
 
-    async def expected_configuration(self, order: SourceOrder) -> tuple[SourceType, dict[str, Any]]:
+    async def expected_configuration(
+        self, order: SourceOrder, workspace_id: UUID
+    ) -> tuple[SourceType, dict[str, Any]]:
         """The source type and the whole configuration of an order; it holds secrets.
 
         Raises:
             Invalid: the order or the credential is invalid.
             Unavailable: Airbyte or the auth_broker is unavailable; nothing was recorded.
         """
-        source_type = await self._expected_source(order)
-        configuration = await self._expected_configuration(source_type, order)
+        source_type = await self._expected_source(order, workspace_id)
+        configuration = await self._expected_configuration(source_type, order, workspace_id)
         if configuration is None:
             raise Unavailable(
                 "The auth_broker is unavailable. Nothing was recorded.",
@@ -177,24 +180,22 @@ class Orchestrator:
             )
         return source_type, configuration
 
-    async def _expected_source(self, order: SourceOrder) -> SourceType:
+    async def _expected_source(self, order: SourceOrder, workspace_id: UUID) -> SourceType:
         """The source type of an order whose configuration is valid as far as it goes.
 
         Raises:
             Invalid: it is unknown or ambiguous, or the configuration is invalid.
             Unavailable: Airbyte is unavailable; nothing was recorded.
         """
-        try:
-            source_type = await self.definitions.find(order.source_type)
+        with nothing_recorded():
+            source_type = await self.definitions.find(order.source_type, workspace_id)
             await self.configurations.expect_valid_order(
-                source_type, order.configuration, order.credential_id
+                source_type, order.configuration, order.credential_id, workspace_id
             )
-        except _AWAY as error:
-            raise _nothing_recorded(error) from None
         return source_type
 
     async def _expected_configuration(
-        self, source_type: SourceType, order: SourceOrder
+        self, source_type: SourceType, order: SourceOrder, workspace_id: UUID
     ) -> dict[str, Any] | None:
         """The whole configuration, which fits the specification; None if that is not known yet.
 
@@ -204,18 +205,17 @@ class Orchestrator:
             Invalid: the configuration does not fit, or there is no such credential.
             Unavailable: Airbyte is unavailable; nothing was recorded.
         """
-        try:
+        with nothing_recorded():
             return await self.configurations.expect_valid(
-                source_type, order.configuration, order.credential_id
+                source_type, order.configuration, order.credential_id, workspace_id
             )
-        except _AWAY as error:
-            raise _nothing_recorded(error) from None
 
-    async def _destination(self, order: Onboard) -> UUID:
+    async def _destination(self, order: Onboard) -> Destination:
         """The destination that an order names by id or name, or else the default.
 
         Raises:
-            Invalid: it names two or none, or an unknown or ambiguous one.
+            Invalid: it names two or none, or an unknown or ambiguous one, or one of another
+                workspace than the order's.
         """
         if order.destination is not None and order.destination_id is not None:
             raise Invalid.of(
@@ -223,41 +223,28 @@ class Orchestrator:
                 "Send `destination` or `destination_id`, but not both.",
                 code="one_destination",
             )
-        if order.destination is not None:
-            try:
-                return await self.destinations.named(order.destination)
-            except _AWAY as error:
-                raise _nothing_recorded(error) from None
         destination_id = order.destination_id or self._settings.airbyte_destination_id
-        if destination_id is None:
+        with nothing_recorded():
+            if order.destination is not None:
+                workspace_id = await self.workspaces.requested(order.workspace_id)
+                found = await self.destinations.named(order.destination, workspace_id)
+            elif destination_id is not None:
+                found = await self.destinations.by_id(destination_id)
+            else:
+                raise Invalid.of(
+                    "destination_id",
+                    "No destination: send `destination` or `destination_id`, or set "
+                    "AIRBYTE_DESTINATION_ID.",
+                    code="destination_required",
+                )
+        if order.workspace_id not in (None, found.workspace_id):
             raise Invalid.of(
-                "destination_id",
-                "No destination: send `destination` or `destination_id`, or set "
-                "AIRBYTE_DESTINATION_ID.",
-                code="destination_required",
+                "workspace_id",
+                f"Destination {found.destination_id} is in workspace {found.workspace_id}, not in "
+                f"{order.workspace_id}.",
+                code="workspace_mismatch",
             )
-        return destination_id
-
-    async def _destination_sync_modes(self, destination_id: UUID) -> frozenset[str]:
-        try:
-            return await self._airbyte.destination_sync_modes(destination_id)
-        except UpstreamMissing:
-            raise Invalid.of(
-                "destination_id",
-                f"Airbyte has no destination {destination_id}.",
-                code="unknown_destination",
-            ) from None
-        except _AWAY as error:
-            raise _nothing_recorded(error) from None
-
-    async def workspace(self) -> UUID:
-        """The Airbyte workspace that new sources are created in."""
-        if self._default_workspace is None:
-            try:
-                self._default_workspace = await workspace_of(self._settings, self._airbyte)
-            except _AWAY as error:
-                raise _nothing_recorded(error) from None
-        return self._default_workspace
+        return found
 
     async def discover(
         self, connection_id: UUID, *, every_stream: bool, is_fresh: bool = False
@@ -357,14 +344,12 @@ class Orchestrator:
 
         Returns the Airbyte id of the connection's newest sync, or None where Airbyte gives none.
         """
-        try:
+        with nothing_recorded():
             statuses = await self._airbyte.connection_statuses([airbyte_connection_id])
             status = statuses[0].status if statuses else None
             newest = []
             if statuses and statuses[0].is_working:
                 newest = await self._airbyte.list_jobs(airbyte_connection_id, limit=5)
-        except _AWAY as error:
-            raise _nothing_recorded(error) from None
         if status == "paused":
             raise NotActive(f"Connection {connection_id} is not active in Airbyte.")
         job = next((job for job in newest if not job.ended), None)
@@ -434,15 +419,6 @@ class Orchestrator:
 
         begun = await self._operations.begin(Intent("archive", connection_id, made), gate)
         return await self._operations.outcome(begun, wait=wait)
-
-
-_AWAY = (UpstreamUnreachable, UpstreamUnknown, UpstreamConflict)
-
-
-def _nothing_recorded(
-    error: UpstreamUnreachable | UpstreamUnknown | UpstreamConflict,
-) -> Unavailable:
-    return Unavailable(f"{error.detail} Nothing was recorded.", code=error.code)
 
 
 def _expect_wired(row: Connection) -> None:

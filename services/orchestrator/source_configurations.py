@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
 from services.orchestrator.credentials import fetch
 from services.orchestrator.source_definitions import SourceDefinitions
@@ -36,7 +37,11 @@ class SourceConfigurations:
         self.definitions = definitions
 
     async def expect_valid_order(
-        self, source_type: SourceType, configuration: Json, credential_id: str | None
+        self,
+        source_type: SourceType,
+        configuration: Json,
+        credential_id: str | None,
+        workspace_id: UUID,
     ) -> None:
         """Check an order as far as that is possible without its credential.
 
@@ -45,7 +50,7 @@ class SourceConfigurations:
                 credential or must not have one.
             Upstream: Airbyte's specification cannot be read.
         """
-        specification = await self.definitions.specification(source_type)
+        specification = await self.definitions.specification(source_type, workspace_id)
         faults = specifications.faults_of_order(specification, configuration)
         if faults:
             raise _refused(
@@ -65,7 +70,11 @@ class SourceConfigurations:
             await self.built(specification, source_type.name, configuration, None, None)
 
     async def fetched(
-        self, source_type: SourceType, configuration: Json, credential_id: str | None
+        self,
+        source_type: SourceType,
+        configuration: Json,
+        credential_id: str | None,
+        workspace_id: UUID,
     ) -> Json:
         """The whole configuration, with the credential as currently stored; it holds secrets.
 
@@ -75,7 +84,7 @@ class SourceConfigurations:
             UpstreamUnreachable: the auth_broker is unavailable.
             Upstream: Airbyte's specification cannot be read.
         """
-        specification = await self.definitions.specification(source_type)
+        specification = await self.definitions.specification(source_type, workspace_id)
         credential = None
         if credential_id is not None:
             credential = await fetch(self._auth_broker, source_type.name, credential_id)
@@ -84,7 +93,11 @@ class SourceConfigurations:
         )
 
     async def expect_valid(
-        self, source_type: SourceType, configuration: Json, credential_id: str | None
+        self,
+        source_type: SourceType,
+        configuration: Json,
+        credential_id: str | None,
+        workspace_id: UUID,
     ) -> Json | None:
         """The whole configuration, as `fetched`; None while the auth_broker is unavailable.
 
@@ -92,7 +105,7 @@ class SourceConfigurations:
             Invalid, UpstreamDenied, Upstream: as `fetched`.
         """
         try:
-            return await self.fetched(source_type, configuration, credential_id)
+            return await self.fetched(source_type, configuration, credential_id, workspace_id)
         except UpstreamUnreachable as error:
             if error.code != "auth_broker_unavailable":
                 raise

@@ -17,6 +17,7 @@ from services.orchestrator.source_schemas import (
     Trial,
 )
 from services.orchestrator.source_trials import SourceTrials
+from services.orchestrator.workspace_routes import RequestedWorkspace
 from shared.auth.scopes import Scope, may
 from shared.domain.specification import json_path
 from shared.http.dependencies import from_state
@@ -41,6 +42,7 @@ _TO_SPECIFICATION = "GET /source-types/{source_type}/specification"
 )
 async def source_types(
     definitions: Definitions,
+    workspace_id: RequestedWorkspace,
     search: Annotated[
         str | None,
         Query(max_length=200, pattern=r"^[^\x00]*$", description="Part of the name"),
@@ -48,11 +50,11 @@ async def source_types(
     after: Annotated[UUID | None, Query(description="`next` of the previous page")] = None,
     limit: Limit = 100,
 ) -> SourceTypePage:
-    """List the source types that Airbyte's workspace can use, by name.
+    """List the source types that an Airbyte workspace can use, by name.
 
     The list is read from Airbyte at most every five minutes.
     """
-    items, following = await definitions.page(search, after=after, limit=limit)
+    items, following = await definitions.page(workspace_id, search, after=after, limit=limit)
     return SourceTypePage(
         items=[
             SourceTypeView(
@@ -75,15 +77,17 @@ async def source_types(
     responses=problems(404, 422, 502, 503, 504),
 )
 async def specification(
-    source_type: Annotated[str, Path(min_length=1, max_length=200)], definitions: Definitions
+    source_type: Annotated[str, Path(min_length=1, max_length=200)],
+    definitions: Definitions,
+    workspace_id: RequestedWorkspace,
 ) -> SpecificationView:
     """Get the specification of a source type: its connector's JSON Schema, and what is secret.
 
     It is read from Airbyte at most every five minutes. A name that several source types have is
     422 `ambiguous_source_type`: use the id.
     """
-    found, definition, documentation_url = await definitions.shown(source_type)
-    specified = await definitions.specification(found)
+    found, definition, documentation_url = await definitions.shown(source_type, workspace_id)
+    specified = await definitions.specification(found, workspace_id)
     return SpecificationView(
         id=definition.definition_id,
         name=definition.name,

@@ -20,7 +20,7 @@ SOURCE_TYPE: dict[str, Any] = {
 
 
 class SourceTypeView(BaseModel):
-    """A source connector that Airbyte's workspace can use."""
+    """A source connector that an Airbyte workspace can use."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [SOURCE_TYPE]})
 
@@ -92,6 +92,11 @@ class Trial(SourceOrder):
         json_schema_extra={
             "examples": [{"source_type": "Salesforce", "credential_id": "salesforce-prod"}]
         },
+    )
+
+    workspace_id: UUID | None = Field(
+        default=None,
+        description="The Airbyte workspace in which it is tried. Default: the one that AAM uses.",
     )
 
 

@@ -77,6 +77,7 @@ class SourceTrials:
         self._db = db
         self._airbyte = airbyte
         self._orchestrator = orchestrator
+        self._workspaces = orchestrator.workspaces
         self._digests = digests
 
     async def check(self, order: Trial) -> CheckedView:
@@ -89,10 +90,11 @@ class SourceTrials:
             TooManyRequests: `discovery_quota`: the daily limit of the account is reached.
             Unavailable: Airbyte, the auth_broker or the registry is unavailable.
         """
-        source_type, configuration, notes = await self._prepared(order)
-        async with self._recorded(order, source_type, "check", self._check_within):
+        workspace_id = await self._workspaces.requested(order.workspace_id)
+        source_type, configuration, notes = await self._prepared(order, workspace_id)
+        async with self._recorded(order, source_type, "check", self._check_within, workspace_id):
             is_renewed = await self._airbyte.check_configuration(
-                source_type.definition_id, await self._orchestrator.workspace(), configuration
+                source_type.definition_id, workspace_id, configuration
             )
         return CheckedView(status="succeeded", notes=[*notes, *_renewal(order, is_renewed)])
 
@@ -104,9 +106,11 @@ class SourceTrials:
             DiscoverFailed: the connector could not list the source's schema.
             Upstream: Airbyte did not create the temporary source.
         """
-        source_type, configuration, notes = await self._prepared(order)
-        workspace_id = await self._orchestrator.workspace()
-        async with self._recorded(order, source_type, "preview", self._preview_within) as trial_id:
+        workspace_id = await self._workspaces.requested(order.workspace_id)
+        source_type, configuration, notes = await self._prepared(order, workspace_id)
+        async with self._recorded(
+            order, source_type, "preview", self._preview_within, workspace_id
+        ) as trial_id:
             source = await self._airbyte.create_source(
                 workspace_id,
                 configuration,
@@ -130,9 +134,13 @@ class SourceTrials:
             notes=[*notes, *_renewal(order, discovered.configuration_updated)],
         )
 
-    async def _prepared(self, order: Trial) -> tuple[SourceType, dict[str, Any], list[TrialNote]]:
+    async def _prepared(
+        self, order: Trial, workspace_id: UUID
+    ) -> tuple[SourceType, dict[str, Any], list[TrialNote]]:
         """The configuration, which fits the specification, and notes about its credential."""
-        source_type, configuration = await self._orchestrator.expected_configuration(order)
+        source_type, configuration = await self._orchestrator.expected_configuration(
+            order, workspace_id
+        )
         notes: list[OrderNote] = []
         if source_type.renewed_fields and order.credential_id is not None:
             notes = await expect_unused(
@@ -151,10 +159,11 @@ class SourceTrials:
         source_type: SourceType,
         purpose: Literal["check", "preview"],
         within: timedelta,
+        workspace_id: UUID,
     ) -> AsyncIterator[UUID]:
         """Record a trial before and after the block, within the limits of its account."""
         account = uuid5(_NAMESPACE, f"{source_type.definition_id} {order.credential_id or ''}")
-        trial_id = await self._begin(account, purpose, within)
+        trial_id = await self._begin(account, purpose, within, workspace_id)
         try:
             yield trial_id
         except AamError as error:
@@ -165,7 +174,9 @@ class SourceTrials:
             raise
         await self._end(trial_id, None)
 
-    async def _begin(self, account: UUID, purpose: str, within: timedelta) -> UUID:
+    async def _begin(
+        self, account: UUID, purpose: str, within: timedelta, workspace_id: UUID
+    ) -> UUID:
         trial_id = uuid4()
         async with self._db.transaction() as session:
             await trial_queries.lock_account(session, account)
@@ -190,6 +201,7 @@ class SourceTrials:
                     id=trial_id,
                     account=account,
                     purpose=purpose,
+                    airbyte_workspace_id=workspace_id,
                     requested_by=scopes.requested_by(),
                     expires_at=datetime.now(UTC) + within,
                     is_left=purpose == "preview",

@@ -14,9 +14,9 @@ from uuid import UUID
 
 import msgspec
 
-from services.orchestrator import reconciliation_queries, trial_queries
+from services.orchestrator import reconciliation_queries, trial_queries, workspace_queries
 from shared import batches
-from shared.airbyte_client import AirbyteClient
+from shared.airbyte_client import AirbyteClient, ListedConnection
 from shared.database import Database
 from shared.observability import logs
 
@@ -36,6 +36,7 @@ class Found(msgspec.Struct, frozen=True):
     kind: str
     """`connection` or `source`."""
     id: UUID
+    workspace_id: UUID
     operation_id: UUID
     """The operation, or the trial, that created it."""
 
@@ -51,10 +52,19 @@ class Swept(msgspec.Struct, frozen=True):
     """Objects over the limit of a run, or whose retry is not yet due."""
     unknown: list[Found]
     """Objects whose marker names no operation of this registry; never deleted."""
+    unlisted: list[UUID]
+    """Workspaces whose objects could not be listed."""
+
+
+class _Listed(msgspec.Struct, frozen=True):
+    """What one workspace has: its connections, and what has AAM's marker."""
+
+    connections: list[ListedConnection]
+    marked: list[Found]
 
 
 class Sweeper:
-    """Sweeps one workspace, deleting at most `AT_MOST` objects per run."""
+    """Sweeps every workspace that AAM has used, deleting at most `AT_MOST` objects per run."""
 
     def __init__(
         self,
@@ -71,29 +81,30 @@ class Sweeper:
         self._failed: dict[UUID, tuple[int, float]] = {}
         """Objects that could not be deleted: consecutive failures, and when to retry."""
 
-    async def sweep(self, workspace_id: UUID, *, dry_run: bool) -> Swept:
+    async def sweep(self, default: UUID, *, dry_run: bool) -> Swept:
         """Delete marked objects whose operation ended longer ago than the grace time.
 
-        Objects in use are skipped. A deletion that fails is logged and does not stop the others,
-        in this run or the next.
+        The workspaces are `default` and those in which the registry has created something. Objects
+        in use are skipped. A workspace that cannot be listed, or a deletion that fails, is logged
+        and does not stop the others, in this run or the next.
 
         Raises:
-            Upstream: Airbyte's objects cannot be listed.
+            Upstream: the objects of no workspace can be listed.
         """
-        connections = await self._airbyte.list_connections(workspace_id)
-        sources = await self._airbyte.list_sources(workspace_id)
-        marked = [
-            *(
-                Found("connection", one.connection_id, marker)
-                for one in connections
-                if one.status != "deprecated" and (marker := _marked(one.name))
-            ),
-            *(
-                Found("source", one.source_id, marker)
-                for one in sources
-                if (marker := _marked(one.name))
-            ),
-        ]
+        async with self._db.read() as session:
+            used_workspaces = await workspace_queries.used_workspaces(session)
+        outcomes = await batches.each(
+            sorted({default, *used_workspaces}),
+            self._list,
+            log_event="workspace_not_swept",
+            fields=lambda workspace_id: {"workspace": str(workspace_id)},
+        )
+        errors = [one.error for one in outcomes if one.error is not None]
+        if len(errors) == len(outcomes):
+            raise errors[0]
+        listed = [one.result for one in outcomes if one.result is not None]
+        connections = [one for each in listed for one in each.connections]
+        marked = [one for each in listed for one in each.marked]
         async with self._db.read() as session:
             known = await reconciliation_queries.operations_over(
                 session, {one.operation_id for one in marked}, before=self._grace
@@ -110,7 +121,7 @@ class Sweeper:
         orphans = [one for one in orphans if one.kind == "connection" or one.id not in wired]
         now = self._due(orphans)[:AT_MOST]
         left = [one for one in orphans if one not in now]
-        deleted, failed = (now, []) if dry_run else await self._delete_each(now, workspace_id)
+        deleted, failed = (now, []) if dry_run else await self._delete_each(now)
         if left or failed:
             log.error("sweep_incomplete", left=len(left), failed=len(failed), deleted=len(deleted))
         return Swept(
@@ -119,6 +130,26 @@ class Sweeper:
             failed=failed,
             left=left,
             unknown=[one for one in marked if one.operation_id not in known],
+            unlisted=[one.item for one in outcomes if one.error is not None],
+        )
+
+    async def _list(self, workspace_id: UUID) -> _Listed:
+        connections = await self._airbyte.list_connections(workspace_id)
+        sources = await self._airbyte.list_sources(workspace_id)
+        return _Listed(
+            connections,
+            [
+                *(
+                    Found("connection", one.connection_id, workspace_id, marker)
+                    for one in connections
+                    if one.status != "deprecated" and (marker := _marked(one.name))
+                ),
+                *(
+                    Found("source", one.source_id, workspace_id, marker)
+                    for one in sources
+                    if (marker := _marked(one.name))
+                ),
+            ],
         )
 
     def _due(self, orphans: Sequence[Found]) -> list[Found]:
@@ -128,13 +159,11 @@ class Sweeper:
         due = [one for one in orphans if self._failed.get(one.id, (0, now))[1] <= now]
         return sorted(due, key=lambda one: self._failed.get(one.id, (0, 0.0)))
 
-    async def _delete_each(
-        self, found: Sequence[Found], workspace_id: UUID
-    ) -> tuple[list[Found], list[Found]]:
+    async def _delete_each(self, found: Sequence[Found]) -> tuple[list[Found], list[Found]]:
         """The objects that were deleted, and those that could not be."""
         outcomes = await batches.each(
             found,
-            lambda one: self._delete(one, workspace_id),
+            self._delete,
             log_event="not_swept",
             fields=lambda one: {"kind": one.kind, "id": str(one.id)},
         )
@@ -150,11 +179,11 @@ class Sweeper:
             [outcome.item for outcome in outcomes if outcome.error is not None],
         )
 
-    async def _delete(self, one: Found, workspace_id: UUID) -> None:
+    async def _delete(self, one: Found) -> None:
         if one.kind == "connection":
-            await self._airbyte.delete_connection(one.id, workspace_id=workspace_id)
+            await self._airbyte.delete_connection(one.id, workspace_id=one.workspace_id)
         else:
-            await self._airbyte.delete_source(one.id, workspace_id=workspace_id)
+            await self._airbyte.delete_source(one.id, workspace_id=one.workspace_id)
             async with self._db.transaction() as session:
                 await trial_queries.mark_deleted(session, one.operation_id)
         log.warning(

@@ -21,5 +21,6 @@ from shared.airbyte_client._schemas import (
     Schedule,
     Source,
     SourceSpecification,
+    Workspace,
 )
 from shared.airbyte_client._state import ConnectionState

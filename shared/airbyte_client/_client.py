@@ -11,9 +11,10 @@ from shared.airbyte_client._definitions import Definitions
 from shared.airbyte_client._discovery import Discovery
 from shared.airbyte_client._jobs import Jobs
 from shared.airbyte_client._sources import Sources
+from shared.airbyte_client._workspaces import Workspaces
 
 
-class AirbyteClient(Sources, Discovery, Jobs, Definitions, Connectors):
+class AirbyteClient(Sources, Discovery, Jobs, Definitions, Connectors, Workspaces):
     """A client for one Airbyte; one per process, used by a single event loop.
 
     A call whose response is lost is retried within its deadline, up to five attempts in all, where

@@ -80,14 +80,13 @@ class Definitions(Calls):
             _destination_id,
         )
 
-    async def destination_sync_modes(self, destination_id: UUID) -> frozenset[str]:
+    async def destination_sync_modes(self, destination: Destination) -> frozenset[str]:
         """The sync modes that a destination supports, such as append, overwrite and append_dedup.
 
         Endpoint: POST destination_definition_specifications/get
         Sends:    {"destinationDefinitionId": uuid, "workspaceId": uuid}
         Receives: {"supportedDestinationSyncModes"?: [str], ...}; empty where Airbyte gives none
         """
-        destination = await self.get_destination(destination_id)
         read = await self._post(
             "destination_definition_specifications/get",
             {

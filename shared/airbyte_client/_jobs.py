@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
@@ -31,6 +31,7 @@ from shared.errors import (
 from shared.observability import logs
 
 log = logs.get(__name__)
+Json = Mapping[str, Any]
 RUNNING = ["pending", "running", "incomplete"]
 """The states of an unfinished job that every release since 0.63 knows."""
 REFRESH_UNSUPPORTED = "refresh_unsupported"
@@ -189,24 +190,32 @@ class Jobs(Connections):
         Receives: {"jobs": [{"job": {...}, "attempts": [{...}]}], "totalJobCount": int}
         """
         jobs, _ = await self._jobs(
-            0, size=limit, order="DESC", filters={"configId": str(connection_id)}
+            0, size=limit, order="DESC", filters={"configId": str(connection_id)}, place={}
         )
         return jobs
 
-    async def newest_job(self) -> Job | None:
+    async def newest_job(self, workspaces: Collection[UUID] = ()) -> Job | None:
         """The newest job of any connection of the instance, or None.
 
         Where AAM's login may not list the jobs of the whole instance, as on Airbyte Cloud, this and
-        the next two methods list those of the client's workspace.
+        the next two methods list those of the client's workspace and of `workspaces`. A workspace
+        that Airbyte refuses is left out, and logged, unless it refuses all of them.
 
         Endpoint: POST jobs/list, without a configId, or jobs/list_for_workspaces
         Sends:    {"configTypes": [...], "pagination": {"pageSize": 1, ...}, "orderBy...": ...}
         Receives: as `list_jobs`
         """
-        jobs, _ = await self._jobs(0, size=1, order="DESC", filters={})
-        return next(iter(jobs), None)
 
-    async def recent_jobs(self, created_since: datetime) -> list[Job]:
+        async def newest(place: Json) -> list[Job]:
+            jobs, _ = await self._jobs(0, size=1, order="DESC", filters={}, place=place)
+            return jobs
+
+        found = await self._of_instance(newest, workspaces)
+        return max(found, key=lambda job: job.created_at, default=None)
+
+    async def recent_jobs(
+        self, created_since: datetime, workspaces: Collection[UUID] = ()
+    ) -> list[Job]:
         """The jobs of all the instance's connections that were created since then, oldest first.
 
         Endpoint: POST jobs/list, without a configId: one call, however many connections there are
@@ -214,11 +223,11 @@ class Jobs(Connections):
         Receives: as `list_jobs`
         """
         found = await self._all_jobs(
-            {"createdAtStart": created_since.isoformat(timespec="seconds")}
+            {"createdAtStart": created_since.isoformat(timespec="seconds")}, workspaces
         )
         return [job for job in found if job.created_at >= created_since]
 
-    async def running_jobs(self) -> list[Job]:
+    async def running_jobs(self, workspaces: Collection[UUID] = ()) -> list[Job]:
         """The jobs of all the instance's connections that have not ended, oldest first.
 
         Jobs in a state newer than `RUNNING` may be missing; `get_job` finds them.
@@ -227,56 +236,81 @@ class Jobs(Connections):
         Sends:    {"configTypes": [...], "statuses": [...], "pagination": {...}, ...}
         Receives: as `list_jobs`
         """
-        return await self._all_jobs({"statuses": RUNNING})
+        return await self._all_jobs({"statuses": RUNNING}, workspaces)
 
-    async def _all_jobs(self, filters: Mapping[str, Any]) -> list[Job]:
-        found: dict[int, Job] = {}
-        async with self._listing("jobs/list"):
-            for page in range(MOST_PAGES):
-                jobs, listed = await self._jobs(page, size=PAGE, order="ASC", filters=filters)
-                before = len(found)
-                found |= {job.id: job for job in jobs}
-                # A server that ignores the offset returns the same page again and again.
-                if listed < PAGE or (jobs and len(found) == before):
-                    break
+    async def _all_jobs(self, filters: Json, workspaces: Collection[UUID]) -> list[Job]:
+        async def all_pages(place: Json) -> list[Job]:
+            found: dict[int, Job] = {}
+            async with self._listing("jobs/list"):
+                for page in range(MOST_PAGES):
+                    jobs, listed = await self._jobs(
+                        page, size=PAGE, order="ASC", filters=filters, place=place
+                    )
+                    before = len(found)
+                    found |= {job.id: job for job in jobs}
+                    # A server that ignores the offset returns the same page again and again.
+                    if listed < PAGE or (jobs and len(found) == before):
+                        break
+            return list(found.values())
+
+        found = {job.id: job for job in await self._of_instance(all_pages, workspaces)}
         return sorted(found.values(), key=lambda job: job.id)
 
+    async def _of_instance(
+        self, read: Callable[[Json], Awaitable[list[Job]]], workspaces: Collection[UUID]
+    ) -> list[Job]:
+        """Read the jobs of all connections that AAM's login may list.
+
+        Airbyte takes the permissions from the ids in the body, so a login that is no instance
+        administrator is refused if the body has no such id, and also if it may not use one of
+        them: then each workspace is listed alone. Source: RoleResolver, JobsApiController.
+        """
+        own = () if self._workspace_id is None else (self._workspace_id,)
+        places = [str(one) for one in dict.fromkeys((*own, *workspaces))]
+        if self._lists_jobs_of_instance:
+            try:
+                return await read({})
+            except UpstreamForbidden:
+                if not places:
+                    raise
+                self._lists_jobs_of_instance = False
+        try:
+            return await read({"workspaceIds": places})
+        except UpstreamForbidden:
+            if len(places) == 1:
+                raise
+        found, refused = [], []
+        for place in places:
+            try:
+                found += await read({"workspaceIds": [place]})
+            except UpstreamForbidden as error:
+                refused.append(error)
+                log.warning("jobs_of_workspace_refused", workspace=place, code=error.code)
+        if len(refused) == len(places):
+            raise refused[0]
+        return found
+
     async def _jobs(
-        self, page: int, *, size: int, order: str, filters: Mapping[str, Any]
+        self, page: int, *, size: int, order: str, filters: Json, place: Json
     ) -> tuple[list[Job], int]:
-        """The readable jobs of one page, and how many jobs the page has."""
+        """The readable jobs of one page, and how many jobs the page has.
+
+        `place` has the `workspaceIds` whose jobs to list, or is empty.
+        """
         body = {
             "configTypes": _JOB_KINDS,
             "pagination": {"pageSize": size, "rowOffset": page * size},
             "orderByField": "createdAt",
             "orderByMethod": order,
             **filters,
+            **place,
         }
-        if "configId" in filters:
-            read = await self._post("jobs/list", body, _JOBS, repeat=True)
-        else:
-            read = await self._jobs_of_instance(body)
+        path = "jobs/list_for_workspaces" if place else "jobs/list"
+        read = await self._post(path, body, _JOBS, repeat=True)
         jobs = [job for job in read.to_domain() if job is not None]
         if len(jobs) < len(read.jobs):
             log.warning("jobs_unreadable", left=len(read.jobs) - len(jobs), of=len(read.jobs))
         return jobs, len(read.jobs)
-
-    async def _jobs_of_instance(self, body: Mapping[str, Any]) -> shapes.Jobs:
-        """List jobs of all connections that AAM's login may list.
-
-        Airbyte takes the permissions from the ids in the body, so a login that is no instance
-        administrator is refused if the body has no such id. Source: RoleResolver,
-        JobsApiController.
-        """
-        if self._lists_jobs_of_instance:
-            try:
-                return await self._post("jobs/list", body, _JOBS, repeat=True)
-            except UpstreamForbidden:
-                if self._workspace_id is None:
-                    raise
-                self._lists_jobs_of_instance = False
-        order = {**body, "workspaceIds": [self._workspace_id]}
-        return await self._post("jobs/list_for_workspaces", order, _JOBS, repeat=True)
 
 
 def _connection_stream(stream: StreamId) -> dict[str, str]:

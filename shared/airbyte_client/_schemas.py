@@ -60,6 +60,14 @@ class Destination(msgspec.Struct, frozen=True, rename="camel"):
     """Whether it is pinned to another version than its definition has."""
 
 
+class Workspace(msgspec.Struct, frozen=True, rename="camel"):
+    """A workspace, to which sources, destinations and connections belong."""
+
+    workspace_id: UUID
+    name: str
+    """Not unique."""
+
+
 class Definition(msgspec.Struct, frozen=True):
     """A connector that Airbyte can run."""
 

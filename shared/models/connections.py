@@ -87,6 +87,12 @@ class Connection(Base):
         Index("ix_connections_airbyte_source_id", "airbyte_source_id"),
         where_set("connections", "paused_by"),
         Index("ix_connections_created_at_id", "created_at", "id"),
+        Index(
+            "ix_connections_airbyte_workspace_id_created_at_id",
+            "airbyte_workspace_id",
+            "created_at",
+            "id",
+        ),
         CheckConstraint("(status = 'HEALING') = (heal_id IS NOT NULL)", name="healing_has_an_id"),
         CheckConstraint(
             "status NOT IN ('ACTIVE', 'HEALING')"
@@ -111,7 +117,7 @@ class Connection(Base):
     airbyte_connection_id: Mapped[UUID | None]
     airbyte_destination_id: Mapped[UUID]
     airbyte_workspace_id: Mapped[UUID | None]
-    """The workspace of its source; None for rows older than this column."""
+    """The workspace of its source, known before the source is; None in rows older than this."""
     status: Mapped[ConnectionStatus] = mapped_column(
         Enum(ConnectionStatus, name="connection_status")
     )

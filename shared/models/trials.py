@@ -29,6 +29,8 @@ class SourceTrial(Base):
     account: Mapped[UUID]
     """Derived from the source definition and the credential, whose account bears the load."""
     purpose: Mapped[str]
+    airbyte_workspace_id: Mapped[UUID | None]
+    """The workspace of its temporary source; None for rows older than this column."""
     requested_by: Mapped[str | None]
     started_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     expires_at: Mapped[datetime]

@@ -53,6 +53,7 @@ async def insert_pending(session: AsyncSession, connection: Connection) -> bool:
             source_configuration=connection.source_configuration,
             credential_id=connection.credential_id,
             airbyte_destination_id=connection.airbyte_destination_id,
+            airbyte_workspace_id=connection.airbyte_workspace_id,
             status=ConnectionStatus.PENDING,
         )
         .on_conflict_do_nothing()
@@ -189,7 +190,8 @@ _CONNECTION_JSON = f"""
         'status', CASE WHEN t.archived_at IS NULL THEN t.status::text ELSE '{ARCHIVED}' END,
         'credential_id', t.credential_id, 'airbyte_source_id', t.airbyte_source_id,
         'airbyte_connection_id', t.airbyte_connection_id,
-        'airbyte_destination_id', t.airbyte_destination_id, 'catalog_version', t.catalog_version,
+        'airbyte_destination_id', t.airbyte_destination_id,
+        'airbyte_workspace_id', t.airbyte_workspace_id, 'catalog_version', t.catalog_version,
         'failure_code', t.failure_code, 'failure_detail', t.failure_detail,
         'imported', t.imported, 'drifted_upstream_at', {stamp("t.drifted_upstream_at")},
         'upstream_code', t.upstream_code, 'paused_by', t.paused_by,
@@ -209,6 +211,8 @@ class ConnectionFilter:
     name: str | None = None
     """A part of the name, case-insensitive."""
     archived: bool = False
+    workspace_id: UUID | None = None
+    """The Airbyte workspace of its source."""
     after: Cursor | None = None
     """Where the previous page ended."""
 
@@ -223,6 +227,9 @@ async def page_of_connections(session: AsyncSession, shown: ConnectionFilter, *,
     if shown.name is not None:
         conditions.append("t.name ILIKE :name")
         parameters["name"] = f"%{_escape_like(shown.name)}%"
+    if shown.workspace_id is not None:
+        conditions.append("t.airbyte_workspace_id = :workspace")
+        parameters["workspace"] = shown.workspace_id
     statement = page("connections", _CONNECTION_JSON, " AND ".join(conditions))
     found: str = await session.scalar(statement, parameters | {"limit": limit})
     return found

@@ -138,7 +138,8 @@ class Plain:
 
     async def calls(self, name: str) -> tuple[UUID, UUID, bytes, bytes]:
         """The calls of an onboarding: the source, the connection, the discovery, the catalog."""
-        modes = await self._airbyte.destination_sync_modes(UUID(DESTINATION_ID))
+        destination = await self._airbyte.get_destination(UUID(DESTINATION_ID))
+        modes = await self._airbyte.destination_sync_modes(destination)
         credential = await self._auth_broker.document(*_CONFIG)
         source = await self._airbyte.create_source(
             UUID(WORKSPACE_ID),

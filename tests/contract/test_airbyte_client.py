@@ -69,6 +69,7 @@ async def _use_everything(client: AirbyteClient, airbyte: AirbyteServer) -> None
     workspace = UUID(WORKSPACE_ID)
     assert await client.health()
     assert (await client.instance()).default_workspace_id == workspace
+    assert (await client.get_workspace(workspace)).workspace_id == workspace
     specified = await _use_definitions(client, workspace)
     assert await client.is_since_1_7() is airbyte.release.since(1, 7)
     assert await client.list_sources(workspace) == []
@@ -84,7 +85,7 @@ async def _use_everything(client: AirbyteClient, airbyte: AirbyteServer) -> None
     assert await client.list_sources(workspace) == [source]
     assert await client.get_destination(destination.destination_id) == destination
     assert await client.list_destinations(workspace) == [destination]
-    assert "append_dedup" in await client.destination_sync_modes(destination.destination_id)
+    assert "append_dedup" in await client.destination_sync_modes(destination)
     assert await client.supports_refreshes(destination.destination_id)
     configured = await client.get_configured_source(source.source_id)
     assert configured.connection_configuration == {"count": 3}

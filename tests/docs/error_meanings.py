@@ -172,12 +172,14 @@ MEANINGS: dict[tuple[int, str], str] = {
     (422, "unknown_snapshot"): "The snapshot does not exist, or belongs to another source.",
     (422, "unknown_source_type"): "Airbyte's workspace has no source type of this name or id.",
     (422, "unknown_stream"): "The source does not offer a stream of this name.",
+    (422, "unknown_workspace"): "Airbyte has no such workspace, or AAM's login may not use it.",
     (422, "unsupported_sync_mode"): (
         "The source or the destination does not support the sync mode of a stream."
     ),
     (422, "upstream_unsupported"): (
         "This Airbyte lacks the endpoint: its version is unsupported, or AIRBYTE_API_URL is wrong."
     ),
+    (422, "workspace_mismatch"): "The destination is in another workspace than `workspace_id`.",
     (429, "discovery_quota"): (
         "The source has reached its limit of discoveries in 24 hours, or the source type and"
         " credential theirs of checks and previews."

@@ -147,9 +147,6 @@ def computed() -> dict[tuple[str, str], Computed]:
             (DUPLICATE_STREAM, DiscoverFailed.code)
         ),
         ("services.orchestrator.sagas.onboard", "Invalid(code=error.code)"): catalogs,
-        ("services.orchestrator.service", "Unavailable(code=error.code)"): Computed(
-            _codes(UpstreamUnreachable, UpstreamUnknown, UpstreamConflict), asked_before
-        ),
         ("shared.airbyte_client._credentials", "UpstreamNoToken(code=other.code)"): Computed(
             ("upstream_not_airbyte",),
             "Another server answered instead of Airbyte's token endpoint.",

@@ -321,3 +321,61 @@ async def test_lists_are_paged_since_1_8(version: str, page: int) -> None:
         body = {"workspaceId": WORKSPACE_ID}
         listed = (await http.post(f"{server.url}/sources/list", json=body)).json()["sources"]
     assert len(listed) == page
+
+
+async def test_workspaces_are_separate(server: AirbyteServer, http: httpx.AsyncClient) -> None:
+    """Lists and jobs are those of the requested workspaces; an unknown workspace is refused."""
+    other = server.add_workspace("Marketing")
+    made = {}
+    for workspace in (WORKSPACE_ID, other):
+        order = {
+            "sourceId": server.add_source("crm", workspace=workspace)["sourceId"],
+            "destinationId": server.add_destination(workspace=workspace)["destinationId"],
+            "status": "active",
+        }
+        made[workspace] = (await http.post("/connections/create", json=order)).json()
+        server.start_job(made[workspace]["connectionId"])
+
+    async def listed(path: str, kind: str, **body: Any) -> list[Json]:
+        answer = await http.post(f"/{path}/list", json=body)
+        found: list[Json] = answer.json()[kind]
+        return found
+
+    for workspace, connection in made.items():
+        for kind in ("sources", "destinations", "connections"):
+            (one,) = await listed(kind, kind, workspaceId=workspace)
+            assert one["workspaceId"] == workspace
+        (item,) = await listed("web_backend/connections", "connections", workspaceId=workspace)
+        assert item["connectionId"] == connection["connectionId"]
+        jobs = {"configTypes": ["sync"], "workspaceIds": [workspace]}
+        (job,) = (await http.post("/jobs/list_for_workspaces", json=jobs)).json()["jobs"]
+        assert job["job"]["configId"] == connection["connectionId"]
+        read = await http.post("/workspaces/get", json={"workspaceId": workspace})
+        assert (read.json()["workspaceId"], read.status_code) == (workspace, 200)
+    every = {"configTypes": ["sync"], "workspaceIds": list(made)}
+    assert len((await http.post("/jobs/list_for_workspaces", json=every)).json()["jobs"]) == 2
+
+    del server.workspaces[other]
+    assert (await http.post("/jobs/list_for_workspaces", json=every)).status_code == 403
+    for path in ("workspaces/get", "sources/list", "connections/list"):
+        gone = await http.post(f"/{path}", json={"workspaceId": other})
+        assert gone.status_code == 404
+
+
+async def test_source_and_destination_of_two_workspaces_are_not_connected(
+    server: AirbyteServer, http: httpx.AsyncClient
+) -> None:
+    """Airbyte answers 500 (ConnectionHelper.validateWorkspace)."""
+    server.version = "0.63.19"
+    other = server.add_workspace("Marketing")
+    order = {
+        "sourceId": server.add_source("crm")["sourceId"],
+        "destinationId": server.add_destination(workspace=other)["destinationId"],
+        "status": "active",
+    }
+
+    answer = await http.post("/connections/create", json=order)
+
+    assert answer.status_code == 500
+    assert "do not belong to the same workspace" in answer.text
+    assert server.connections == {}

@@ -71,6 +71,22 @@ async def test_sync_that_airbyte_started_is_found_in_the_workspace(cloud: Mesh) 
     assert (job["started_by"], job["status"]) == ("airbyte", "succeeded")
 
 
+async def test_syncs_of_other_workspaces_are_followed(cloud: Mesh) -> None:
+    """Although Airbyte refuses the jobs of a third one."""
+    made = []
+    for name in ("Marketing", "Closed"):
+        workspace = cloud.airbyte.add_workspace(name)
+        destination = cloud.airbyte.add_destination(workspace=workspace)["destinationId"]
+        made.append(await cloud.onboard(destination_id=destination, connection_name=name))
+    del cloud.airbyte.workspaces[workspace]
+    cloud.airbyte.jobs_end_with("succeeded", polls=2)
+
+    cloud.airbyte.start_job(made[0]["airbyte_connection_id"])
+
+    (job,) = await cloud.jobs_until_end(made[0]["id"])
+    assert (job["started_by"], job["status"]) == ("airbyte", "succeeded")
+
+
 async def test_rate_limit_is_passed_on(cloud: Mesh) -> None:
     """More than the timeout of a call, so that it fails at once; `Retry-After` is passed on."""
     connection = await cloud.onboard()
@@ -116,12 +132,17 @@ async def test_onboarding_of_too_many_streams_is_refused_with_the_limit(meshes: 
 
 
 async def test_workspace_that_is_not_set_is_named(meshes: Meshes) -> None:
-    """Where the Airbyte is not known by its host to be Airbyte Cloud."""
+    """Where the Airbyte is not known by its host to be Airbyte Cloud.
+
+    A destination's id needs no workspace, its name does.
+    """
     async with (
         AirbyteServer(version="cloud", auth="token") as airbyte,
         meshes.start(airbyte, airbyte_workspace_id=None) as mesh,
     ):
-        answer = await mesh.orchestrator.post("/connections/onboard", json=mesh.order)
+        order = {**mesh.order, "destination": "Warehouse"}
+        answer = await mesh.orchestrator.post("/connections/onboard", json=order)
+        assert (await mesh.onboard())["status"] == "ACTIVE"
 
     assert (answer.status_code, answer.json()["code"]) == (503, "airbyte_workspace_not_set")
     assert "AIRBYTE_WORKSPACE_ID" in answer.json()["detail"]

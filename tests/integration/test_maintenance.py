@@ -22,6 +22,7 @@ from shared import registry
 from shared.airbyte_client import AirbyteClient
 from shared.config import Settings
 from shared.database import Database
+from shared.errors import Upstream
 from shared.job_queue import Jobs
 from shared.operations import Operations
 from tests import access
@@ -78,15 +79,16 @@ async def tools(mesh: Mesh, registry_url: str, redis_url: str) -> AsyncIterator[
     await db.close()
 
 
-async def ended_operation(mesh: Mesh, *, ago: str = "1 hour") -> UUID:
+async def ended_operation(mesh: Mesh, *, ago: str = "1 hour", workspace: str | None = None) -> UUID:
     """An operation that failed long ago and left its source in Airbyte."""
     connection_id, operation_id = uuid4(), uuid4()
     await mesh.sql.execute(
-        "INSERT INTO connections (id, name, source_type, airbyte_destination_id, status)"
-        " VALUES ($1, $2, 'Salesforce', $3, 'FAILED')",
+        "INSERT INTO connections (id, name, source_type, airbyte_destination_id, status,"
+        " airbyte_workspace_id) VALUES ($1, $2, 'Salesforce', $3, 'FAILED', $4)",
         connection_id,
         str(connection_id),
         uuid4(),
+        workspace,
     )
     await mesh.sql.execute(
         "INSERT INTO operations (id, kind, connection_id, status, request, step, lease_until,"
@@ -107,6 +109,7 @@ async def test_sweeper_deletes_only_leftovers(mesh: Mesh, tools: Tools) -> None:
     young = mesh.airbyte.add_source(f"young [aam:{await ended_operation(mesh, ago='0 s')}]")
     elsewhere = mesh.airbyte.add_source(f"elsewhere [aam:{await ended_operation(mesh)}]")
     elsewhere["workspaceId"] = str(uuid4())
+    mesh.airbyte.mixes_workspaces = True
     wired = mesh.airbyte.add_source(f"wired by a person [aam:{await ended_operation(mesh)}]")
     person = deepcopy(mesh.airbyte.connections[live["airbyte_connection_id"]])
     person |= {"connectionId": str(uuid4()), "sourceId": wired["sourceId"], "name": "by hand"}
@@ -131,6 +134,37 @@ async def test_sweeper_deletes_only_leftovers(mesh: Mesh, tools: Tools) -> None:
     assert kept <= set(mesh.airbyte.sources)
     await tools.sweeper.sweep(WORKSPACE, dry_run=False)
     assert set(mesh.airbyte.sources) == kept
+
+
+async def test_leftovers_of_every_workspace_are_swept(mesh: Mesh, tools: Tools) -> None:
+    """Those of previews, too; a workspace that cannot be listed does not stop the others."""
+    marketing, trials, closed = (mesh.airbyte.add_workspace(name) for name in "ABC")
+    for workspace in (WORKSPACE_ID, marketing, closed):
+        operation_id = await ended_operation(mesh, workspace=workspace)
+        mesh.airbyte.add_source(f"left [aam:{operation_id}]", workspace=workspace)
+    trial_id = uuid4()
+    await mesh.sql.execute(
+        "INSERT INTO source_trials (id, account, purpose, airbyte_workspace_id, expires_at,"
+        " is_left) VALUES ($1, $1, 'preview', $2, now() - interval '1 hour', true)",
+        trial_id,
+        trials,
+    )
+    mesh.airbyte.add_source(f"Preview [aam:{trial_id}]", workspace=trials)
+    del mesh.airbyte.workspaces[closed]
+
+    swept = await tools.sweeper.sweep(WORKSPACE, dry_run=False)
+
+    assert {str(one.workspace_id) for one in swept.deleted} == {WORKSPACE_ID, marketing, trials}
+    assert [str(one) for one in swept.unlisted] == [closed]
+    assert [one["workspaceId"] for one in mesh.airbyte.sources.values()] == [closed]
+    assert not await mesh.sql.fetchval("SELECT is_left FROM source_trials")
+
+
+async def test_sweep_fails_if_no_workspace_can_be_listed(mesh: Mesh, tools: Tools) -> None:
+    mesh.airbyte.workspaces.clear()
+
+    with pytest.raises(Upstream):
+        await tools.sweeper.sweep(WORKSPACE, dry_run=False)
 
 
 async def test_failed_deletion_does_not_block_the_others(

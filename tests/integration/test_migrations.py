@@ -131,6 +131,39 @@ async def test_stored_json_is_renamed_and_back(
         assert json.loads(await database.fetchval("SELECT changes FROM repairs")) == wanted
 
 
+async def test_failed_onboardings_get_the_workspace_of_their_operation(
+    database: asyncpg.Connection[asyncpg.Record],
+) -> None:
+    """The other operations of a connection have none."""
+    workspace = "2f0c9b8a-7d6e-4c5b-8a49-3827160f5e4d"
+    await alembic("upgrade", "0018")
+    await database.execute(
+        "INSERT INTO connections (id, name, source_type, airbyte_destination_id, status)"
+        " SELECT gen_random_uuid(), name, 'Salesforce', gen_random_uuid(), 'FAILED'"
+        " FROM unnest('{a,b}'::text[]) AS name"
+    )
+    for kind, name, request in (
+        ("onboard", "a", {"workspace_id": workspace}),
+        ("archive", "a", {"workspace_id": None}),
+        ("onboard", "b", {}),
+    ):
+        await database.execute(
+            "INSERT INTO operations (id, kind, connection_id, status, request, step, lease_until,"
+            " deadline, request_id, ended_at) SELECT gen_random_uuid(), $1, id, 'failed', $3,"
+            " 'undo', now(), now(), '', now() FROM connections WHERE name = $2",
+            kind,
+            name,
+            json.dumps(request),
+        )
+
+    await alembic("upgrade", "0019")
+
+    rows = await database.fetch(
+        "SELECT name, CAST(airbyte_workspace_id AS text) FROM connections ORDER BY name"
+    )
+    assert [tuple(row) for row in rows] == [("a", workspace), ("b", None)]
+
+
 async def test_concurrent_migrations_take_turns(
     database: Sql,
 ) -> None:

@@ -63,7 +63,11 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
         "drift_repair_agent": "SELECT INSERT UPDATE",
         "schema_observer": "SELECT INSERT UPDATE",
     },
-    "observations": {"schema_observer": "SELECT INSERT UPDATE DELETE"},
+    "observations": {
+        "orchestrator": "SELECT(airbyte_source_id airbyte_workspace_id next_at claimed_by"
+        " claimed_until)",
+        "schema_observer": "SELECT INSERT UPDATE DELETE",
+    },
     "operations": {
         "orchestrator": "SELECT INSERT UPDATE DELETE",
         "drift_repair_agent": "SELECT INSERT UPDATE DELETE",

@@ -135,7 +135,7 @@ async def test_unknown_query_parameter_is_refused_by_name(
             assert b"s3cr3t" not in answer.body, where
 
 
-KNOWN = "known values are after, archived, limit, name, status."
+KNOWN = "known values are after, archived, limit, name, status, workspace_id."
 QUERIES = {
     "stat=ACTIVE": "Unknown query parameter 'stat'; did you mean 'status'?",
     "Status=ACTIVE": "Unknown query parameter 'Status'; did you mean 'status'?",

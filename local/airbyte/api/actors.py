@@ -33,11 +33,12 @@ async def schema_of(backend: Backend, kind: Kind, actor: Json) -> Json:
 
 async def create(kind: Kind, backend: Backend, body: Body) -> Json:
     """Add a source or destination; the configuration is validated, but not checked."""
-    require_workspace(backend, body)
+    workspace_id = require_workspace(backend, body)
     definition = definition_of(backend, kind, body.id(f"{kind}DefinitionId"))
     name, config = body.text("name"), body.required("connectionConfiguration", dict)
     _validate(backend, config, await backend.specification(definition))
-    return await masked(backend, kind, backend.create_actor(definition, name, config))
+    made = backend.create_actor(definition, name, config, workspace_id=workspace_id)
+    return await masked(backend, kind, made)
 
 
 async def get(kind: Kind, backend: Backend, body: Body) -> Json:
@@ -70,8 +71,7 @@ async def delete(kind: Kind, backend: Backend, body: Body) -> None:
 
 async def list_(kind: Kind, backend: Backend, body: Body) -> Json:
     """List all actors of a kind, or one page; the cursor is the last id of the previous page."""
-    require_workspace(backend, body)
-    found = backend.list_actors(kind)
+    found = backend.list_actors(kind, require_workspace(backend, body))
     if not backend.release.since(1, 8):
         return {f"{kind}s": [await masked(backend, kind, actor) for actor in found]}
     filters = body.optional("filters", dict) or {}

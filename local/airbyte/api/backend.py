@@ -6,7 +6,7 @@ by the functions of `reads`; configurations have their secrets in clear.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -25,7 +25,9 @@ class Instance:
     auth_mode: str
     email: str
     workspace_id: str
-    workspace_name: str
+    """The default workspace."""
+    workspaces: Mapping[str, str]
+    """The names of all workspaces by their ids."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,8 +141,8 @@ class Backend(Protocol):
 
     # Sources and destinations
 
-    def list_actors(self, kind: Kind) -> list[Json]:
-        """Return all sources or destinations."""
+    def list_actors(self, kind: Kind, workspace_id: str | None = None) -> list[Json]:
+        """Return the sources or destinations of a workspace, or of all."""
 
     def actor(self, kind: Kind, actor_id: str, *, with_deleted: bool = False) -> Json:
         """Return a source or destination.
@@ -152,8 +154,10 @@ class Backend(Protocol):
     def config_faults(self, config: Json, schema: Json) -> list[str]:
         """List where a configuration violates its schema."""
 
-    def create_actor(self, definition: Definition, name: str, config: Json) -> Json:
-        """Add a source or destination; its configuration is valid."""
+    def create_actor(
+        self, definition: Definition, name: str, config: Json, *, workspace_id: str
+    ) -> Json:
+        """Add a source or destination to a workspace; its configuration is valid."""
 
     def update_actor(self, kind: Kind, actor: Json, name: str, config: Json) -> Json:
         """Change the name and the whole configuration."""
@@ -214,8 +218,8 @@ class Backend(Protocol):
 
     # Connections
 
-    def list_connections(self) -> list[Json]:
-        """Return all connections, oldest first."""
+    def list_connections(self, workspace_id: str) -> list[Json]:
+        """Return all connections of a workspace, oldest first."""
 
     def connection(self, connection_id: str, *, with_deleted: bool = False) -> Json:
         """Return a connection.
@@ -227,7 +231,7 @@ class Backend(Protocol):
     async def create_connection(
         self, source: Json, destination: Json, settings: Json, sync_catalog: Json
     ) -> Json:
-        """Connect a source to a destination.
+        """Connect a source to a destination of the same workspace.
 
         Raises:
             Refusal: the catalog is invalid, or cannot be written.
@@ -261,8 +265,10 @@ class Backend(Protocol):
     def before_read(self, job: Json) -> None:
         """Take note that a client is about to read a job; a scripted job may end here."""
 
-    def list_jobs(self, connection_id: str | None = None) -> list[Json]:
-        """Return the jobs of a connection, or all, newest first."""
+    def list_jobs(
+        self, connection_id: str | None = None, *, workspaces: Collection[str] | None = None
+    ) -> list[Json]:
+        """Return the jobs of a connection, or all, or those of workspaces, newest first."""
 
     def job(self, job_id: int) -> Json:
         """Return a job.

@@ -63,6 +63,7 @@ async def create(backend: Backend, body: Body) -> Json:
     """Connect a source to a destination."""
     source = backend.actor("source", body.id("sourceId"), with_deleted=True)
     destination = backend.actor("destination", body.id("destinationId"))
+    _expect_same_workspace(source, destination)
     body.text("status")
     if body.get("schedule") is not None and body.get("scheduleType") is not None:
         raise Refusal(422, "Use either schedule or scheduleType, not both.")
@@ -71,6 +72,22 @@ async def create(backend: Backend, body: Body) -> Json:
     sync_catalog = body.optional("syncCatalog", dict) or {"streams": []}
     made = await backend.create_connection(source, destination, settings, sync_catalog)
     return reads.connection_read(made)
+
+
+def _expect_same_workspace(source: Json, destination: Json) -> None:
+    """Refuse actors of two workspaces, as ConnectionHelper.validateWorkspace does: with a 500.
+
+    Raises:
+        Refusal: they are in different workspaces.
+    """
+    if source["workspaceId"] != destination["workspaceId"]:
+        raise uncaught(
+            "Source and destination do not belong to the same workspace. "
+            f"Source id: {source['sourceId']}, Source workspace id: {source['workspaceId']}, "
+            f"Destination id: {destination['destinationId']}, "
+            f"Destination workspace id: {destination['workspaceId']}",
+            "java.lang.IllegalArgumentException",
+        )
 
 
 @post("connections/update")
@@ -115,20 +132,17 @@ async def get(backend: Backend, body: Body) -> Json:
 
 @post("connections/list")
 async def list_(backend: Backend, body: Body) -> Json:
-    """List all connections of the workspace."""
-    require_workspace(backend, body)
-    found = backend.list_connections()
+    """List all connections of a workspace."""
+    found = backend.list_connections(require_workspace(backend, body))
     return {"connections": [reads.connection_read(held) for held in found]}
 
 
 @post("web_backend/connections/list")
 async def list_items(backend: Backend, body: Body) -> Json:
     """List connections without catalogs, as for Airbyte's web app; paged since 1.8."""
-    require_workspace(backend, body)
+    listed = backend.list_connections(require_workspace(backend, body))
     wanted = body.optional("sourceId", list)
-    found = [
-        held for held in backend.list_connections() if not wanted or held["sourceId"] in wanted
-    ]
+    found = [held for held in listed if not wanted or held["sourceId"] in wanted]
     if not backend.release.since(1, 8):
         return {"connections": [_item(backend, held) for held in found]}
     found.sort(key=lambda held: (held["name"].lower(), held["connectionId"]))

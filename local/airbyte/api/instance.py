@@ -1,4 +1,4 @@
-"""The instance and its workspace."""
+"""The instance and its workspaces."""
 
 from __future__ import annotations
 
@@ -44,39 +44,48 @@ async def configuration(backend: Backend, _body: Body) -> Json:
 
 @post("workspaces/get")
 async def get_workspace(backend: Backend, body: Body) -> Json:
-    """Read the workspace."""
-    require_workspace(backend, body)
-    return _workspace(backend)
+    """Read a workspace."""
+    return _workspace(backend, require_workspace(backend, body))
 
 
 @post("workspaces/list", until=(1, 7))
 async def list_workspaces(backend: Backend, _body: Body) -> Json:
-    """List the workspace."""
-    return {"workspaces": [_workspace(backend)]}
+    """List all workspaces."""
+    return {"workspaces": _workspaces(backend)}
 
 
 @post("workspaces/list_by_organization_id")
 async def list_workspaces_of_organization(backend: Backend, body: Body) -> Json:
-    """List the workspace of an organization."""
-    found = [_workspace(backend)] if body.id("organizationId") == ORGANIZATION_ID else []
+    """List the workspaces of an organization."""
+    found = _workspaces(backend) if body.id("organizationId") == ORGANIZATION_ID else []
     return {"workspaces": found}
 
 
-def require_workspace(backend: Backend, body: Body) -> None:
-    """Refuse a request for another workspace."""
+def require_workspace(backend: Backend, body: Body) -> str:
+    """Return the id of the workspace that a request is about.
+
+    Raises:
+        Refusal: the instance has no such workspace.
+    """
     given = body.id("workspaceId")
-    if given != backend.instance.workspace_id:
+    if given not in backend.instance.workspaces:
         raise backend.unknown("STANDARD_WORKSPACE", given)
+    return given
 
 
-def _workspace(backend: Backend) -> Json:
+def _workspaces(backend: Backend) -> list[Json]:
+    return [_workspace(backend, workspace_id) for workspace_id in backend.instance.workspaces]
+
+
+def _workspace(backend: Backend, workspace_id: str) -> Json:
     instance = backend.instance
+    name = instance.workspaces[workspace_id]
     return {
-        "workspaceId": instance.workspace_id,
+        "workspaceId": workspace_id,
         "customerId": ORGANIZATION_ID,
         "organizationId": ORGANIZATION_ID,
-        "name": instance.workspace_name,
-        "slug": instance.workspace_name.lower().replace(" ", "-"),
+        "name": name,
+        "slug": name.lower().replace(" ", "-"),
         "email": instance.email,
         **workspace(backend.release),
     }

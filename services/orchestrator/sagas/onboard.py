@@ -148,7 +148,7 @@ class OnboardSaga:
     ) -> dict[str, Any]:
         """The connector's configuration, with secrets; the operation stores only digests."""
         configuration = await self._configurations.fetched(
-            source_type, wiring.configuration, wiring.credential_id
+            source_type, wiring.configuration, wiring.credential_id, wiring.workspace_id
         )
         if self._digests is not None and wiring.credential_id is not None:
             operation.results["given"] = self._digests.of(wiring.credential_id, configuration)

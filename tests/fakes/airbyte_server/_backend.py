@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
@@ -58,6 +58,10 @@ class ScriptedBackend(Versions):
         super().__init__()
         self.version = version
         self.error_style: ErrorStyle | None = None
+        self.workspaces: dict[str, str] = {WORKSPACE_ID: "Default Workspace"}
+        """The names of workspaces by their ids; the login may not use one that is removed."""
+        self.mixes_workspaces = False
+        """Whether lists of sources and connections include those of other workspaces."""
         self.sources: dict[str, Json] = {}
         self.destinations: dict[str, Json] = {}
         self.connections: dict[str, Json] = {}
@@ -135,9 +139,23 @@ class ScriptedBackend(Versions):
         """
         self._renewed_by_discovery[str(source_id)] = fields
 
-    def add_source(self, name: str, definition_id: str = SALESFORCE, **configuration: Any) -> Json:
+    def add_workspace(self, name: str) -> str:
+        """Add a workspace, and return its id."""
+        workspace_id = str(uuid4())
+        self.workspaces[workspace_id] = name
+        return workspace_id
+
+    def add_source(
+        self,
+        name: str,
+        definition_id: str = SALESFORCE,
+        *,
+        workspace: str = WORKSPACE_ID,
+        **configuration: Any,
+    ) -> Json:
         """Add a source, as if it were created manually."""
-        return self.create_actor(definition_of(self, "source", definition_id), name, configuration)
+        definition = definition_of(self, "source", definition_id)
+        return self.create_actor(definition, name, configuration, workspace_id=workspace)
 
     def add_definition(self, name: str, schema: Json, *, tag: str = "1.0.0") -> str:
         """Add a custom source definition with this specification, and return its id."""
@@ -162,11 +180,16 @@ class ScriptedBackend(Versions):
         self._specifications[definition_id] = schema
 
     def add_destination(
-        self, name: str = "Warehouse", definition_id: str = POSTGRES, **configuration: Any
+        self,
+        name: str = "Warehouse",
+        definition_id: str = POSTGRES,
+        *,
+        workspace: str = WORKSPACE_ID,
+        **configuration: Any,
     ) -> Json:
         """Add a destination, as if it were created manually."""
         definition = definition_of(self, "destination", definition_id)
-        return self.create_actor(definition, name, configuration)
+        return self.create_actor(definition, name, configuration, workspace_id=workspace)
 
     def disable(self, connection_id: str | UUID, *, breaking: bool = True) -> None:
         """Disable a connection, as Airbyte itself does after discovering a breaking change."""
@@ -296,7 +319,7 @@ class ScriptedBackend(Versions):
             auth_mode="simple" if self.auth in ("token", "bearer") else "none",
             email="somebody@example.org",
             workspace_id=WORKSPACE_ID,
-            workspace_name="Default Workspace",
+            workspaces=self.workspaces,
         )
 
     def unknown(self, kind: str, given: str) -> Refusal:
@@ -336,9 +359,14 @@ class ScriptedBackend(Versions):
     def _held(self, kind: Kind) -> dict[str, Json]:
         return self.sources if kind == "source" else self.destinations
 
-    def list_actors(self, kind: Kind) -> list[Json]:
-        """Return all sources or destinations."""
-        return list(self._held(kind).values())
+    def list_actors(self, kind: Kind, workspace_id: str | None = None) -> list[Json]:
+        """Return the sources or destinations of a workspace, or of all."""
+        return self._of(self._held(kind).values(), workspace_id)
+
+    def _of(self, held: Iterable[Json], workspace_id: str | None) -> list[Json]:
+        if workspace_id is None or self.mixes_workspaces:
+            return list(held)
+        return [one for one in held if one["workspaceId"] == workspace_id]
 
     def actor(self, kind: Kind, actor_id: str, *, with_deleted: bool = False) -> Json:
         """Return a source or destination as it is stored."""
@@ -349,13 +377,15 @@ class ScriptedBackend(Versions):
             raise self.unknown(f"{kind.upper()}_CONNECTION", actor_id)
         return held
 
-    def create_actor(self, definition: Definition, name: str, config: Json) -> Json:
+    def create_actor(
+        self, definition: Definition, name: str, config: Json, *, workspace_id: str
+    ) -> Json:
         """Add a source or destination."""
         actor_id = str(uuid4())
         self._held(definition.kind)[actor_id] = created = reads.actor(
             definition,
             actor_id=actor_id,
-            workspace_id=WORKSPACE_ID,
+            workspace_id=workspace_id,
             name=name,
             config=config,
             created_at=epoch_now(),
@@ -497,9 +527,9 @@ class ScriptedBackend(Versions):
 
     # Connections
 
-    def list_connections(self) -> list[Json]:
-        """Return all connections."""
-        return list(self.connections.values())
+    def list_connections(self, workspace_id: str) -> list[Json]:
+        """Return all connections of a workspace."""
+        return self._of(self.connections.values(), workspace_id)
 
     def connection(self, connection_id: str, *, with_deleted: bool = False) -> Json:
         """Return a connection as it is stored."""
@@ -519,7 +549,7 @@ class ScriptedBackend(Versions):
             connection_id=connection_id,
             source_id=source["sourceId"],
             destination_id=destination["destinationId"],
-            workspace_id=WORKSPACE_ID,
+            workspace_id=source["workspaceId"],
             settings=settings,
             streams=stored_streams(sync_catalog, self.release),
             created_at=epoch_now(),
@@ -602,10 +632,19 @@ class ScriptedBackend(Versions):
             if self._outcomes_left == 0:
                 self.jobs_end_with(polls=self.jobs_finish_after)
 
-    def list_jobs(self, connection_id: str | None = None) -> list[Json]:
-        """Return the jobs of a connection, or all, newest first."""
+    def list_jobs(
+        self, connection_id: str | None = None, *, workspaces: Collection[str] | None = None
+    ) -> list[Json]:
+        """Return the jobs of a connection, or all, or those of workspaces, newest first."""
         newest_first = sorted(self.jobs.values(), key=lambda job: -job["id"])
-        return [job for job in newest_first if connection_id in (None, job["configId"])]
+        found = [job for job in newest_first if connection_id in (None, job["configId"])]
+        if workspaces is None:
+            return found
+        return [job for job in found if self._workspace_of(job["configId"]) in workspaces]
+
+    def _workspace_of(self, connection_id: str) -> str | None:
+        held = self.connections.get(connection_id) or self._deleted.get(connection_id, {})
+        return held.get("workspaceId")
 
     def job(self, job_id: int) -> Json:
         """Return a job as it is stored."""

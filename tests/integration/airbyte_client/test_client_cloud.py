@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -258,6 +258,36 @@ async def test_jobs_are_those_of_the_workspace(cloud: AirbyteServer, client: Air
     assert [one["workspaceIds"] for one in cloud.called("jobs/list_for_workspaces")] == [
         [str(WORKSPACE)]
     ] * 2
+
+
+async def test_jobs_of_other_workspaces_are_listed(
+    cloud: AirbyteServer, client: AirbyteClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In one request; where one of them is refused, each alone, and the refused one is logged."""
+    first = (await client.trigger_sync(await connection_of(cloud, client))).id
+    other, closed = UUID(cloud.add_workspace("Marketing")), uuid4()
+    moved = await connection_of(cloud, client)
+    cloud.connections[str(moved)]["workspaceId"] = str(other)
+    second = (await client.trigger_sync(moved)).id
+    start = datetime.now(UTC) - timedelta(minutes=1)
+    for job_id in (first, second):
+        await client.get_job(job_id)  # it is queued until it is read
+
+    assert [job.id for job in await client.running_jobs()] == [first]
+    assert [job.id for job in await client.running_jobs([other, WORKSPACE])] == [first, second]
+    both = cloud.called("jobs/list_for_workspaces")[-1]["workspaceIds"]
+    assert both == [str(WORKSPACE), str(other)]
+    assert [job.id for job in await client.recent_jobs(start, [closed, other])] == [first, second]
+    newest = await client.newest_job([closed, other])
+    assert newest is not None
+    assert newest.id in (first, second)  # created within the same second
+    assert f"'workspace': '{closed}'" in caplog.text
+
+
+async def test_jobs_are_refused_if_no_workspace_is_accessible(cloud: AirbyteServer) -> None:
+    async with client_of(cloud, airbyte_workspace_id=None) as client:
+        with pytest.raises(UpstreamForbidden):
+            await client.running_jobs([uuid4(), uuid4()])
 
 
 async def test_jobs_need_a_workspace_without_that_permission(cloud: AirbyteServer) -> None:

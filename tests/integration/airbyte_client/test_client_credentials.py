@@ -142,7 +142,7 @@ async def test_destinations_and_definitions(airbyte: AirbyteServer, client: Airb
     )
 
     assert await client.get_destination(created.destination_id) == created
-    modes = await client.destination_sync_modes(created.destination_id)
+    modes = await client.destination_sync_modes(created)
     assert modes == {"append", "overwrite", "append_dedup"}
     sources = await client.source_definitions(WORKSPACE)
     assert UUID(SALESFORCE) in {definition.definition_id for definition in sources}
