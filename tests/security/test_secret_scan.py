@@ -96,6 +96,14 @@ def test_tree_has_no_secret() -> None:
     assert [line for path in paths if path.is_file() for line in found(path)] == []
 
 
+def test_tree_has_no_symbolic_link() -> None:
+    """One that points outside the checkout would have made a machine's paths public."""
+    files = git("ls-files", "--stage").splitlines()
+
+    assert len(files) > 300
+    assert [line for line in files if line.startswith("120000")] == []
+
+
 @pytest.mark.deep
 def test_history_has_no_secret(tmp_path: Path) -> None:
     """What was pushed once is public for ever."""
