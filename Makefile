@@ -55,7 +55,7 @@ check: $(VENV)/.dev $(TOOLS)/.made ## Check format, lint, types, imports, own ru
 	else echo "No docker compose here: docker-compose.yml was not checked by it."; fi
 
 faults: $(VENV)/.dev ## Run the whole fault matrix and 200 random histories
-	@AAM_FAULTS=all AAM_DEEP=1 $(BIN)/python -m pytest -n 4 --dist load tests/faults/test_matrix.py tests/faults/test_histories.py
+	@AAM_FAULTS=all AAM_DEEP=1 $(BIN)/python -m pytest -n 4 --dist load tests/faults/test_fault_matrix.py tests/faults/test_histories.py
 
 lossy: $(VENV)/.dev ## Run the services' tests with 5 % of Airbyte's calls lost (AAM_SEED=... for another run)
 	@AAM_FAULT_RATE=0.05 $(BIN)/python -m pytest -n 4 --dist load tests/integration --ignore tests/integration/local $(T)
@@ -95,11 +95,11 @@ key: $(VENV)/.local ## Create an API key for OWNER=ada@example.com, and print it
 # DRY_RUN=1 only reports.
 sweep: $(VENV)/.local ## Delete objects from Airbyte that ended operations left there (DRY_RUN=1 only reports)
 	@if [ -z "$$SUPABASE_DB_URL" ] && [ -f .aam/env ]; then source .aam/env; fi; \
-	exec $(BIN)/python -m services.orchestrator.maintenance sweep $(if $(DRY_RUN),--dry-run)
+	exec $(BIN)/python -m services.orchestrator.maintenance_command sweep $(if $(DRY_RUN),--dry-run)
 
 reconcile: $(VENV)/.local ## Compare each connection's catalog with Airbyte's (DRY_RUN=1 only reports)
 	@if [ -z "$$SUPABASE_DB_URL" ] && [ -f .aam/env ]; then source .aam/env; fi; \
-	exec $(BIN)/python -m services.orchestrator.maintenance reconcile $(if $(DRY_RUN),--dry-run)
+	exec $(BIN)/python -m services.orchestrator.maintenance_command reconcile $(if $(DRY_RUN),--dry-run)
 
 events: $(VENV)/.local ## Print lifecycle events of `make up` as they occur (ONCE=1 prints the latest 20 and ends)
 	@exec $(BIN)/python -m local events $(if $(ONCE),--once)

@@ -20,10 +20,10 @@ from local import up as mesh
 from local.airbyte.connector import InvalidConnector
 from local.airbyte.connector_store import InstallFailed
 from local.airbyte.manifests import InvalidManifest
-from local.exit_with import tie_to
+from local.exit_with_process import tie_to
 from local.processes import servers
 from local.settings import Settings
-from local.stack import Refused
+from local.supervisor import Refused
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 

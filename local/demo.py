@@ -26,7 +26,7 @@ from local.demo_steps import NO_SCHEDULED_OBSERVATIONS, Journey, Mesh, StepFaile
 from local.environment import given_environment
 from local.processes.servers import ServerFailed
 from local.settings import Settings
-from local.stack import Refused, temporary_stack
+from local.supervisor import Refused, temporary_stack
 
 
 class Steps:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import asyncpg
 from redis.asyncio import Redis
 
-from local.stack import Stack
+from local.supervisor import Stack
 
 Json = dict[str, Any]
 T = TypeVar("T")

@@ -16,7 +16,7 @@ from local.airbyte.connector_store import Store
 from local.processes import servers
 from local.service_processes import Program
 from local.settings import Settings
-from local.stack import Stack, lock_state
+from local.supervisor import Stack, lock_state
 
 
 async def run(settings: Settings) -> None:

@@ -18,7 +18,7 @@ from shared.errors import Unavailable
 from shared.models import Base
 
 _ONE_AT_A_TIME = int.from_bytes(b"aammigra", "big", signed=True)
-_AFTERWARDS = ("retention.sql", "privileges.sql")
+_AFTERWARDS = ("prune_history.sql", "privileges.sql")
 _MISSING = text("""
     SELECT name FROM unnest(ARRAY[
         'aam_services', 'aam_orchestrator', 'aam_auth_broker', 'aam_drift_repair_agent',

@@ -108,7 +108,7 @@ DECLARE
         ['aam_schema_observer', 'pgqueuer_statistics', 'SELECT, INSERT, UPDATE, DELETE'],
         ['aam_schema_observer', 'pgqueuer_statistics_id_seq', 'USAGE']
     ];
-    -- The function in migrations/retention.sql that deletes history; the orchestrator calls it.
+    -- The function in migrations/prune_history.sql that deletes history; the orchestrator calls it.
     prune_history CONSTANT regprocedure := to_regprocedure('public.prune_history(text, interval, integer)');
     role_name text;
     granted text[];

@@ -29,7 +29,12 @@ def parts(suite: tuple[str, ...]) -> list[Part]:
         Part("tests", ("pytest", *suite), {"AAM_DEEP": "1"}),
         Part(
             "fault matrix and 200 histories",
-            ("pytest", *_PARALLEL, "tests/faults/test_matrix.py", "tests/faults/test_histories.py"),
+            (
+                "pytest",
+                *_PARALLEL,
+                "tests/faults/test_fault_matrix.py",
+                "tests/faults/test_histories.py",
+            ),
             {"AAM_FAULTS": "all", "AAM_DEEP": "1"},
         ),
         Part(

@@ -32,7 +32,7 @@ log = logs.get(__name__)
 CHUNK_BYTES = 256 * 1024
 LONGEST_LINE_BYTES = 512 * 1024 * 1024
 GRACE_SECONDS = 5.0
-LAUNCHER = Path(__file__).parent / "connector_launcher.py"
+LAUNCHER = Path(__file__).parent / "connector_exec.py"
 PASSED_ON = ("LANG", "LC_ALL", "TZ", "TMPDIR")
 HAS_MEMFD = sys.platform == "linux"
 

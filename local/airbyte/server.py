@@ -15,8 +15,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from local.airbyte.api import face
-from local.airbyte.api.face import Answer
+from local.airbyte.api import dispatch
+from local.airbyte.api.dispatch import Answer
 from local.airbyte.connector import Manifest
 from local.airbyte.connectors_backend import Plane
 from local.airbyte.errors import MOST_BODY_BYTES, Micronaut, Refusal, too_large, uncaught
@@ -64,8 +64,8 @@ async def _answer(request: Request) -> Response:
     try:
         content = await _content(request)
     except Refusal as refusal:
-        return _response(face.refused(plane, refusal))
-    return _response(await face.answer(plane, request.method, request.url.path, content))
+        return _response(dispatch.refused(plane, refusal))
+    return _response(await dispatch.answer(plane, request.method, request.url.path, content))
 
 
 async def _content(request: Request) -> bytes:

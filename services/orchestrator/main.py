@@ -20,13 +20,14 @@ from services.orchestrator import (
     workspace_routes,
 )
 from services.orchestrator.backlogs import BACKLOGS
+from services.orchestrator.catalog_reconciler import Reconciler
 from services.orchestrator.credentials import Digests
 from services.orchestrator.edits import Editor
+from services.orchestrator.history_retention import Retention, histories
 from services.orchestrator.importer import Importing, ImportOrder
 from services.orchestrator.job_follower import JobFollower
 from services.orchestrator.jobs import Jobs as JobActions
-from services.orchestrator.pruner import Retention, histories
-from services.orchestrator.reconciler import Reconciler
+from services.orchestrator.leftover_sweeper import Sweeper
 from services.orchestrator.rotation import Rotator
 from services.orchestrator.schemas import (
     CATALOG,
@@ -48,7 +49,6 @@ from services.orchestrator.schemas import (
 )
 from services.orchestrator.service import Orchestrator
 from services.orchestrator.source_trials import SourceTrials
-from services.orchestrator.sweeper import Sweeper
 from shared import failpoints, outbox, periodic, registry
 from shared.airbyte_client import AirbyteClient
 from shared.auth.scopes import Scope, caller_of, may

@@ -8,11 +8,11 @@ from uuid import UUID, uuid4
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.orchestrator.catalog_reconciler import ReapplySaga
 from services.orchestrator.credentials import CredentialShared, Digests, expect_unused
 from services.orchestrator.destinations import Destinations
 from services.orchestrator.job_history import record_job
 from services.orchestrator.preflight import nothing_recorded
-from services.orchestrator.reconciler import ReapplySaga
 from services.orchestrator.sagas.archive import Archive, ArchiveSaga
 from services.orchestrator.sagas.onboard import OnboardSaga, Wiring, store_discovered, unreadable
 from services.orchestrator.sagas.sync import SyncSaga, order_for

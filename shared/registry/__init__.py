@@ -53,6 +53,7 @@ from shared.registry.discoveries import (
     source_loads,
     withdraw_discoveries,
 )
+from shared.registry.history_retention import prune_history
 from shared.registry.paging import (
     Cursor,
     after_cursor,
@@ -63,7 +64,6 @@ from shared.registry.paging import (
     stamp,
 )
 from shared.registry.policies import exclusions_of, find_policy
-from shared.registry.pruning import prune_history
 from shared.registry.setting_changes import (
     SettingSubject,
     record_setting_change,

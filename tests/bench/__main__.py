@@ -11,39 +11,39 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tests.bench import (
+    airbyte_client,
     apply,
-    client,
+    authentication,
+    catalog_functions,
     decisions,
-    domain,
-    fleet,
-    gate,
-    guard,
     heal,
-    lists,
-    observe,
-    operation,
-    org,
-    page,
+    large_catalog,
+    list_connections,
+    list_versions,
+    observe_large_org,
+    observe_many,
+    operation_steps,
     renames,
     snapshot,
+    strict_json,
 )
-from tests.bench.stage import Stage, stage
-from tests.bench.table import Line, console, empty, show
+from tests.bench.environment import Stage, stage
+from tests.bench.results_table import Line, console, empty, show
 
 Part = Callable[[Stage, Path], Iterable[Line]]
 PARTS: dict[str, Part] = {
     "apply": apply.measure,
-    "guard": guard.measure,
-    "gate": lambda stage, _document: gate.measure(stage),
-    "operation": lambda stage, _document: operation.measure(stage),
+    "strict_json": strict_json.measure,
+    "authentication": lambda stage, _document: authentication.measure(stage),
+    "operation_steps": lambda stage, _document: operation_steps.measure(stage),
     "snapshot": snapshot.measure,
-    "observe": observe.measure,
-    "fleet": lambda stage, _document: fleet.measure(stage),
+    "observe_large_org": observe_large_org.measure,
+    "observe_many": lambda stage, _document: observe_many.measure(stage),
     "heal": lambda stage, _document: heal.measure(stage),
-    "client": lambda stage, _document: client.measure(stage),
-    "page": lambda stage, _document: page.measure(stage),
-    "lists": lambda stage, _document: lists.measure(stage),
-    "domain": lambda _stage, document: domain.measure(document.read_bytes()),
+    "airbyte_client": lambda stage, _document: airbyte_client.measure(stage),
+    "list_connections": lambda stage, _document: list_connections.measure(stage),
+    "list_versions": lambda stage, _document: list_versions.measure(stage),
+    "catalog_functions": lambda _stage, document: catalog_functions.measure(document.read_bytes()),
     "renames": lambda _stage, _document: renames.measure(),
     "decisions": lambda _stage, _document: decisions.measure(),
 }
@@ -55,7 +55,7 @@ def main(chosen: list[str]) -> int:
     started = time.monotonic()
     with stage() as set_up, out.status("Measuring …") as status:
         document = set_up.folder / "discovered.json"
-        document.write_bytes(org.discovered())
+        document.write_bytes(large_catalog.discovered())
         for name in chosen or PARTS:
             status.update(f"Measuring {name} …")
             lines = list(PARTS[name](set_up, document))

@@ -18,9 +18,9 @@ from shared.config import postgres_address
 from shared.database import Database
 from shared.domain import catalog
 from shared.http.strict_json import CATALOG
-from tests.bench import airbyte, org
-from tests.bench.stage import Http, Stage, timed_ms
-from tests.bench.table import Line
+from tests.bench import airbyte_server, large_catalog
+from tests.bench.environment import Http, Stage, timed_ms
+from tests.bench.results_table import Line
 
 ROUNDS = 21
 LARGE_ROUNDS = 9
@@ -69,17 +69,17 @@ def measure(stage: Stage, document: Path) -> Iterator[Line]:
 
 async def _times(stage: Stage, document: bytes) -> tuple[dict[str, list[float]], int]:
     sql = await asyncpg.connect(stage.registry_url)
-    service = await Http.to(stage.serve("tests.bench.watched:app"))
-    floor = await Http.to(stage.serve("tests.bench.floors:app"))
+    service = await Http.to(stage.serve("tests.bench.blocked_loop_app:app"))
+    floor = await Http.to(stage.serve("tests.bench.baseline_servers:app"))
     snapshot_id = await _snapshot(stage, document)
     wired, other = uuid4(), uuid4()
     for connection_id in (wired, other):
-        await sql.execute(_CONNECTION, str(connection_id), airbyte.ID)
-    one = org.selected(document)
+        await sql.execute(_CONNECTION, str(connection_id), airbyte_server.ID)
+    one = large_catalog.selected(document)
     await sql.execute(_VERSION, wired, 1, one.decode())
     ms: dict[str, list[float]] = defaultdict(list)
     for number in range(ROUNDS):
-        wanted = org.drifted(one, number)  # streams that nobody has seen before
+        wanted = large_catalog.drifted(one, number)  # streams that nobody has seen before
         body = _order(wired, snapshot_id, wanted)
         start = time.perf_counter()
         await sql.execute(_VERSION, other, number + 1, wanted.decode())
@@ -93,7 +93,9 @@ async def _times(stage: Stage, document: bytes) -> tuple[dict[str, list[float]],
             ms[what].append(await timed_ms(http, path, body))
             ms[f"{what} cpu"].append(await _spent_ms(http) - spent)
     for number in range(LARGE_ROUNDS):
-        body = _order(wired, snapshot_id, _filled(org.drifted(one, ROUNDS + number), document))
+        body = _order(
+            wired, snapshot_id, _filled(large_catalog.drifted(one, ROUNDS + number), document)
+        )
         await service.ask("/bench/watch")
         ms["large"].append(await timed_ms(service, _PATH, body))
         stall, run = (await service.ask("/bench/longest")).split()
@@ -108,8 +110,8 @@ async def _times(stage: Stage, document: bytes) -> tuple[dict[str, list[float]],
 async def _snapshot(stage: Stage, document: bytes) -> UUID:
     """The discovery that the catalogs come from, kept as the orchestrator keeps it."""
     db = Database.at(postgres_address(stage.registry_url), application="bench")
-    discovered = Discovered(document, catalog_id=airbyte.ID, configuration_updated=False)
-    snapshot_id = await snapshots.store(db, airbyte.ID, discovered)
+    discovered = Discovered(document, catalog_id=airbyte_server.ID, configuration_updated=False)
+    snapshot_id = await snapshots.store(db, airbyte_server.ID, discovered)
     await db.close()
     return snapshot_id
 

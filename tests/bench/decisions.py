@@ -14,7 +14,7 @@ from services.rag_engine.evidence import PastDecision
 from services.rag_engine.matching import suggest
 from tests.bench import renames
 from tests.bench.renames import Assessed, Step
-from tests.bench.table import Line
+from tests.bench.results_table import Line
 
 HERE, THERE = "a", "b"
 Decisions: TypeAlias = Callable[[Step], Sequence[PastDecision]]
@@ -110,7 +110,10 @@ def measure() -> Iterator[Line]:
     results = {name: after(judged, decisions) for name, decisions in SEQUENCES.items()}
     results["every step was decided in order"] = history(judged)
     for name, suggestions in results.items():
-        best, floor = 100 * renames.best_f1(suggestions, total), 100 * renames.best_f1(plain, total)
+        best, floor = (
+            100 * renames.best_f1(suggestions, total),
+            100 * renames.best_f1(plain, total),
+        )
         limit = 0.8 if name.startswith("another") else 1
         yield Line(
             job=f"{name}: best F1 (floor: no decision)",

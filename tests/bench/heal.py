@@ -13,8 +13,8 @@ import uvloop
 from redis.asyncio import Redis
 
 from shared.airbyte_client import AirbyteClient
-from tests.bench.stage import Stage
-from tests.bench.table import Line
+from tests.bench.environment import Stage
+from tests.bench.results_table import Line
 from tests.fakes.airbyte_server import AirbyteServer
 from tests.integration.conftest import ORDER, Mesh, add_destination, running, settings_for
 

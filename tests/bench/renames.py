@@ -21,7 +21,7 @@ from scipy.optimize import linear_sum_assignment, minimize
 
 from services.rag_engine.evidence import Element, Question
 from services.rag_engine.matching import FITTED, Pairs, Parameters, suggest
-from tests.bench.table import Line, best_ms
+from tests.bench.results_table import Line, best_ms
 
 FILE = Path(
     os.environ.get("AAM_RENAMES") or Path(__file__).parents[3] / "shared" / "renames-dev.json.gz"

@@ -21,11 +21,11 @@ from shared import snapshots
 from shared.airbyte_client import Discovered
 from shared.config import Settings, load
 from shared.database import Database
-from tests.bench import org
-from tests.bench.airbyte import ID
-from tests.bench.domain import scan_and_hash
-from tests.bench.stage import REPOSITORY, Stage
-from tests.bench.table import ROUNDS, Line, best_ms
+from tests.bench import large_catalog
+from tests.bench.airbyte_server import ID
+from tests.bench.catalog_functions import scan_and_hash
+from tests.bench.environment import REPOSITORY, Stage
+from tests.bench.results_table import ROUNDS, Line, best_ms
 
 
 def measure(stage: Stage, document: Path) -> Iterator[Line]:
@@ -42,7 +42,7 @@ def measure(stage: Stage, document: Path) -> Iterator[Line]:
     )
     yield Line(job=memory, measured=again.grown_mb, unit="MB", floor=megabytes, limit=3)
     drifted = document.with_suffix(".drifted")
-    drifted.write_bytes(org.drifted(document.read_bytes()))
+    drifted.write_bytes(large_catalog.drifted(document.read_bytes()))
     other = _measured(stage, drifted, source_id)
     yield Line(job="5 streams changed", measured=other.first_ms, floor=other.floor_ms)
     yield Line(job="first snapshot", measured=first.first_ms, floor=first.floor_ms)

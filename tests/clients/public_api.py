@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from local.airbyte.api import face
+from local.airbyte.api import dispatch
 from local.airbyte.connectors_backend import Plane
 
 Json = dict[str, Any]
@@ -70,8 +70,8 @@ class PublicApi:
         workspace = self._plane().instance.workspace_id
         given = {"workspace": workspace, **request.query_params, **body, "id": "".join(rest)}
         path, order, translated = route
-        answer = await face.answer(
-            self._plane(), "POST", face.BASE + path, orjson.dumps(order(given))
+        answer = await dispatch.answer(
+            self._plane(), "POST", dispatch.BASE + path, orjson.dumps(order(given))
         )
         if answer.status != 200:
             return Response(answer.content, answer.status, media_type="application/problem+json")

@@ -19,7 +19,7 @@ import orjson
 import pytest
 
 from local.airbyte import DESTINATION_DEFINITION_ID
-from local.airbyte.api import face
+from local.airbyte.api import dispatch
 from local.airbyte.api.defaults import ORGANIZATION_ID
 from local.airbyte.api.routes import ROUTES
 from local.airbyte.connectors_backend import Plane
@@ -91,7 +91,7 @@ class Asked:
     ) -> Any:
         """Return an answer's JSON."""
         content = orjson.dumps(body) if method == "POST" else b""
-        answer = await face.answer(self.backend, method, face.BASE + path, content)
+        answer = await dispatch.answer(self.backend, method, dispatch.BASE + path, content)
         found = orjson.loads(answer.content) if answer.content else None
         assert answer.status == answers, (path, found)
         for judge in self.judges:
@@ -312,7 +312,7 @@ async def _discovery(ask: Asked, source_id: str) -> None:
     await ask("sources/most_recent_source_actor_catalog", **by_id)
     await ask("sources/discover_schema", **by_id, connectionId=UNKNOWN, answers=501)
     if not ask.backend.release.since(1, 7):
-        answer = await face.answer(ask.backend, "POST", "/api/v1/commands/status", b"{}")
+        answer = await dispatch.answer(ask.backend, "POST", "/api/v1/commands/status", b"{}")
         assert answer.status == 404
         return
     for kind in ("discover", "check"):
@@ -522,10 +522,10 @@ async def _end(ask: Asked, source_id: str, destination_id: str) -> None:
 async def test_what_is_not_there_is_named(ask: Asked) -> None:
     """Endpoints of Airbyte that are not played are a 501 that names them, others a 404."""
     for path in ("/api/public/v1/connections", "/api/v1/web_backend/connections/update"):
-        answer = await face.answer(ask.backend, "POST", path, b"{}")
+        answer = await dispatch.answer(ask.backend, "POST", path, b"{}")
         assert (answer.status, answer.content_type) == (501, "application/problem+json")
         assert path.removeprefix("/api/v1/") in answer.body["detail"]
-    answer = await face.answer(ask.backend, "POST", "/elsewhere", b"{}")
+    answer = await dispatch.answer(ask.backend, "POST", "/elsewhere", b"{}")
     assert (answer.status, answer.body["_links"]["self"]["href"]) == (404, "/elsewhere")
 
 

@@ -9,7 +9,7 @@ from uuid import UUID
 import orjson
 import pytest
 
-from local.airbyte.api import face
+from local.airbyte.api import dispatch
 from tests.fakes.airbyte_server import AirbyteServer, catalog, stream
 
 Json = dict[str, Any]
@@ -56,7 +56,9 @@ class Airbyte:
 
     async def post(self, path: str, **body: Any) -> tuple[int, Json]:
         """The status and the body of an answer."""
-        answer = await face.answer(self.server, "POST", face.BASE + path, orjson.dumps(body))
+        answer = await dispatch.answer(
+            self.server, "POST", dispatch.BASE + path, orjson.dumps(body)
+        )
         return answer.status, orjson.loads(answer.content or b"null")
 
     async def write(self, *mappers: Json, **config: Any) -> tuple[int, Json]:

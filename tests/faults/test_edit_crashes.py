@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from tests.faults.points import points
+from tests.faults.failpoint_parameters import points
 from tests.faults.world import ORDER, World
 from tests.waiting import until_not
 

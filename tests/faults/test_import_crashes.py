@@ -8,7 +8,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.faults.points import points
+from tests.faults.failpoint_parameters import points
 from tests.faults.world import ORDER, T_CONVERGED, World
 from tests.waiting import until
 

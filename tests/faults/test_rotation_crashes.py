@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.faults.points import points
+from tests.faults.failpoint_parameters import points
 from tests.faults.world import ORDER, World
 
 TOKEN = "CREDENTIAL_SALESFORCE_PROD__REFRESH_TOKEN"

@@ -11,9 +11,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from services.orchestrator.catalog_reconciler import ReapplySaga, Reconciler
 from services.orchestrator.importer import Importing
-from services.orchestrator.reconciler import ReapplySaga, Reconciler
-from services.orchestrator.sweeper import Sweeper
+from services.orchestrator.leftover_sweeper import Sweeper
 from shared.airbyte_client import AirbyteClient
 from shared.database import Database
 from shared.errors import UpstreamNotAirbyte

@@ -16,8 +16,8 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from local.processes import servers
-from services.orchestrator.reconciler import ReapplySaga, Reconciler
-from services.orchestrator.sweeper import AT_MOST, Sweeper
+from services.orchestrator.catalog_reconciler import ReapplySaga, Reconciler
+from services.orchestrator.leftover_sweeper import AT_MOST, Sweeper
 from shared import registry
 from shared.airbyte_client import AirbyteClient
 from shared.config import Settings
@@ -429,7 +429,7 @@ async def test_maintenance_commands_have_a_dry_run(
 
     async def run_command(*command: str) -> dict[str, Any]:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "services.orchestrator.maintenance", *command),
+            *(sys.executable, "-m", "services.orchestrator.maintenance_command", *command),
             cwd=REPOSITORY,
             env=environment,
             stdout=asyncio.subprocess.PIPE,

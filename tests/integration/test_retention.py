@@ -12,8 +12,8 @@ import pytest
 from pydantic import ValidationError
 
 from local.processes import servers
-from services.orchestrator import pruner
-from services.orchestrator.pruner import History, Retention, histories
+from services.orchestrator import history_retention
+from services.orchestrator.history_retention import History, Retention, histories
 from shared import registry
 from shared.config import Settings, postgres_address
 from shared.database import Database
@@ -494,7 +494,7 @@ async def test_pruning_is_bounded_per_run_and_can_be_disabled(db: Database, sql:
     assert len(await pruned(db, sql, "repairs", kept=None)) == 3
     one = [History("repairs", KEPT, batches=1)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pruner, "_AT_MOST", 2)
+        patch.setattr(history_retention, "_AT_MOST", 2)
         await Retention(db, one).prune()
         assert await sql.fetchval("SELECT count(*) FROM repairs") == 1
         await Retention(db, one).prune()  # not its turn: another replica's look was just now

@@ -22,7 +22,7 @@ from local.demo_steps import NO_SCHEDULED_OBSERVATIONS, Mesh, MeshConnection, St
 from local.environment import given_environment
 from local.processes import servers
 from local.settings import Settings
-from local.stack import Stack
+from local.supervisor import Stack
 from tests import leaks
 from tests.integration.local.airbyte_stage import CONNECTORS
 from tests.journeys import github

@@ -13,7 +13,7 @@ import pytest
 
 from local.demo_steps import NO_SCHEDULED_OBSERVATIONS, ORDER, Mesh, MeshConnection, StepFailed
 from local.environment import given_environment
-from local.stack import temporary_stack
+from local.supervisor import temporary_stack
 
 Json = dict[str, Any]
 

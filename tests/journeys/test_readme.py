@@ -16,7 +16,7 @@ from pydantic import Secret
 
 from local.processes import servers
 from local.settings import Settings as LocalSettings
-from local.stack import temporary_stack
+from local.supervisor import temporary_stack
 from services.drift_repair_agent import main as drift_repair_agent
 from services.orchestrator import main as orchestrator
 from services.rag_engine import main as rag_engine
@@ -37,7 +37,7 @@ IN_ORDER = (
     "docs/guides/credentials.md",
     "docs/guides/import.md",
     "docs/guides/sample-org.md",
-    "docs/guides/connectors.md",
+    "docs/guides/local-connectors.md",
     "docs/operations.md",
     "docs/security.md",
 )
@@ -172,7 +172,7 @@ def check_guides(outputs: dict[str, list[str]]) -> None:
     assert '"would_import"' in listed
     assert [one["outcome"] for one in json.loads(reported)["items"]] == ["would_import"]
     assert '"outcome":"imported"' in imported
-    tickets, mobile = outputs["docs/guides/connectors.md"]
+    tickets, mobile = outputs["docs/guides/local-connectors.md"]
     assert json.loads(tickets)["source_type"] == "Sample Desk"
     assert answers(mobile)[-1]["changes"][0]["path"] == ["requester", "contact", "mobile"]
     security = "\n".join(outputs["docs/security.md"])

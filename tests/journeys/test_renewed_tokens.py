@@ -11,7 +11,7 @@ import pytest
 from local.demo_steps import NO_SCHEDULED_OBSERVATIONS, ORDER, Mesh, MeshConnection
 from local.environment import given_environment
 from local.sample_org.settings import Settings as SampleOrg
-from local.stack import temporary_stack
+from local.supervisor import temporary_stack
 
 REFERENCE = "file:salesforce-prod"
 

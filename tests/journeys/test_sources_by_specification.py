@@ -10,7 +10,7 @@ from local.airbyte import WORKSPACE_ID
 from local.airbyte.connector import PINNED
 from local.demo_steps import NO_SCHEDULED_OBSERVATIONS, Mesh
 from local.environment import given_environment
-from local.stack import temporary_stack
+from local.supervisor import temporary_stack
 
 # The connectors may have to be installed first.
 pytestmark = [pytest.mark.deep, pytest.mark.timeout(600)]

@@ -134,14 +134,19 @@ TOTAL = sum(len(step.gold) for step in STEPS)
 
 
 @pytest.mark.parametrize("sequence", [decisions.dropped, decisions.others_words])
-def test_unrelated_decisions_change_no_suggestion(sequence: decisions.Decisions) -> None:
+def test_unrelated_decisions_change_no_suggestion(
+    sequence: decisions.Decisions,
+) -> None:
     """A field that was dropped before, and other fields' rejections."""
     assert decisions.after(STEPS, sequence) == renames.assess(STEPS)
 
 
 def test_rejected_wrong_suggestions_are_not_repeated() -> None:
     """The suggestions in their place are right more often."""
-    plain, after_mistakes = renames.assess(STEPS), decisions.after(STEPS, decisions.mistaken)
+    plain, after_mistakes = (
+        renames.assess(STEPS),
+        decisions.after(STEPS, decisions.mistaken),
+    )
     assert renames.best_f1(after_mistakes, TOTAL) > renames.best_f1(plain, TOTAL)
     assert len(after_mistakes) < len(plain)
 

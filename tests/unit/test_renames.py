@@ -514,7 +514,10 @@ STEPS = renames.steps()
 def test_declared_renames_are_found_better_than_by_name_similarity() -> None:
     """By F1, and by recall at every confidence, with no lower precision."""
     total = sum(len(step.gold) for step in STEPS)
-    ours, plain = renames.assess(STEPS), renames.assess(STEPS, renames.plainly)
+    ours, plain = (
+        renames.assess(STEPS),
+        renames.assess(STEPS, renames.plainly),
+    )
     assert renames.best_f1(ours, total) > renames.best_f1(plain, total)
     for at_least in (0.3, 0.5, 0.6, 0.7, 0.8):
         mine, theirs = (

@@ -12,7 +12,7 @@ from typing import Literal
 
 from aiohttp import web
 
-from local.airbyte.api.face import Answer
+from local.airbyte.api.dispatch import Answer
 
 Fault = (
     int

@@ -7,7 +7,7 @@ from http import HTTPStatus
 
 import orjson
 
-from local.airbyte.api.face import Answer
+from local.airbyte.api.dispatch import Answer
 
 
 def _json(status: int, body: object) -> Answer:

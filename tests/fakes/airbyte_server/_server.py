@@ -16,9 +16,9 @@ from uuid import uuid4
 import orjson
 from aiohttp import web
 
-from local.airbyte.api import face
+from local.airbyte.api import dispatch
 from local.airbyte.api.defaults import ORGANIZATION_ID
-from local.airbyte.api.face import Answer
+from local.airbyte.api.dispatch import Answer
 from local.airbyte.api.requests import Body
 from local.airbyte.errors import MOST_BODY_BYTES, Micronaut, Refusal, no_such_page, too_large
 from local.airbyte.releases import MOST_STREAMS
@@ -250,7 +250,7 @@ class AirbyteServer(ScriptedBackend):
         length = request.content_length or 0
         if length > MOST_BODY_BYTES:
             await _drain(request)
-            return self._sent(face.refused(self, too_large(length, request.path)))
+            return self._sent(dispatch.refused(self, too_large(length, request.path)))
         content = await request.content.read()
         body = _parsed(content)
         self.requests.append(Request(request.method, path, body, dict(request.headers), raw))
@@ -300,7 +300,7 @@ class AirbyteServer(ScriptedBackend):
             return self._sent(fault.answer)
         if isinstance(fault.kind, int):
             return self._sent(
-                face.refused(self, Refusal(fault.kind, "a fault was planted", known=False))
+                dispatch.refused(self, Refusal(fault.kind, "a fault was planted", known=False))
             )
         if fault.kind in CANNED:
             return self._sent(CANNED[fault.kind]())
@@ -326,7 +326,7 @@ class AirbyteServer(ScriptedBackend):
 
     async def _act(self, request: web.BaseRequest, content: bytes) -> Answer:
         """Answer a request; no other request is handled meanwhile, since nothing here waits."""
-        path = request.path.removeprefix(face.BASE)
+        path = request.path.removeprefix(dispatch.BASE)
         if self.release.is_cloud and _TOKEN in path:
             return self._cloud_token(request, content)
         try:
@@ -334,8 +334,8 @@ class AirbyteServer(ScriptedBackend):
             if denied is None and path == _TOKEN:
                 return Answer(200, self._token(Body.parsed(content)))
         except Refusal as refusal:
-            return face.refused(self, refusal)
-        return denied or await face.answer(self, request.method, request.path, content)
+            return dispatch.refused(self, refusal)
+        return denied or await dispatch.answer(self, request.method, request.path, content)
 
     def _snapshot(self) -> tuple[Any, ...]:
         held = [self.sources, self.destinations, self.connections, self.states, self.pins]
@@ -392,10 +392,10 @@ class AirbyteServer(ScriptedBackend):
 
     def _token(self, body: Body) -> Json:
         if self.auth != "token":
-            raise no_such_page(face.BASE + _TOKEN)
+            raise no_such_page(dispatch.BASE + _TOKEN)
         wanted = (self.client_id, self.client_secret)
         if (body.text("client_id"), body.text("client_secret")) != wanted:
-            raise Micronaut(400, "Invalid client id or token", face.BASE + _TOKEN)
+            raise Micronaut(400, "Invalid client id or token", dispatch.BASE + _TOKEN)
         return {"access_token": self._signed(exp=time.time() + self.token_seconds)}
 
     def _signed(self, *, exp: float) -> str:

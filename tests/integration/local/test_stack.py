@@ -10,7 +10,7 @@ from uvicorn.middleware.proxy_headers import _TrustedHosts
 from local.processes import servers
 from local.processes.servers import SERVICES
 from local.settings import Settings
-from local.stack import Stack
+from local.supervisor import Stack
 
 GIVEN = "AAMCANARY-webhook-signing-key-0123456789"
 

@@ -20,12 +20,12 @@ ROOT = Path(__file__).resolve().parents[3]
 
 _TIED = """
     import signal, subprocess, sys, time
-    from local import exit_with
+    from local import exit_with_process
     from local.processes import exit_with_parent
     if sys.argv[1] == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     child = exit_with_parent.ChildProcess(["/bin/sleep", "60"], log=subprocess.DEVNULL)
-    exit_with.tie_to([int(pid) for pid in sys.argv[2:]], grace_s=0.2)
+    exit_with_process.tie_to([int(pid) for pid in sys.argv[2:]], grace_s=0.2)
     print(child.pid, flush=True)
     time.sleep(60)
 """

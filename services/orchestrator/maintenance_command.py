@@ -1,4 +1,6 @@
-"""Sweep or reconcile by hand: `python -m services.orchestrator.maintenance sweep --dry-run`.
+"""Sweep or reconcile by hand.
+
+`python -m services.orchestrator.maintenance_command sweep --dry-run`
 
 The orchestrator does both periodically; this command is for inspecting the result first.
 """
@@ -12,8 +14,8 @@ import sys
 import msgspec
 
 from services.orchestrator.airbyte_workspace import workspace_of
-from services.orchestrator.reconciler import Compared, ReapplySaga, Reconciler
-from services.orchestrator.sweeper import Sweeper, Swept
+from services.orchestrator.catalog_reconciler import Compared, ReapplySaga, Reconciler
+from services.orchestrator.leftover_sweeper import Sweeper, Swept
 from shared.airbyte_client import AirbyteClient
 from shared.config import Settings, load
 from shared.database import Database

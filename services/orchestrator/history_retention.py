@@ -1,7 +1,7 @@
 """Prunes history that is older than its retention setting, in small batches.
 
 Rows that are still referenced are never pruned, and neither are catalog versions and knowledge: see
-`migrations/retention.sql`.
+`migrations/prune_history.sql`.
 """
 
 from __future__ import annotations

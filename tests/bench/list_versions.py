@@ -20,8 +20,8 @@ from services.orchestrator.schemas import ConnectionPage, ConnectionView
 from shared import registry
 from shared.config import postgres_address
 from shared.database import Database
-from tests.bench.stage import Stage
-from tests.bench.table import Line
+from tests.bench.environment import Stage
+from tests.bench.results_table import Line
 
 VERSIONS, STREAMS = 40, 1_500
 REPAIRS, CHANGES = 100, 200

@@ -9,8 +9,8 @@ import orjson
 import uvloop
 
 from tests import access
-from tests.bench.stage import Http, Stage
-from tests.bench.table import Line
+from tests.bench.environment import Http, Stage
+from tests.bench.results_table import Line
 
 BATCHES = 8
 TURNS = 100
@@ -49,7 +49,7 @@ def measure(stage: Stage) -> Iterator[Line]:
 
 async def _times(stage: Stage) -> dict[str, list[float]]:
     """Each kind's milliseconds in the order of the requests; the first ones open connections."""
-    port = stage.serve("tests.bench.gated:app")
+    port = stage.serve("tests.bench.authentication_app:app")
     for _ in range(BATCHES):
         token = access.signer("drift_repair_agent").token("rag_engine", "connections:read")
         by = {

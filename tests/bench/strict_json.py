@@ -13,8 +13,8 @@ import uvloop
 
 from shared.domain import catalog
 from shared.http.strict_json import CATALOG, check
-from tests.bench.stage import Http, Stage, timed_ms
-from tests.bench.table import Line, best_ms
+from tests.bench.environment import Http, Stage, timed_ms
+from tests.bench.results_table import Line, best_ms
 
 BYTES = 10_000_000
 BODIES = 20
@@ -61,7 +61,7 @@ def _body(document: bytes) -> bytes:
 
 
 async def _health_ms(stage: Stage, body: bytes) -> tuple[list[float], list[float]]:
-    port = stage.serve("tests.bench.watched:app")
+    port = stage.serve("tests.bench.blocked_loop_app:app")
     asking, sending = await Http.to(port), await Http.to(port)
     await asking.ask("/health")
     alone = [await timed_ms(asking, "/health") for _ in range(200)]

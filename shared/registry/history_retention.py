@@ -1,4 +1,4 @@
-"""Pruning of history, by the SQL function in `migrations/retention.sql`."""
+"""Pruning of history, by the SQL function in `migrations/prune_history.sql`."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def stage() -> Iterator[Stage]:
             timeout=60,
         )
         access.let_in(postgres.url)
-        airbyte = ["tests.bench.airbyte", str(port)]
+        airbyte = ["tests.bench.airbyte_server", str(port)]
         open_.enter_context(
             _running(airbyte, port, log=folder / "airbyte.log", environment=environment)
         )

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import asyncpg
 import uvloop
 
-from tests.bench.stage import Http, Stage
-from tests.bench.table import Line
+from tests.bench.environment import Http, Stage
+from tests.bench.results_table import Line
 
 CONNECTIONS = 100_000
 REQUESTS = 200
@@ -44,7 +44,7 @@ async def _times(stage: Stage) -> dict[int, tuple[float, float]]:
     await sql.execute("VACUUM ANALYZE connections")
     await sql.close()
     service = stage.serve("services.orchestrator.main:app")
-    floor = stage.serve("tests.bench.floors:app")
+    floor = stage.serve("tests.bench.baseline_servers:app")
     return {at_once: await _in_turns(service, floor, at_once=at_once) for at_once in (1, 10)}
 
 

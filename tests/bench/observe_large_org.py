@@ -24,11 +24,11 @@ from shared.database import Database
 from shared.domain import drift
 from shared.job_queue import Jobs
 from shared.models import Connection, ConnectionStatus, VersionOrigin
-from tests.bench import org
-from tests.bench.airbyte import ID
-from tests.bench.domain import scan_and_hash
-from tests.bench.stage import Stage
-from tests.bench.table import Line, best_ms
+from tests.bench import large_catalog
+from tests.bench.airbyte_server import ID
+from tests.bench.catalog_functions import scan_and_hash
+from tests.bench.environment import Stage
+from tests.bench.results_table import Line, best_ms
 
 ROUNDS = 9
 SNAPSHOTS = 100
@@ -50,7 +50,7 @@ def measure(stage: Stage, document: Path) -> Iterator[Line]:
         )
     yield Line(
         job="plain parse of both and compare, 5 streams changed; floor: the same",
-        measured=best_ms(lambda: _plain(discovered, org.drifted(discovered)), rounds=1),
+        measured=best_ms(lambda: _plain(discovered, large_catalog.drifted(discovered)), rounds=1),
         floor=times["floor"],
     )
     yield from _small()
@@ -65,8 +65,8 @@ def measure(stage: Stage, document: Path) -> Iterator[Line]:
 
 def _small() -> Iterator[Line]:
     """What only small documents can be compared with in bearable time."""
-    before = org.discovered(streams=20, fields=40)
-    after = org.drifted(before)
+    before = large_catalog.discovered(streams=20, fields=40)
+    after = large_catalog.drifted(before)
     ours = best_ms(lambda: drift.diff(before, after))
     slow: dict[str, Callable[[], object]] = {
         "plain parse and compare": lambda: _plain(before, after),
@@ -111,7 +111,7 @@ async def _measure_observations(settings: Settings, document: bytes) -> dict[str
     for number in range(ROUNDS):
         times["floor"].append(best_ms(lambda: scan_and_hash(given.document), rounds=1))
         times["nothing changed"].append(await _observe_once(db, observing, source_id))
-        given.document = org.drifted(document, number)
+        given.document = large_catalog.drifted(document, number)
         changed.append(await _observe_once(db, observing, source_id))
     gc.unfreeze()
     await db.close()
@@ -131,7 +131,7 @@ async def _watched(db: Database, source_id: UUID, document: bytes) -> None:
         registry.append_version(
             session,
             row,
-            org.selected(document),
+            large_catalog.selected(document),
             expected_version=0,
             fingerprint="bench",
             origin=VersionOrigin.ONBOARD,

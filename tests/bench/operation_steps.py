@@ -25,8 +25,8 @@ from shared.models import Connection, ConnectionStatus, VersionOrigin
 from shared.outbox import EventType
 from shared.service_clients import AuthBroker
 from tests import access
-from tests.bench.stage import Stage
-from tests.bench.table import Line
+from tests.bench.environment import Stage
+from tests.bench.results_table import Line
 from tests.fakes.airbyte_server import WORKSPACE_ID, AirbyteServer
 from tests.integration.conftest import (
     DESTINATION_ID,

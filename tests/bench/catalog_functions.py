@@ -16,8 +16,8 @@ from deepdiff import DeepDiff
 from services.drift_repair_agent import healing
 from shared.domain import catalog, drift
 from shared.domain.cooperative import Steps
-from tests.bench import org
-from tests.bench.table import Line, best_ms
+from tests.bench import large_catalog
+from tests.bench.results_table import Line, best_ms
 
 # In all 1,500 streams deepdiff takes minutes.
 _SMALL = 30
@@ -36,7 +36,7 @@ def scan_and_hash(document: bytes) -> list[bytes]:
 def measure(document: bytes) -> Iterator[Line]:
     """One line per question, and one for the longest that an event loop would wait for any."""
     moved = orjson.dumps(orjson.loads(document), option=orjson.OPT_SORT_KEYS)
-    posted = org.selected(document)
+    posted = large_catalog.selected(document)
     configured = catalog.parse(posted)
     gc.freeze()
     longest = [0.0]
@@ -51,12 +51,16 @@ def measure(document: bytes) -> Iterator[Line]:
     for every in (False, True):
         steps = partial(catalog.merge.steps, configured, document, every_stream=every)
         yield whole(f"merge, {'all' if every else 'selected'} streams", steps, floor=floor)
-    others = (("equal", document), ("5 changed", org.drifted(document)), ("reordered", moved))
+    others = (
+        ("equal", document),
+        ("5 changed", large_catalog.drifted(document)),
+        ("reordered", moved),
+    )
     for what, other in others:
         compare = partial(drift.diff.steps, document, other)
         yield whole(f"diff of two discoveries, {what}", compare, floor=2 * floor)
 
-    changed = org.drifted(document)
+    changed = large_catalog.drifted(document)
     plan = partial(healing.plan_changes.steps, configured, changed)
     yield whole("plan of a connection, 5 changed", plan, floor=floor)
     judged = healing.plan_changes(configured, changed)
@@ -77,13 +81,13 @@ def measure(document: bytes) -> Iterator[Line]:
 
 def _others(document: bytes) -> Iterator[Line]:
     """The same answer by parsing and comparing, and by deepdiff; beside them, floors, ours."""
-    changed = org.drifted(document)
+    changed = large_catalog.drifted(document)
     ours = best_ms(lambda: drift.diff(document, changed))
     plain = best_ms(lambda: _parse_and_compare(document, changed), rounds=1)
     yield Line(job="parse both and compare, 5 changed", measured=plain, floor=ours)
 
-    small = org.discovered(streams=_SMALL)
-    changed = org.drifted(small)
+    small = large_catalog.discovered(streams=_SMALL)
+    changed = large_catalog.drifted(small)
     ours = best_ms(lambda: drift.diff(small, changed))
     deep = best_ms(
         lambda: DeepDiff(orjson.loads(small), orjson.loads(changed), ignore_order=True), rounds=1

@@ -1,6 +1,7 @@
 """An Airbyte that costs next to nothing: it gives back the catalog bytes that it was sent.
 
-`python -m tests.bench.airbyte PORT`: a process of its own, so that only its callers are measured.
+`python -m tests.bench.airbyte_server PORT`: a process of its own, so that only its callers are
+measured.
 """
 
 from __future__ import annotations

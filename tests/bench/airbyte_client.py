@@ -11,9 +11,9 @@ import httpx
 import uvloop
 
 from shared.airbyte_client import AirbyteClient
-from tests.bench.airbyte import ID
-from tests.bench.stage import Stage
-from tests.bench.table import Line
+from tests.bench.airbyte_server import ID
+from tests.bench.environment import Stage
+from tests.bench.results_table import Line
 
 AT_ONCE = 100
 CALLS = 500

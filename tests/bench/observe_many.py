@@ -1,6 +1,6 @@
 """How fast 10,000 sources are looked at, beside a bare loop of the same discoveries.
 
-`python -m tests.bench.fleet`: a process of its own, for its memory.
+`python -m tests.bench.observe_many`: a process of its own, for its memory.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from shared import registry, snapshots
 from shared.airbyte_client import AirbyteClient
 from shared.config import Settings, load
 from shared.database import Database
-from tests.bench.airbyte import ID
-from tests.bench.stage import REPOSITORY, Stage
-from tests.bench.table import Line
+from tests.bench.airbyte_server import ID
+from tests.bench.environment import REPOSITORY, Stage
+from tests.bench.results_table import Line
 
 SOURCES = 10_000
 EARLY = 2_000
@@ -45,7 +45,7 @@ class _Fleet(msgspec.Struct, frozen=True):
 def measure(stage: Stage) -> Iterator[Line]:
     """Both rates with four discoveries at once, and whether memory grows with the sources."""
     run = subprocess.run(
-        [sys.executable, "-m", "tests.bench.fleet"],
+        [sys.executable, "-m", "tests.bench.observe_many"],
         check=True,
         cwd=REPOSITORY,
         env=stage.environment | {"LOG_LEVEL": "ERROR"},
