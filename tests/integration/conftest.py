@@ -181,6 +181,9 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
     await client.aclose()
 
 
+_IS_UNPUBLISHED = "SELECT EXISTS (SELECT FROM events WHERE published_at IS NULL)"
+
+
 @dataclass
 class Mesh:
     """The services of one test, and their dependencies."""
@@ -209,9 +212,11 @@ class Mesh:
         await until(lambda: self.sql.fetchval(query, *values))
 
     async def events(self, count: int) -> list[dict[str, str]]:
-        """Wait until the stream has `count` events, and return them."""
+        """Wait until all events are published, at least `count`, and return them."""
 
         async def read() -> list[Any] | None:
+            if await self.sql.fetchval(_IS_UNPUBLISHED):
+                return None
             entries = await self.redis.xrange(STREAM) or []
             return entries if len(entries) >= count else None
 
