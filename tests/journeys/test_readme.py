@@ -156,6 +156,7 @@ def check_guides(outputs: dict[str, list[str]]) -> None:
     connections = "\n".join(outputs["docs/guides/connections.md"])
     assert '"field_added"' in connections
     assert '"version_number":4' in connections
+    assert '"status":"cancelled"' in connections
     assert '"status":"ARCHIVED"' in connections
     assert '"origin":"rollback"' in "\n".join(outputs["docs/guides/rollback.md"])
     assert '"needs_review"' in "\n".join(outputs["docs/guides/observation.md"])
