@@ -169,7 +169,7 @@ def check_guides(outputs: dict[str, list[str]]) -> None:
     assert rejected["state"] == "rejected"
     assert '"became":["Sales_Region__c"]' in "\n".join(repairs)
     assert '"outcome":"unchanged"' in outputs["docs/guides/credentials.md"][0]
-    listed, reported, imported = outputs["docs/guides/import.md"][1:]
+    listed, reported, imported = outputs["docs/guides/import.md"][2:]
     assert '"would_import"' in listed
     assert [one["outcome"] for one in json.loads(reported)["items"]] == ["would_import"]
     assert '"outcome":"imported"' in imported
