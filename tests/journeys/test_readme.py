@@ -173,9 +173,10 @@ def check_guides(outputs: dict[str, list[str]]) -> None:
     assert '"would_import"' in listed
     assert [one["outcome"] for one in json.loads(reported)["items"]] == ["would_import"]
     assert '"outcome":"imported"' in imported
-    tickets, mobile = outputs["docs/guides/local-connectors.md"]
+    tickets, mobile, streams = outputs["docs/guides/local-connectors.md"]
     assert json.loads(tickets)["source_type"] == "Sample Desk"
     assert answers(mobile)[-1]["changes"][0]["path"] == ["requester", "contact", "mobile"]
+    assert json.loads(streams)["desk"]["tickets"]["rows"] == 120
     security = "\n".join(outputs["docs/security.md"])
     assert '"owner":"ada@example.com"' in security
     assert "aam_local_" not in security
