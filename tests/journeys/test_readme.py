@@ -156,6 +156,7 @@ def check_guides(outputs: dict[str, list[str]]) -> None:
     connections = "\n".join(outputs["docs/guides/connections.md"])
     assert '"field_added"' in connections
     assert '"version_number":4' in connections
+    assert '"status":"cancelled"' in connections
     assert '"status":"ARCHIVED"' in connections
     assert '"origin":"rollback"' in "\n".join(outputs["docs/guides/rollback.md"])
     assert '"needs_review"' in "\n".join(outputs["docs/guides/observation.md"])
@@ -168,13 +169,14 @@ def check_guides(outputs: dict[str, list[str]]) -> None:
     assert rejected["state"] == "rejected"
     assert '"became":["Sales_Region__c"]' in "\n".join(repairs)
     assert '"outcome":"unchanged"' in outputs["docs/guides/credentials.md"][0]
-    listed, reported, imported = outputs["docs/guides/import.md"][1:]
+    listed, reported, imported = outputs["docs/guides/import.md"][2:]
     assert '"would_import"' in listed
     assert [one["outcome"] for one in json.loads(reported)["items"]] == ["would_import"]
     assert '"outcome":"imported"' in imported
-    tickets, mobile = outputs["docs/guides/local-connectors.md"]
+    tickets, mobile, streams = outputs["docs/guides/local-connectors.md"]
     assert json.loads(tickets)["source_type"] == "Sample Desk"
     assert answers(mobile)[-1]["changes"][0]["path"] == ["requester", "contact", "mobile"]
+    assert json.loads(streams)["desk"]["tickets"]["rows"] == 120
     security = "\n".join(outputs["docs/security.md"])
     assert '"owner":"ada@example.com"' in security
     assert "aam_local_" not in security
