@@ -19,6 +19,7 @@ from services.drift_repair_agent.applying.preflight import (
 )
 from services.drift_repair_agent.applying.saga import ApplySaga, Heal
 from services.drift_repair_agent.repairs import transitions
+from services.drift_repair_agent.states.store import StateStore
 from shared import outbox, registry
 from shared.airbyte_client import AirbyteClient
 from shared.config import Settings
@@ -87,7 +88,12 @@ class DriftRepairAgent:
     """Applies catalogs in Airbyte and records them in the registry."""
 
     def __init__(
-        self, settings: Settings, db: Database, airbyte: AirbyteClient, operations: Operations
+        self,
+        settings: Settings,
+        db: Database,
+        airbyte: AirbyteClient,
+        operations: Operations,
+        states: StateStore,
     ) -> None:
         self._db = db
         self._airbyte = airbyte
@@ -96,6 +102,7 @@ class DriftRepairAgent:
             settings,
             db,
             airbyte,
+            states,
             on_applied=transitions.mark_catalog_applied,
             on_refused=transitions.mark_catalog_refused,
         )

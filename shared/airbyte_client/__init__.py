@@ -22,4 +22,4 @@ from shared.airbyte_client._schemas import (
     Source,
     SourceSpecification,
 )
-from shared.airbyte_client._state import ConnectionState
+from shared.airbyte_client._state import ConnectionState, read_state

@@ -33,6 +33,7 @@ from services.drift_repair_agent.repairs.executor import (
 from services.drift_repair_agent.repairs.planned_changes import Decision, PlannedChange
 from services.drift_repair_agent.repairs.policy import Policy, Reaction
 from services.drift_repair_agent.repairs.schemas import Approve, Decide, RollBack, Unchanged
+from services.drift_repair_agent.states.restorer import outcome
 from shared import failpoints, registry
 from shared.airbyte_client import AirbyteClient
 from shared.auth import scopes
@@ -355,8 +356,23 @@ class Repairs:
         async with self._db.read() as session:
             text = await queries.repair_json(session, repair_id)
             repair = await queries.find_repair(session, repair_id)
-        catalog = msgspec.json.encode(await self._catalog(repair))
-        return text.rstrip().removesuffix("}").encode() + b', "catalog": ' + catalog + b"}"
+        more = {
+            "sync_state": await self._state(repair),
+            "catalog": await self._catalog(repair),
+        }
+        return text.rstrip().removesuffix("}").encode() + b", " + msgspec.json.encode(more)[1:]
+
+    async def _state(self, repair: Repair) -> dict[str, Any] | None:
+        """What became of the state before and after the repair was applied."""
+        if repair.operation_id is None:
+            return None
+        async with self._db.read() as session:
+            saved, put = await queries.state_steps(session, repair.operation_id)
+        if saved is None:
+            return None
+        nothing: dict[str, Any] = {"put_back": [], "not_put_back": []}
+        result = nothing if put is None else msgspec.json.decode(put)
+        return outcome(msgspec.json.decode(saved), result).model_dump()
 
     async def _catalog(self, repair: Repair) -> dict[str, Any] | None:
         """The difference that the repair made or would make; None if neither is known."""
@@ -577,6 +593,8 @@ def _decision(
         "at": at,
         "reason": order.reason,
     }
+    if isinstance(order, Approve) and "on_renamed_stream" in order.model_fields_set:
+        decision["on_renamed_stream"] = order.on_renamed_stream
     choice = order.on_global_state if isinstance(order, Approve | RollBack) else None
     return decision if choice is None else decision | {"on_global_state": choice}
 
