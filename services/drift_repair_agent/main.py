@@ -23,6 +23,8 @@ from services.drift_repair_agent.repairs.routes import router as repair_routes
 from services.drift_repair_agent.repairs.suggestions import Suggestions
 from services.drift_repair_agent.repairs.verification import Verification
 from services.drift_repair_agent.service import DriftRepairAgent
+from services.drift_repair_agent.states.effects import StateEffects
+from services.drift_repair_agent.states.restorer import StateRestorer
 from services.drift_repair_agent.states.routes import router as state_routes
 from services.drift_repair_agent.states.service import States
 from services.drift_repair_agent.states.store import StateStore
@@ -75,7 +77,9 @@ def build(settings: Settings) -> FastAPI:
     deliveries = Deliveries(db, Sender(reach), signer)
 
     states = StateStore(settings, db, airbyte)
-    service = DriftRepairAgent(settings, db, airbyte, operations, states)
+    restorer = StateRestorer(settings, db, airbyte, states)
+    effects = StateEffects(settings, db, restorer)
+    service = DriftRepairAgent(settings, db, airbyte, operations, states, restorer)
     executor = RepairExecutor(db, airbyte, operations, deadline=settings.repair_deadline)
     own_key = signer_for("drift_repair_agent", settings)
     orchestrator = Orchestrator.from_settings(settings, own_key)
@@ -138,16 +142,13 @@ def build(settings: Settings) -> FastAPI:
     app.state.operations = operations
     app.state.request_wait_s = settings.request_wait.total_seconds()
     app.state.service = service
-    app.state.repairs = Repairs(db, airbyte, operations, executor)
+    app.state.repairs = Repairs(db, airbyte, operations, executor, effects)
     app.state.planner = planner
     app.state.upgrades = Upgrades(settings, db, airbyte, operations)
     app.state.policies = Policies(db, jobs)
     app.state.states = States(db, airbyte, states)
-    app.include_router(apply_routes)
-    app.include_router(repair_routes)
-    app.include_router(connector_routes)
-    app.include_router(state_routes)
-    app.include_router(webhook_routes)
+    for router in (apply_routes, repair_routes, connector_routes, state_routes, webhook_routes):
+        app.include_router(router)
     app.include_router(routes())
     return app
 

@@ -19,6 +19,7 @@ from services.drift_repair_agent.applying.preflight import (
 )
 from services.drift_repair_agent.applying.saga import ApplySaga, Heal
 from services.drift_repair_agent.repairs import transitions
+from services.drift_repair_agent.states.restorer import StateRestorer
 from services.drift_repair_agent.states.store import StateStore
 from shared import outbox, registry
 from shared.airbyte_client import AirbyteClient
@@ -94,6 +95,7 @@ class DriftRepairAgent:
         airbyte: AirbyteClient,
         operations: Operations,
         states: StateStore,
+        restorer: StateRestorer,
     ) -> None:
         self._db = db
         self._airbyte = airbyte
@@ -103,6 +105,7 @@ class DriftRepairAgent:
             db,
             airbyte,
             states,
+            restorer,
             on_applied=transitions.mark_catalog_applied,
             on_refused=transitions.mark_catalog_refused,
         )

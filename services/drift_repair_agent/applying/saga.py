@@ -101,6 +101,7 @@ class ApplySaga:
         db: Database,
         airbyte: AirbyteClient,
         states: StateStore,
+        restorer: StateRestorer,
         *,
         on_applied: OnApplied,
         on_refused: OnRefused,
@@ -111,7 +112,7 @@ class ApplySaga:
         self._db = db
         self._airbyte = airbyte
         self._states = states
-        self._restorer = StateRestorer(settings, db, airbyte, states)
+        self._restorer = restorer
 
     async def run(self, operation: Operation) -> None:
         """Save the state, update Airbyte, verify the catalog, and record the new version."""

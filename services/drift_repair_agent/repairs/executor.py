@@ -238,6 +238,8 @@ class RepairExecutor:
             expect_healable(row, order.base_version)
             if (row.pause_requested_by is not None) is not order.is_paused_by_person:
                 return HttpResult(409, "")
+            if (row.paused_by is not None) is not order.is_paused:
+                return HttpResult(409, "")  # paused or resumed meanwhile: `afterwards` is outdated
             transitions.mark_applying(held, operation_id)
             registry.begin_heal(row, operation_id)
             outbox.record(session, EventType.CATALOG_HEALING, row, ref=operation_id)

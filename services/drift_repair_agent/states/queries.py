@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 from uuid import UUID, uuid4
 
@@ -124,3 +124,62 @@ async def saved_ids(session: AsyncSession, connection_id: UUID, *, limit: int) -
 async def find(session: AsyncSession, saved_id: UUID) -> SavedState | None:
     """A saved state; None if it was pruned."""
     return await session.get(SavedState, saved_id)
+
+
+@dataclass(frozen=True, slots=True)
+class FullRead:
+    """A successful sync that read a stream in full, together with the connection's others."""
+
+    took: timedelta
+    records: int | None
+    """The rows of all streams; None if Airbyte did not count them."""
+
+
+async def last_full_read(
+    session: AsyncSession,
+    connection_id: UUID,
+    *,
+    full_version: int | None,
+    is_since_first: bool,
+    kept: timedelta | None,
+) -> FullRead | None:
+    """The last sync that is known to have read a stream in full; None if none is known.
+
+    A sync of `full_version` has, in which the stream is read in full. With `is_since_first`, so has
+    the connection's first sync, which is known if AAM onboarded the connection and has pruned none
+    of its jobs, which it keeps for `kept`.
+    """
+    found = (
+        await session.execute(
+            _FULL_READ,
+            {
+                "id": connection_id,
+                "version": full_version,
+                "since_first": is_since_first,
+                "kept": kept,
+            },
+        )
+    ).one_or_none()
+    return None if found is None else FullRead(found.took, found.records)
+
+
+_FULL_READ = text("""
+    SELECT j.ended_at - j.started_at AS took, j.records
+    FROM job_history j JOIN connections c ON c.id = j.connection_id
+    WHERE j.connection_id = :id AND j.status = 'succeeded' AND j.ended_at IS NOT NULL AND (
+        j.catalog_version = CAST(:version AS integer)
+        OR CAST(:since_first AS boolean)
+            AND (CAST(:kept AS interval) IS NULL OR c.created_at > now() - CAST(:kept AS interval))
+            AND j.catalog_version = 1
+            AND NOT EXISTS (
+                SELECT FROM job_history before
+                WHERE before.connection_id = j.connection_id AND before.started_at < j.started_at
+            )
+            AND EXISTS (
+                SELECT FROM sync_catalog_versions v
+                WHERE v.connection_id = j.connection_id AND v.version_number = 1
+                    AND v.origin = 'onboard'
+            )
+    )
+    ORDER BY j.started_at DESC LIMIT 1
+""")

@@ -87,6 +87,11 @@ class StateRestorer:
         self._store = store
         self._connectors = Connectors(settings, db, airbyte)
 
+    @property
+    def saves(self) -> bool:
+        """Whether states are saved before changes."""
+        return self._store.is_able
+
     async def put_back(
         self,
         operation: Operation,
