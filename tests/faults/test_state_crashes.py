@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
 from typing import Any
 
@@ -10,6 +9,7 @@ import httpx
 import pytest
 
 from tests.faults.world import ORDER, World
+from tests.waiting import until
 
 Json = dict[str, Any]
 STATES: dict[tuple[str | None, str], Json] = {
@@ -65,9 +65,7 @@ async def test_rollback_puts_the_state_back_despite_a_crash(world: World, failpo
     assert await armed.died(within=30) == -9
     await world.replace("drift_repair_agent/2")
 
-    async with asyncio.timeout(60):
-        while not await world.fetch("SELECT id FROM repairs WHERE state = 'applied'"):
-            await asyncio.sleep(0.1)
+    await until(lambda: world.fetch("SELECT id FROM repairs WHERE state = 'applied'"))
     assert _states(world, connection) == {"Account": {"at": 1}, "Contact": {"at": 2}}
     versions = await world.fetch("SELECT version_number FROM sync_catalog_versions ORDER BY 1")
     assert [row["version_number"] for row in versions] == [1, 2, 3]
