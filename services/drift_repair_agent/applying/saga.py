@@ -382,8 +382,10 @@ class ApplySaga:
 
     async def _put_states_of_base(self, operation: Operation, heal: Heal) -> None:
         """Put back the states that the refused catalog may have cost streams of the base."""
+        if operation.document is None:
+            return
         base = await self._base(operation.connection_id, heal)
-        refused = await run_cooperatively(catalogs.parse.steps(operation.document or b""))
+        refused = await run_cooperatively(catalogs.parse.steps(operation.document))
         await self._restorer.put_back(
             operation,
             heal.airbyte_connection_id,

@@ -10,7 +10,7 @@ from services.drift_repair_agent.healing import Effect
 from services.drift_repair_agent.states import queries
 from services.drift_repair_agent.states.decision import Renamed, losing, lost_candidates
 from services.drift_repair_agent.states.queries import FullRead
-from services.drift_repair_agent.states.restorer import Planned, StateRestorer
+from services.drift_repair_agent.states.restorer import StateRestorer
 from services.drift_repair_agent.states.schemas import Reason
 from shared import registry
 from shared.config import Settings
@@ -88,17 +88,7 @@ class StateEffects:
         planned = await self._restorer.plan(row, wanted=after, before=before, lost=lost)
         return [
             *(_put_back(stream) for stream, _ in planned.saved),
-            *[await self._refused(row, *one) for one in self._known(planned, before)],
-        ]
-
-    @staticmethod
-    def _known(planned: Planned, before: Catalog) -> list[tuple[StreamId, Reason]]:
-        """What cannot be put back, without streams that never had a state."""
-        selected = {stream.id for stream in before.streams if stream.selected}
-        return [
-            (stream, reason)
-            for stream, reason in planned.refused
-            if reason != "not_saved" or stream in selected
+            *[await self._refused(row, *one) for one in planned.refused],
         ]
 
     async def _refused(self, row: Connection, stream: StreamId, reason: Reason) -> Effect:

@@ -143,7 +143,8 @@ class StateRestorer:
     ) -> Planned:
         """Which states can be put back now, and why not the others; changes nothing.
 
-        A stream that still has a state in Airbyte is in neither list.
+        A stream that still has a state in Airbyte is in neither list. One that `before` does not
+        select may never have had a state, so it is listed only if a saved one can be put back.
 
         Raises:
             Upstream: Airbyte does not return the state or the jobs.
@@ -163,7 +164,9 @@ class StateRestorer:
                 refused.append((one.new, reason))
         missing = [stream for stream in lost if held.of(stream) is None]
         found, unsaved = await self._search(row, held, wanted, missing)
-        return Planned(tuple(found), tuple(taken), (*refused, *unsaved))
+        selected = {stream.id for stream in before.streams if stream.selected}
+        refused += [(stream, reason) for stream, reason in unsaved if stream in selected]
+        return Planned(tuple(found), tuple(taken), tuple(refused))
 
     async def _search(
         self, row: Connection, held: ConnectionState, wanted: Catalog, missing: Collection[StreamId]

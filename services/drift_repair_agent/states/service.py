@@ -21,8 +21,8 @@ from shared.database import Database
 from shared.domain import catalog as catalogs
 from shared.domain.catalog import Catalog
 from shared.domain.cooperative import run_cooperatively
-from shared.errors import NotActive, NotFound, Unavailable
-from shared.kept_state import AWAY
+from shared.errors import NotActive, NotFound
+from shared.kept_state import AWAY, nothing_recorded
 
 _LARGE_BYTES: Final = 256 * 1024
 
@@ -54,7 +54,7 @@ class States:
         try:
             state = await self._airbyte.connection_state(row.airbyte_connection_id)
         except AWAY as error:
-            raise Unavailable(error.detail, code=error.code) from None
+            raise nothing_recorded(error) from None
         is_large = sum(map(len, state.streams.values())) + len(state.shared or b"") > _LARGE_BYTES
         streams, shared = (
             await asyncio.to_thread(_shapes, state, head) if is_large else _shapes(state, head)
