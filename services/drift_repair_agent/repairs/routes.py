@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Path, Query, Response
 
 from services.drift_repair_agent.repairs import queries
 from services.drift_repair_agent.repairs.decisions import Repairs
@@ -183,16 +183,12 @@ async def roll_back(
 
 
 @router.get(
-    "/connections/{connection_id}/rollback",
+    "/connections/{connection_id}/rollback/{version}",
     dependencies=[may(Scope.CONNECTIONS_READ)],
     responses=problems(404, 409, 422, 503),
 )
 async def preview_rollback(
-    connection_id: UUID,
-    repairs: Decisions,
-    version: Annotated[
-        int, Query(ge=1, le=2**31 - 1, description="The version to roll back to", examples=[1])
-    ],
+    connection_id: UUID, version: Annotated[int, Path(ge=1, le=2**31 - 1)], repairs: Decisions
 ) -> RollBackPreview:
     """Preview a rollback: what it would change, and which sync states it could not put back.
 
