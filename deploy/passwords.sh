@@ -1,6 +1,6 @@
 #!/bin/sh
-# Generates, once, the database passwords of this installation, the key that signs webhooks, and the key of the
-# credential digests. Each is written only to where it is read: for Postgres a file per role, for each service a folder
+# Generates, once, the database passwords of this installation, the key that signs webhooks, the key that encrypts saved
+# states, and the key of the credential digests. Each is written only to where it is read: for Postgres a file per role, for each service a folder
 # with the URL of its own login, and for the migrations the URL of the login that owns the tables.
 set -eu
 umask 077
@@ -41,6 +41,7 @@ if [ -s "$ours/webhook_signing_key" ]; then
     mv "$ours/webhook_signing_key" "$theirs/webhook_signing_key"
 fi
 leave "$theirs/webhook_signing_key" "$(draw)"
+leave "$theirs/state_encryption_keys" "$(draw)"
 leave "$ours/rotation_digest_key" "$(draw)"
 if [ -n "${AIRBYTE_ELSEWHERE:-}" ]; then
     rm -f "$ours/warehouse_db_url" # it does not reach a Postgres that is not published

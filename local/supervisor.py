@@ -484,7 +484,7 @@ class Stack:
             # Empty, so that a `.env` for a real Airbyte or Supabase has no effect here.
             | dict.fromkeys(WITHHELD, "")
             | known
-            | (self._webhooks() if name == "drift_repair_agent" else {})
+            | (self._repair_keys() if name == "drift_repair_agent" else {})
             | (self._generated_key("ROTATION_DIGEST_KEY") if name == "orchestrator" else {})
             | peers
             | {name: addresses[name] for name in (*ours, "REDIS_URL")}
@@ -493,6 +493,10 @@ class Stack:
     def _registry_url(self, service: str) -> str:
         """The registry's URL with one service's login."""
         return f"{self.postgres.url_for(service)}?sslmode=disable"
+
+    def _repair_keys(self) -> dict[str, str]:
+        """The drift_repair_agent's own settings: webhooks, and the key of saved states."""
+        return self._webhooks() | self._generated_key("STATE_ENCRYPTION_KEYS")
 
     def _webhooks(self) -> dict[str, str]:
         """Webhook settings; receivers on this machine are allowed by default."""

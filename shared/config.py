@@ -535,7 +535,7 @@ class Settings(RegistrySettings):
     """How long drifts that no repair refers to are kept."""
 
     state_retention: Retention = 30 * _DAY
-    """How long Airbyte's state of a connection is kept that was saved before an upgrade."""
+    """How long Airbyte's state of a connection is kept that was saved before a change."""
 
     snapshot_retention: Retention = 90 * _DAY
     """How long a snapshot that nothing refers to is kept, from when a source last matched it."""
@@ -559,6 +559,13 @@ class Settings(RegistrySettings):
     """Key of 32 characters or more for the digests that show whether a credential has changed.
 
     Without it, credentials are not rotated.
+    """
+
+    state_encryption_keys: Optional[SecretStr] = None
+    """Keys of 32 characters or more, separated by commas, that encrypt saved states of connections.
+
+    The first encrypts, all decrypt. Without one, no state is saved before a change, so a rollback
+    cannot put it back.
     """
 
     webhook_networks: Annotated[str, AfterValidator(_networks_only)] = ""
@@ -646,6 +653,18 @@ class Settings(RegistrySettings):
             key = getattr(self, name)
             if key is not None and len(key.get_secret_value()) < _SHORTEST_KEY:
                 raise ValueError(f"{name.upper()} must have {_SHORTEST_KEY} characters or more")
+        return self
+
+    @model_validator(mode="after")
+    def _state_keys_are_long_enough(self) -> Self:
+        if self.state_encryption_keys is None:
+            return self
+        keys = self.state_encryption_keys.get_secret_value().split(",")
+        if any(len(key.strip()) < _SHORTEST_KEY for key in keys):
+            raise ValueError(
+                f"STATE_ENCRYPTION_KEYS must be keys of {_SHORTEST_KEY} characters or more, "
+                "separated by commas"
+            )
         return self
 
 

@@ -251,6 +251,7 @@ def add_mesh(state: Path) -> None:
     for name in (
         "webhook_signing_key",
         "rotation_digest_key",
+        "state_encryption_keys",
         "postgres/password",
         "postgres/warehouse_password",
         "valkey/password",

@@ -23,6 +23,11 @@ from services.drift_repair_agent.repairs.routes import router as repair_routes
 from services.drift_repair_agent.repairs.suggestions import Suggestions
 from services.drift_repair_agent.repairs.verification import Verification
 from services.drift_repair_agent.service import DriftRepairAgent
+from services.drift_repair_agent.states.effects import StateEffects
+from services.drift_repair_agent.states.restorer import StateRestorer
+from services.drift_repair_agent.states.routes import router as state_routes
+from services.drift_repair_agent.states.service import States
+from services.drift_repair_agent.states.store import StateStore
 from services.drift_repair_agent.webhooks.addresses import AllowedAddresses
 from services.drift_repair_agent.webhooks.dispatcher import Deliveries
 from services.drift_repair_agent.webhooks.routes import router as webhook_routes
@@ -71,17 +76,20 @@ def build(settings: Settings) -> FastAPI:
     reach = AllowedAddresses(networks(settings.webhook_networks))
     deliveries = Deliveries(db, Sender(reach), signer)
 
-    service = DriftRepairAgent(settings, db, airbyte, operations)
+    states = StateStore(settings, db, airbyte)
+    restorer = StateRestorer(settings, db, airbyte, states)
+    effects = StateEffects(settings, db, restorer)
+    service = DriftRepairAgent(settings, db, airbyte, operations, states, restorer)
     executor = RepairExecutor(db, airbyte, operations, deadline=settings.repair_deadline)
     own_key = signer_for("drift_repair_agent", settings)
     orchestrator = Orchestrator.from_settings(settings, own_key)
     rag = RagEngine.from_settings(settings, own_key)
     observer = SchemaObserver.from_settings(settings, own_key)
-    operations.register("upgrade", UpgradeSaga(settings, db, airbyte, jobs, observer))
+    operations.register("upgrade", UpgradeSaga(settings, db, airbyte, jobs, observer, states))
     announcements = Announcements(db, notice=settings.upgrade_notice)
     executor.verify_with(Verification(db, orchestrator).step)
     suggesting = Suggestions(db, rag)
-    planner = Planner(settings, db, airbyte, operations, suggesting, executor)
+    planner = Planner(settings, db, airbyte, operations, suggesting, executor, states)
     jobs.on("plan", planner.job, at_once=_MAX_CONCURRENT_PLANS)
 
     @asynccontextmanager
@@ -134,14 +142,13 @@ def build(settings: Settings) -> FastAPI:
     app.state.operations = operations
     app.state.request_wait_s = settings.request_wait.total_seconds()
     app.state.service = service
-    app.state.repairs = Repairs(db, airbyte, operations, executor)
+    app.state.repairs = Repairs(db, airbyte, operations, executor, effects)
     app.state.planner = planner
     app.state.upgrades = Upgrades(settings, db, airbyte, operations)
     app.state.policies = Policies(db, jobs)
-    app.include_router(apply_routes)
-    app.include_router(repair_routes)
-    app.include_router(connector_routes)
-    app.include_router(webhook_routes)
+    app.state.states = States(db, airbyte, states)
+    for router in (apply_routes, repair_routes, connector_routes, state_routes, webhook_routes):
+        app.include_router(router)
     app.include_router(routes())
     return app
 

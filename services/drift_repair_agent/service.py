@@ -19,6 +19,8 @@ from services.drift_repair_agent.applying.preflight import (
 )
 from services.drift_repair_agent.applying.saga import ApplySaga, Heal
 from services.drift_repair_agent.repairs import transitions
+from services.drift_repair_agent.states.restorer import StateRestorer
+from services.drift_repair_agent.states.store import StateStore
 from shared import outbox, registry
 from shared.airbyte_client import AirbyteClient
 from shared.config import Settings
@@ -87,7 +89,13 @@ class DriftRepairAgent:
     """Applies catalogs in Airbyte and records them in the registry."""
 
     def __init__(
-        self, settings: Settings, db: Database, airbyte: AirbyteClient, operations: Operations
+        self,
+        settings: Settings,
+        db: Database,
+        airbyte: AirbyteClient,
+        operations: Operations,
+        states: StateStore,
+        restorer: StateRestorer,
     ) -> None:
         self._db = db
         self._airbyte = airbyte
@@ -96,6 +104,8 @@ class DriftRepairAgent:
             settings,
             db,
             airbyte,
+            states,
+            restorer,
             on_applied=transitions.mark_catalog_applied,
             on_refused=transitions.mark_catalog_refused,
         )

@@ -23,4 +23,4 @@ from shared.airbyte_client._schemas import (
     SourceSpecification,
     Workspace,
 )
-from shared.airbyte_client._state import ConnectionState
+from shared.airbyte_client._state import ConnectionState, read_state

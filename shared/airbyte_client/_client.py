@@ -29,11 +29,11 @@ class AirbyteClient(Sources, Discovery, Jobs, Definitions, Connectors, Workspace
 
     The following are sent once; the caller checks what happened before sending again:
     `create_source`, `create_connection`, `create_destination` (names are not unique in Airbyte),
-    `update_source`, `update_connection`, `update_settings`, `set_status` (the last writer wins, and
-    another client may have written in between), `trigger_sync`, `refresh_streams`, `cancel_job`,
-    `upgrade_source_version` (it cannot be reversed), and the two checks `check_source_update` and
-    `check_configuration` (they send secrets, and the first attempt uses up a single-use token among
-    them).
+    `update_source`, `update_connection`, `update_settings`, `set_status`, `put_stream_states` (the
+    last writer wins, and another client may have written in between), `trigger_sync`,
+    `refresh_streams`, `cancel_job`, `upgrade_source_version` (it cannot be reversed), and the two
+    checks `check_source_update` and `check_configuration` (they send secrets, and the first attempt
+    uses up a single-use token among them).
 
     All timeouts are in seconds and total: from connecting to the last byte. At most `slow_calls`
     run at once of those that Airbyte runs on one small thread pool (check, discover, sync, create:

@@ -209,6 +209,8 @@ class Job(msgspec.Struct, frozen=True):
     """The known cause of its failures; None where it did not fail."""
     refreshed: frozenset[StreamId] = frozenset()
     """The streams that a job of type `refresh` reads from their start again."""
+    emitted: int | None = None
+    """The records that the source sent, whether or not they were committed; None while unknown."""
 
     @property
     def ended(self) -> bool:
@@ -525,6 +527,7 @@ class ConnectionStatusRead(msgspec.Struct, frozen=True, rename="camel"):
 class _Stats(msgspec.Struct, frozen=True, rename="camel"):
     records_committed: int | None = None
     bytes_committed: int | None = None
+    records_emitted: int | None = None
 
 
 class StreamDescriptor(msgspec.Struct, frozen=True):
@@ -646,6 +649,7 @@ def _job(job: _JobRead, attempts: Sequence[_AttemptRead]) -> Job:
         failure_origin=failure.origin,
         reason=_reason(job.id, failures) if ended and job.status == "failed" else None,
         refreshed=_refreshed(job),
+        emitted=stats.records_emitted,
     )
 
 

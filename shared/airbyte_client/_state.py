@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -28,6 +30,45 @@ class ConnectionState(msgspec.Struct, frozen=True):
     def __repr__(self) -> str:
         """Omit the values."""
         return f"ConnectionState({self.type!r}, {len(self.streams)} streams)"
+
+    def of(self, stream: StreamId) -> bytes | None:
+        """A stream's own state; None if it has none, or one without a value."""
+        value = self.streams.get(stream, b"null")
+        return None if value in NO_VALUES else value
+
+    def as_sent(self, connection_id: UUID) -> bytes:
+        """It in the form in which state/create_or_update_safe takes it; values stay as they are.
+
+        Source: ConnectionState in Airbyte's config.yaml, 0.63.19 to 310e6cb6ac.
+        """
+        shared = msgspec.Raw(b"null" if self.shared is None else self.shared)
+        held: dict[str, Any] = {"stateType": self.type, "connectionId": str(connection_id)}
+        if self.type == "stream":
+            held["streamState"] = sent_streams(self.streams)
+        elif self.type == "global":
+            held["globalState"] = {
+                "shared_state": shared,
+                "streamStates": sent_streams(self.streams),
+            }
+        elif self.type == "legacy":
+            held["state"] = shared
+        return msgspec.json.encode(held)
+
+
+NO_VALUES = (b"null", b"{}")
+"""Of a stream without state; a stored null makes the next sync fail (airbytehq/airbyte#81397)."""
+
+
+def sent_streams(streams: Mapping[StreamId, bytes]) -> list[dict[str, Any]]:
+    """States of streams in Airbyte's form."""
+    return [
+        {
+            "streamDescriptor": {"name": stream.name}
+            | ({} if stream.namespace is None else {"namespace": stream.namespace}),
+            "streamState": msgspec.Raw(value),
+        }
+        for stream, value in streams.items()
+    ]
 
 
 class _StreamState(msgspec.Struct, frozen=True, rename="camel"):
@@ -63,3 +104,15 @@ class StateRead(msgspec.Struct, frozen=True, rename="camel"):
             {each.stream_descriptor.to_domain(): bytes(each.stream_state) for each in streams},
             None if shared == bytes(NOTHING) else shared,
         )
+
+
+_READ = msgspec.json.Decoder(StateRead)
+
+
+def read_state(document: bytes) -> ConnectionState:
+    """Decode a state in the form of state/get, or of `ConnectionState.as_sent`.
+
+    Raises:
+        msgspec.DecodeError: it has another form.
+    """
+    return _READ.decode(document).to_domain()

@@ -1,11 +1,11 @@
-"""The connectors that sources run, and what Airbyte's state was before their upgrades."""
+"""The connectors that sources run, and what Airbyte's state of connections was before changes."""
 
 from __future__ import annotations
 
 from datetime import date, datetime
 from uuid import UUID, uuid4
 
-from sqlalchemy import BigInteger, ForeignKey, Index, func, text
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.models.base import Base, RawJson, where_set
@@ -51,26 +51,34 @@ class SourceConnector(Base):
 
 
 class SavedState(Base):
-    """Airbyte's state of a connection before a change that cannot be undone in Airbyte.
+    """Airbyte's state of a connection before a change, or why it was not saved.
 
-    Confidential: the state may hold values of the source. Never logged, and in no response.
-    Written by the drift_repair_agent.
+    Confidential: the state may hold values of the source. It is encrypted, never logged, and in no
+    response. Written by the drift_repair_agent.
     """
 
     __tablename__ = "stream_states"
     __table_args__ = (
         Index("ix_stream_states_connection_id_saved_at", "connection_id", "saved_at"),
         Index("ix_stream_states_saved_at", "saved_at"),
+        CheckConstraint("kind IN ('heal', 'rollback', 'pause', 'upgrade')", name="kind_known"),
+        CheckConstraint("(state IS NULL) = (not_saved IS NOT NULL)", name="saved_or_reason"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
     operation_id: Mapped[UUID] = mapped_column(unique=True)
     """The operation before which it was saved. No foreign key: operations are pruned earlier."""
     connection_id: Mapped[UUID] = mapped_column(ForeignKey(Connection.id))
+    kind: Mapped[str]
+    """What the operation did."""
     catalog_version: Mapped[int]
     """The head at that time."""
     connector_version: Mapped[str | None]
-    """What the source ran at that time; None if unknown."""
-    state: Mapped[bytes]
-    """The state as Airbyte's state/create_or_update_safe takes it; each value as it was sent."""
+    """What the source ran at that time, or `manifest 4`; None if unknown."""
+    airbyte_job_id: Mapped[int | None] = mapped_column(BigInteger)
+    """The connection's newest job in Airbyte at that time; None without one."""
+    state: Mapped[bytes | None]
+    """The response of state/get, compressed and encrypted; None if it was not saved."""
+    not_saved: Mapped[str | None]
+    """Why it was not saved: no_key, no_state, too_large, or unreadable."""
     saved_at: Mapped[datetime] = mapped_column(server_default=func.now())

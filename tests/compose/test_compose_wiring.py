@@ -332,6 +332,7 @@ def test_passwords_are_generated_once(tmp_path: Path) -> None:
     logins = {f"aam_{name}_login" for name in _NAMES}
     keys = (
         "settings/drift_repair_agent/webhook_signing_key",
+        "settings/drift_repair_agent/state_encryption_keys",
         "settings/orchestrator/rotation_digest_key",
     )
     urls = {

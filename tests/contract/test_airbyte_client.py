@@ -160,3 +160,5 @@ async def _use_jobs(client: AirbyteClient, airbyte: AirbyteServer, connection: U
     assert (await client.get_job_with_logs(refresh.id)).id == refresh.id
     await client.cancel_job(refresh.id)
     assert (await client.get_job(refresh.id)).status == "cancelled"
+    written = await client.put_stream_states(connection, {stream: b'{"at":1}'})
+    assert (written.type, written.streams[stream]) == ("stream", b'{"at":1}')

@@ -39,7 +39,7 @@ EXPECTED |= {"reselect": 200, "upgrade": 200}
 """The status of the response when the operation is completed."""
 STEPS = {
     "onboard": ("source", "discover", "connection", "finish"),
-    "apply": ("update", "look", "finish"),
+    "apply": ("state", "update", "look", "finish"),
     "sync": ("job", "finish"),
     "edit": ("settings", "finish"),
     "cancel": ("cancel", "finish"),

@@ -192,6 +192,7 @@ class World:
                 "AUTH_BROKER_URL": self.broker_url,
                 "SCHEMA_OBSERVER_URL": f"http://127.0.0.1:{self.port_of('schema_observer')}",
                 "ROTATION_DIGEST_KEY": "for the worlds of tests and no other",
+                "STATE_ENCRYPTION_KEYS": "for the worlds of tests and no other",
                 "AAM_ENV": "test",
                 "LOG_LEVEL": "DEBUG",
                 "AAM_FAILPOINTS": failpoints,

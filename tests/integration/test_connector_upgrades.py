@@ -13,11 +13,13 @@ from tests.fakes.airbyte_server import AirbyteServer
 from tests.integration.conftest import Mesh, Meshes
 from tests.integration.drifting import ACCOUNT, offering, post, repairs, repairs_until
 from tests.integration.repairing import approve, fields
+from tests.integration.states import KEY, opened
 from tests.waiting import until
 
 Json = dict[str, Any]
 SENT = "sources/upgrade_version"
 READ = "actor_definition_versions/get_for_source"
+SAVED: Json = {"put_back": [], "not_put_back": []}
 RENAMED = {"Id": "string", "Name": "string", "AnnualRevenueAmount": "number"}
 
 
@@ -40,8 +42,13 @@ def runs(mesh: Mesh, connection: Json) -> str:
     return mesh.airbyte.actor_version("source", source).tag
 
 
-async def test_upgrade_leads_to_a_verified_heal(mesh: Mesh) -> None:
+async def test_upgrade_leads_to_a_verified_heal(meshes: Meshes, airbyte: AirbyteServer) -> None:
     """Upgrade, drift with its step, plan; a person approves the rename, and the catalog follows."""
+    async with meshes.start(airbyte, state_encryption_keys=KEY) as mesh:
+        await _upgrade_and_heal(mesh)
+
+
+async def _upgrade_and_heal(mesh: Mesh) -> None:
     connection = await published(mesh, offers=offering(RENAMED))
     mesh.airbyte.jobs_end_with("succeeded", polls=1, records=5)
     await mesh.orchestrator.post(f"/connections/{connection['id']}/sync")
@@ -65,11 +72,13 @@ async def test_upgrade_leads_to_a_verified_heal(mesh: Mesh) -> None:
     status, approved = await approve(mesh, repair, choices=choice)
     assert (status, approved["state"]) == (200, "applied"), approved
     assert fields(mesh, connection) == {*RENAMED, "SystemModstamp"}
-    (saved,) = await mesh.sql.fetch("SELECT * FROM stream_states")
+    assert upgraded["sync_state"] == {**SAVED, "saved": True, "not_saved": None}
+    query = "SELECT * FROM stream_states WHERE kind = 'upgrade'"
+    (saved,) = await mesh.sql.fetch(query)
     assert (saved["connector_version"], saved["catalog_version"]) == ("2.10.3", 1)
     assert saved["operation_id"] == UUID(upgraded["operation_id"])
     held = mesh.airbyte.states[connection["airbyte_connection_id"]]
-    assert orjson.loads(saved["state"]) == {
+    assert orjson.loads(opened(saved)) == {
         "stateType": "stream",
         "connectionId": connection["airbyte_connection_id"],
         "streamState": held,

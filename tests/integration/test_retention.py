@@ -293,6 +293,7 @@ async def test_saved_states_are_pruned(db: Database, sql: Sql) -> None:
             "stream_states",
             operation_id=uuid4(),
             connection_id=connection,
+            kind="heal",
             catalog_version=1,
             state=b"{}",
             saved_at=saved,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
-from shared.domain.catalog import StreamId
+from services.drift_repair_agent.states.schemas import OUTCOME, StateOutcome, StreamName
 from shared.models import ConnectionStatus
 
 _STREAM: dict[str, Any] = {
@@ -97,18 +97,6 @@ BODY: dict[str, Any] = {
 }
 
 
-class StreamName(BaseModel):
-    """A stream by namespace and name."""
-
-    namespace: str | None = None
-    name: str
-
-    @classmethod
-    def of(cls, stream: StreamId) -> Self:
-        """Convert from the domain's type."""
-        return cls(namespace=stream.namespace, name=stream.name)
-
-
 class Applied(BaseModel):
     """The catalog is in force in Airbyte, and recorded in the registry."""
 
@@ -124,6 +112,7 @@ class Applied(BaseModel):
                     "resumed": [],
                     "refreshed": [],
                     "refresh_job": None,
+                    "sync_state": OUTCOME,
                 }
             ]
         }
@@ -142,3 +131,6 @@ class Applied(BaseModel):
     refresh_job: int | None = None
     """Airbyte's id of the refresh; null without one, or if Airbyte starts it with the next job,
     because the connection is inactive or another job is running."""
+    sync_state: StateOutcome | None = None
+    """Whether Airbyte's state of the connection was saved before, and what was put back; null if
+    nothing was done."""

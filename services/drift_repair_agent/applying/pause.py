@@ -13,6 +13,7 @@ from uuid import UUID
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.drift_repair_agent.states.store import StateStore
 from shared import outbox, registry
 from shared.airbyte_client import AirbyteClient
 from shared.catalog_comparison import foreign_code
@@ -33,6 +34,7 @@ class Pause(msgspec.Struct, frozen=True):
     airbyte_connection_id: UUID
     status: Literal["active", "inactive"]
     repair_id: UUID | None
+    catalog_version: int
 
 
 class PauseSaga:
@@ -42,13 +44,19 @@ class PauseSaga:
     later.
     """
 
-    def __init__(self, settings: Settings, db: Database, airbyte: AirbyteClient) -> None:
+    def __init__(
+        self, settings: Settings, db: Database, airbyte: AirbyteClient, states: StateStore
+    ) -> None:
         self._call_s = settings.airbyte_timeout.total_seconds()
+        self._states = states
         self._db = db
         self._airbyte = airbyte
 
     async def run(self, operation: Operation) -> None:
-        """Read the status, set it, and record that AAM paused or resumed the connection."""
+        """Read the status, set it, and record that AAM paused or resumed the connection.
+
+        Before a pause, Airbyte's state of the connection is saved.
+        """
         order = msgspec.json.decode(operation.request, type=Pause)
 
         async def found() -> str:
@@ -68,6 +76,13 @@ class PauseSaga:
         before: str = await operation.once("found", found, within=self._call_s)
         is_foreign = before not in SET_BY_AAM
         is_ours = before != order.status and not is_foreign
+        if is_ours and order.status == "inactive":
+            await self._states.save(
+                operation,
+                order.airbyte_connection_id,
+                kind="pause",
+                catalog_version=order.catalog_version,
+            )
         if is_ours and not await operation.once(
             "set", set_, find=took_effect, within=3 * self._call_s
         ):

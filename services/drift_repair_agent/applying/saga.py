@@ -12,14 +12,20 @@ from uuid import UUID
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.drift_repair_agent.applying.openapi import Applied, StreamName
+from services.drift_repair_agent.applying.openapi import Applied
 from services.drift_repair_agent.applying.pause import SET_BY_AAM, note_foreign
+from services.drift_repair_agent.states.decision import Renamed, lost_candidates
+from services.drift_repair_agent.states.restorer import StateRestorer, outcome
+from services.drift_repair_agent.states.schemas import StreamName
+from services.drift_repair_agent.states.store import StateStore
 from shared import outbox, registry
 from shared.airbyte_client import AirbyteClient, AirbyteConnection
 from shared.catalog_comparison import matches
 from shared.config import Settings
 from shared.database import Database
-from shared.domain.catalog import StreamId
+from shared.domain import catalog as catalogs
+from shared.domain.catalog import Catalog, StreamId
+from shared.domain.cooperative import run_cooperatively
 from shared.errors import (
     Upstream,
     UpstreamConflict,
@@ -64,6 +70,10 @@ class Heal(msgspec.Struct, frozen=True):
     """The streams that are selected again and resume from the state that Airbyte kept."""
     refresh: tuple[StreamId, ...] = ()
     """The streams that are read from their start again once Airbyte holds the catalog."""
+    lost: tuple[StreamId, ...] = ()
+    """Of a rollback: the streams whose state may be lost, and is then put back."""
+    renamed: tuple[Renamed, ...] = ()
+    """The streams that take the state of their old name along."""
 
 
 class OnApplied(Protocol):
@@ -90,6 +100,8 @@ class ApplySaga:
         settings: Settings,
         db: Database,
         airbyte: AirbyteClient,
+        states: StateStore,
+        restorer: StateRestorer,
         *,
         on_applied: OnApplied,
         on_refused: OnRefused,
@@ -99,12 +111,20 @@ class ApplySaga:
         self._call_s = settings.airbyte_timeout.total_seconds()
         self._db = db
         self._airbyte = airbyte
+        self._states = states
+        self._restorer = restorer
 
     async def run(self, operation: Operation) -> None:
-        """Update Airbyte, verify that it holds the catalog, and record the new version."""
+        """Save the state, update Airbyte, verify the catalog, and record the new version."""
         heal = msgspec.json.decode(operation.request, type=Heal)
         document = operation.document or b""
-        await self._give(operation, heal, document)
+        saved = await self._states.save(
+            operation,
+            heal.airbyte_connection_id,
+            kind="rollback" if heal.origin is VersionOrigin.ROLLBACK else "heal",
+            catalog_version=heal.base_version,
+        )
+        put = await self._give(operation, heal, document)
         refresh_job = await self._refresh(operation, heal) if heal.refresh else None
         number = heal.base_version + 1
         async with self._db.transaction() as session:
@@ -142,11 +162,14 @@ class ApplySaga:
                 resumed=[StreamName.of(stream) for stream in heal.resumed],
                 refreshed=[StreamName.of(stream) for stream in heal.refresh],
                 refresh_job=refresh_job,
+                sync_state=outcome(saved, put),
             )
             await operation.finish(session, status=200, body=answer.model_dump_json())
 
-    async def _give(self, operation: Operation, heal: Heal, document: bytes) -> None:
+    async def _give(self, operation: Operation, heal: Heal, document: bytes) -> dict[str, Any]:
         """Update Airbyte until it holds the catalog, then pause or resume the connection.
+
+        In between, states are put back; returns which. A resumed connection may sync at once.
 
         Raises:
             UpstreamMismatch: Airbyte accepted the catalog but holds a different one.
@@ -157,6 +180,35 @@ class ApplySaga:
                 raise UpstreamMismatch("Airbyte accepted the catalog, but has a different one.")
             operation.results["mismatches"] = refused
             operation.forget("update", "look")
+        put = await self._put_states(operation, heal, document)
+        await self._set_afterwards(operation, heal, document, held)
+        return put
+
+    async def _put_states(
+        self, operation: Operation, heal: Heal, document: bytes
+    ) -> dict[str, Any]:
+        """Put back the states that the connection lost, and take along those of renamed streams."""
+        wanted = before = Catalog(())
+        if heal.lost or heal.renamed:
+            wanted = await run_cooperatively(catalogs.parse.steps(document))
+            before = await self._base(operation.connection_id, heal)
+        return await self._restorer.put_back(
+            operation,
+            heal.airbyte_connection_id,
+            wanted=wanted,
+            before=before,
+            lost=heal.lost,
+            renamed=heal.renamed,
+        )
+
+    async def _base(self, connection_id: UUID, heal: Heal) -> Catalog:
+        async with self._db.read() as session:
+            base = await registry.read_version(session, connection_id, heal.base_version)
+        return await run_cooperatively(catalogs.parse.steps(base.sync_catalog.encode()))
+
+    async def _set_afterwards(
+        self, operation: Operation, heal: Heal, document: bytes, held: dict[str, Any]
+    ) -> None:
         is_foreign = held["status"] not in SET_BY_AAM
         status: str | None = None
         if heal.afterwards == "paused":
@@ -322,10 +374,26 @@ class ApplySaga:
 
         found = await operation.once("undo", put_back, within=4 * self._call_s)
         if found == "base":
+            await self._put_states_of_base(operation, heal)
             await self._settle(operation, heal.base_status, code=None)
         else:
             code = "upstream_missing" if found == "missing" else "catalog_unknown"
             await self._settle(operation, ConnectionStatus.FAILED, code=code)
+
+    async def _put_states_of_base(self, operation: Operation, heal: Heal) -> None:
+        """Put back the states that the refused catalog may have cost streams of the base."""
+        if operation.document is None:
+            return
+        base = await self._base(operation.connection_id, heal)
+        refused = await run_cooperatively(catalogs.parse.steps(operation.document))
+        await self._restorer.put_back(
+            operation,
+            heal.airbyte_connection_id,
+            wanted=base,
+            before=refused,
+            lost=lost_candidates(base, refused, only_changed=True),
+            prefix="undo_",
+        )
 
     async def abandon(self, operation: Operation) -> None:
         """Mark the connection FAILED, since it is unknown what Airbyte holds.

@@ -8,10 +8,9 @@ from datetime import timedelta
 from uuid import UUID
 
 from sqlalchemy import text
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared.models import ConnectionStatus, SavedState, SourceConnector
+from shared.models import ConnectionStatus, SourceConnector
 from shared.registry.connections import LIVE
 
 
@@ -61,19 +60,3 @@ _OF_SOURCE = text(f"""
     SELECT c.id, c.airbyte_connection_id, c.status FROM connections c
     WHERE c.airbyte_source_id = :source AND {LIVE} ORDER BY c.id
 """)  # noqa: S608 - no input
-
-
-async def save_state(session: AsyncSession, saved: SavedState) -> None:
-    """Store a state, unless the operation has stored one before."""
-    await session.execute(
-        insert(SavedState)
-        .values(
-            id=saved.id,
-            operation_id=saved.operation_id,
-            connection_id=saved.connection_id,
-            catalog_version=saved.catalog_version,
-            connector_version=saved.connector_version,
-            state=saved.state,
-        )
-        .on_conflict_do_nothing(index_elements=[SavedState.operation_id])
-    )

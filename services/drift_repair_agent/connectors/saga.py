@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 from datetime import datetime, timedelta
 from typing import Any, Final
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import msgspec
 
-from services.drift_repair_agent.connectors import queries
 from services.drift_repair_agent.connectors.schemas import Observed, Upgraded
 from services.drift_repair_agent.repairs.queries import newest_drift
+from services.drift_repair_agent.states.schemas import StateOutcome
+from services.drift_repair_agent.states.store import StateStore
 from shared import outbox, registry
-from shared.airbyte_client import AirbyteClient, ConnectionState
+from shared.airbyte_client import AirbyteClient
 from shared.config import Settings
 from shared.connectors import Connectors
 from shared.database import Database
@@ -29,7 +30,6 @@ from shared.errors import (
 )
 from shared.http.connector_step import ConnectorStep
 from shared.job_queue import Jobs
-from shared.models import SavedState
 from shared.observability import logs
 from shared.operations import Operation
 from shared.outbox import EventType
@@ -81,6 +81,7 @@ class UpgradeSaga:
         airbyte: AirbyteClient,
         jobs: Jobs,
         observer: SchemaObserver,
+        states: StateStore,
     ) -> None:
         self._call_s = settings.airbyte_timeout.total_seconds()
         self._peer_s = settings.peer_timeout.total_seconds()
@@ -88,6 +89,7 @@ class UpgradeSaga:
         self._observe_s = discover_s + min(discover_s, _MARGIN_S)
         self._db = db
         self._airbyte = airbyte
+        self._states = states
         self._jobs = jobs
         self._observer = observer
         self._connectors = Connectors(settings, db, airbyte)
@@ -95,8 +97,11 @@ class UpgradeSaga:
     async def run(self, operation: Operation) -> None:
         """Save the state, upgrade, verify that the version changed, observe, and request a plan."""
         order = msgspec.json.decode(operation.request, type=UpgradeOrder)
-        begun: str = await operation.once(
-            "state", lambda: self._save_state(operation, order), within=2 * self._call_s
+        saved = await self._states.save(
+            operation,
+            order.airbyte_connection_id,
+            kind="upgrade",
+            catalog_version=order.catalog_version,
         )
         now = await self._upgrade(operation, order)
         observed = await operation.once(
@@ -116,7 +121,9 @@ class UpgradeSaga:
                 session, operation.connection_id, even_archived=True
             )
             drift = await newest_drift(session, row.id)
-            is_new = drift is not None and drift.first_seen_at >= datetime.fromisoformat(begun)
+            is_new = drift is not None and drift.first_seen_at >= datetime.fromisoformat(
+                saved["at"]
+            )
             outbox.record(
                 session,
                 EventType.CONNECTOR_UPGRADED,
@@ -132,6 +139,7 @@ class UpgradeSaga:
                 catalog_version=order.catalog_version,
                 observation=Observed.model_validate(observed),
                 drift_id=drift.id if drift is not None and is_new else None,
+                sync_state=StateOutcome(saved=saved["saved"], not_saved=saved["reason"]),
                 by=order.by,
                 reason=order.reason,
             )
@@ -145,24 +153,6 @@ class UpgradeSaga:
         """End the operation; the next check of the connector finds out which version it has."""
         async with self._db.transaction() as session:
             await operation.finish(session)
-
-    async def _save_state(self, operation: Operation, order: UpgradeOrder) -> str:
-        """Save Airbyte's state of the connection, and return when, as an ISO timestamp.
-
-        Only people can use it: another version of a connector may not understand the state.
-        """
-        state = await self._airbyte.connection_state(order.airbyte_connection_id)
-        saved = SavedState(
-            id=uuid4(),
-            operation_id=operation.id,
-            connection_id=operation.connection_id,
-            catalog_version=order.catalog_version,
-            connector_version=order.version,
-            state=as_sent(order.airbyte_connection_id, state),
-        )
-        async with self._db.transaction() as session:
-            await queries.save_state(session, saved)
-            return (await registry.now(session)).isoformat()
 
     async def _upgrade(self, operation: Operation, order: UpgradeOrder) -> dict[str, Any]:
         """Upgrade until the source runs another version, and return that.
@@ -283,27 +273,3 @@ def _count_refusal(operation: Operation, error: AamError) -> None:
     operation.results["refusals"] = refused
     if refused >= _TRIES:
         raise error from None
-
-
-def as_sent(airbyte_connection_id: UUID, state: ConnectionState) -> bytes:
-    """A state in the form in which state/create_or_update_safe takes it; values stay as they are.
-
-    Source: ConnectionState in Airbyte's config.yaml, 0.63.19 to 310e6cb6ac.
-    """
-    streams = [
-        {
-            "streamDescriptor": {"name": stream.name}
-            | ({} if stream.namespace is None else {"namespace": stream.namespace}),
-            "streamState": msgspec.Raw(value),
-        }
-        for stream, value in state.streams.items()
-    ]
-    shared = msgspec.Raw(b"null" if state.shared is None else state.shared)
-    held: dict[str, Any] = {"stateType": state.type, "connectionId": str(airbyte_connection_id)}
-    if state.type == "stream":
-        held["streamState"] = streams
-    elif state.type == "global":
-        held["globalState"] = {"shared_state": shared, "streamStates": streams}
-    elif state.type == "legacy":
-        held["state"] = shared
-    return msgspec.json.encode(held)

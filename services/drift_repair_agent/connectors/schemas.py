@@ -7,6 +7,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
+from services.drift_repair_agent.states.schemas import StateOutcome
 from shared.http.connector_step import STEP, ConnectorStep
 from shared.http.strict_json import By, Why
 
@@ -18,6 +19,7 @@ UPGRADED: dict[str, Any] = {
     "catalog_version": 4,
     "observation": {"outcome": "changed", "code": None},
     "drift_id": "6f0c2f1e-7a1b-4c3d-8e9f-0a1b2c3d4e5f",
+    "sync_state": {"saved": True, "not_saved": None, "put_back": [], "not_put_back": []},
     "by": "ada@example.com",
     "reason": "The deadline is on Thursday.",
 }
@@ -59,5 +61,7 @@ class Upgraded(BaseModel):
     observation: Observed
     drift_id: UUID | None = None
     """The drift that came with the upgrade; GET /repairs?connection_id= has its repairs."""
+    sync_state: StateOutcome
+    """Whether Airbyte's state of the connection was saved before."""
     by: str
     reason: str | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 from uuid import UUID, uuid4
@@ -28,18 +28,28 @@ from services.drift_repair_agent.repairs.executor import (
     SOON,
     HealedCatalog,
     RepairExecutor,
+    renamed_streams,
     streams_of,
 )
 from services.drift_repair_agent.repairs.planned_changes import Decision, PlannedChange
 from services.drift_repair_agent.repairs.policy import Policy, Reaction
-from services.drift_repair_agent.repairs.schemas import Approve, Decide, RollBack, Unchanged
+from services.drift_repair_agent.repairs.schemas import (
+    Approve,
+    Decide,
+    RollBack,
+    RollBackPreview,
+    Unchanged,
+)
+from services.drift_repair_agent.states.decision import lost_candidates
+from services.drift_repair_agent.states.effects import StateEffects
+from services.drift_repair_agent.states.restorer import outcome
 from shared import failpoints, registry
 from shared.airbyte_client import AirbyteClient
 from shared.auth import scopes
 from shared.database import Database
 from shared.domain import catalog as catalogs
 from shared.domain import drift
-from shared.domain.catalog import Catalog, Exclusions, InvalidCatalog
+from shared.domain.catalog import Catalog, Exclusions, InvalidCatalog, Problem, StreamId
 from shared.domain.cooperative import run_cooperatively
 from shared.errors import AamError, Conflict, Invalid, Unavailable, UpstreamUnknown
 from shared.models import Connection, Repair, RepairState
@@ -68,11 +78,13 @@ class Repairs:
         airbyte: AirbyteClient,
         operations: Operations,
         executor: RepairExecutor,
+        effects: StateEffects,
     ) -> None:
         self._db = db
         self._airbyte = airbyte
         self._operations = operations
         self._executor = executor
+        self._effects = effects
 
     async def approve(
         self, repair_id: UUID, order: Approve, *, key: Key | None, wait: float
@@ -355,8 +367,23 @@ class Repairs:
         async with self._db.read() as session:
             text = await queries.repair_json(session, repair_id)
             repair = await queries.find_repair(session, repair_id)
-        catalog = msgspec.json.encode(await self._catalog(repair))
-        return text.rstrip().removesuffix("}").encode() + b', "catalog": ' + catalog + b"}"
+        more = {
+            "sync_state": await self._state(repair),
+            "catalog": await self._catalog(repair),
+        }
+        return text.rstrip().removesuffix("}").encode() + b", " + msgspec.json.encode(more)[1:]
+
+    async def _state(self, repair: Repair) -> dict[str, Any] | None:
+        """What became of the state before and after the repair was applied."""
+        if repair.operation_id is None:
+            return None
+        async with self._db.read() as session:
+            saved, put = await queries.state_steps(session, repair.operation_id)
+        if saved is None:
+            return None
+        nothing: dict[str, Any] = {"put_back": [], "not_put_back": []}
+        result = nothing if put is None else msgspec.json.decode(put)
+        return outcome(msgspec.json.decode(saved), result).model_dump()
 
     async def _catalog(self, repair: Repair) -> dict[str, Any] | None:
         """The difference that the repair made or would make; None if neither is known."""
@@ -376,9 +403,62 @@ class Repairs:
             after = await run_cooperatively(catalogs.parse.steps(healed.catalog))
         except InvalidCatalog as error:
             return _NO_DIFFERENCE | {"problems": preflight.problems(error)}
-        effects = [*healed.effects, *await self._reselected(now, after)]
+        renamed = renamed_streams(decided)
+        effects = [
+            *healed.effects,
+            *await self._reselected(now, after),
+            *await self._of_states(
+                self._effects.of_heal(now.row, before=now.configured, after=after, renamed=renamed),
+                [one.new for one in renamed],
+            ),
+        ]
         difference = await _difference(now.configured, after)
         return difference | {"effects": msgspec.to_builtins(effects)}
+
+    @staticmethod
+    async def _of_states(
+        effects: Awaitable[list[Effect]], streams: Iterable[StreamId]
+    ) -> list[Effect]:
+        """These effects; if Airbyte does not return the state, that it is unknown for `streams`."""
+        try:
+            async with asyncio.timeout(_STATE_WITHIN_S):
+                return await effects
+        except (AamError, TimeoutError):
+            return list(reselection.unknown_effects(streams))
+
+    async def preview_rollback(self, connection_id: UUID, version: int) -> RollBackPreview:
+        """What a rollback would change, what it could not put back, and why it would be refused.
+
+        Raises:
+            NotFound: there is no such connection, or it has no such version.
+        """
+        async with self._db.read() as session:
+            await registry.find_connection(session, connection_id)
+        wanted = await self._version(connection_id, version)
+        also = [stream.id for stream in wanted.streams]
+        now = await current_state.read(self._db, connection_id, also=also)
+        found: list[Problem] = []
+        if now.snapshot is not None:
+            found = await run_cooperatively(incompatibilities.steps(wanted, now.offered.values()))
+        lost = lost_candidates(wanted, now.configured)
+        effects = [
+            *await self._reselected(now, wanted),
+            *await self._of_states(
+                self._effects.of_rollback(now.row, before=now.configured, after=wanted), lost
+            ),
+        ]
+        difference = await _difference(now.configured, wanted)
+        return RollBackPreview(
+            connection_id=connection_id,
+            version=version,
+            catalog=difference
+            | {
+                "schema_changes": msgspec.to_builtins(difference["schema_changes"]),
+                "config_changes": msgspec.to_builtins(difference["config_changes"]),
+                "effects": msgspec.to_builtins(effects),
+                "problems": preflight.problems(InvalidCatalog(found)) if found else [],
+            },
+        )
 
     async def _reselected(self, now: CurrentState, after: Catalog) -> list[Effect]:
         """What the state that Airbyte kept means for the streams that are selected again."""
@@ -577,6 +657,8 @@ def _decision(
         "at": at,
         "reason": order.reason,
     }
+    if isinstance(order, Approve) and "on_renamed_stream" in order.model_fields_set:
+        decision["on_renamed_stream"] = order.on_renamed_stream
     choice = order.on_global_state if isinstance(order, Approve | RollBack) else None
     return decision if choice is None else decision | {"on_global_state": choice}
 

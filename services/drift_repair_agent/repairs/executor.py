@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal
@@ -24,6 +24,7 @@ from services.drift_repair_agent.recent_failures import Postponed
 from services.drift_repair_agent.repairs import current_state, queries, transitions
 from services.drift_repair_agent.repairs import planned_changes as changes_of
 from services.drift_repair_agent.repairs.current_state import CurrentState
+from services.drift_repair_agent.states.decision import Renamed, lost_candidates
 from shared import batches, failpoints, outbox, registry
 from shared.airbyte_client import AirbyteClient
 from shared.database import Database
@@ -221,6 +222,8 @@ class RepairExecutor:
             afterwards=afterwards,
             resumed=again.resumed,
             refresh=refresh,
+            lost=() if number is None else lost_candidates(wanted, now.configured),
+            renamed=() if number is not None else renamed_by(repair),
         )
         return await self._begun(repair, order, wanted)
 
@@ -235,6 +238,8 @@ class RepairExecutor:
             expect_healable(row, order.base_version)
             if (row.pause_requested_by is not None) is not order.is_paused_by_person:
                 return HttpResult(409, "")
+            if (row.paused_by is not None) is not order.is_paused:
+                return HttpResult(409, "")  # paused or resumed meanwhile: `afterwards` is outdated
             transitions.mark_applying(held, operation_id)
             registry.begin_heal(row, operation_id)
             outbox.record(session, EventType.CATALOG_HEALING, row, ref=operation_id)
@@ -385,6 +390,24 @@ def decided_by(repair: Repair) -> str:
 def _last_decision(repair: Repair) -> dict[str, Any]:
     decisions: list[dict[str, Any]] = msgspec.json.decode(repair.decisions)
     return decisions[-1]
+
+
+def renamed_by(repair: Repair) -> tuple[Renamed, ...]:
+    """The streams that take their state along, as the last decision about the repair says."""
+    if _last_decision(repair).get("on_renamed_stream") == "read_again":
+        return ()
+    return renamed_streams(changes_of.read(repair.changes))
+
+
+def renamed_streams(items: Iterable[changes_of.PlannedChange]) -> tuple[Renamed, ...]:
+    """The streams that the decided changes rename."""
+    return tuple(
+        Renamed(one.change.stream, one.became)
+        for one in changes_of.decisions(list(items))
+        if one.action == "apply"
+        and one.change.kind == "stream_removed"
+        and isinstance(one.became, StreamId)
+    )
 
 
 def streams_of(repair: Repair) -> set[StreamId]:

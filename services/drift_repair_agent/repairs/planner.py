@@ -31,6 +31,7 @@ from services.drift_repair_agent.repairs.planned_changes import (
 )
 from services.drift_repair_agent.repairs.policy import Policy, Reaction
 from services.drift_repair_agent.repairs.suggestions import Asked, Known, Suggestions
+from services.drift_repair_agent.states.store import StateStore
 from services.drift_repair_agent.webhooks.messages import notify
 from shared import batches, failpoints, kept_state, registry
 from shared.airbyte_client import AirbyteClient
@@ -80,6 +81,7 @@ class Planner:
         operations: Operations,
         suggesting: Suggestions,
         executor: RepairExecutor,
+        states: StateStore,
     ) -> None:
         self._expiry = settings.repair_expiry
         self._db = db
@@ -90,7 +92,7 @@ class Planner:
         self._postponed = Postponed()
         self._passed: list[UUID] = []
         """The connections of the preceding full batches, which the next batch skips."""
-        operations.register("pause", PauseSaga(settings, db, airbyte))
+        operations.register("pause", PauseSaga(settings, db, airbyte, states))
 
     async def plan_recent(self) -> None:
         """Plan for connections with a recent drift or a proposal, in case their job was lost."""
@@ -355,6 +357,7 @@ class Planner:
             held.airbyte_connection_id,
             "active" if wants == "active" else "inactive",
             rest_id if wants == "inactive" else held.paused_by,
+            held.catalog_version,
         )
         begun = await self._operations.begin(Intent("pause", held.id, pause), take)
         await self._operations.outcome(begun, wait=0)

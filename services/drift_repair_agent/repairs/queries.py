@@ -421,6 +421,18 @@ async def repair_json(session: AsyncSession, repair_id: UUID) -> str:
 _REPAIR = text(f"SELECT {_WHOLE}::text FROM repairs r WHERE r.id = :id")  # noqa: S608 - no input
 
 
+async def state_steps(session: AsyncSession, operation_id: UUID) -> tuple[str | None, str | None]:
+    """The results of the steps of an operation that save and put back the state, as JSON text."""
+    found = (await session.execute(_STATE_STEPS, {"id": operation_id})).one_or_none()
+    return (None, None) if found is None else (found.saved, found.put_back)
+
+
+_STATE_STEPS = text("""
+    SELECT CAST(steps->'state' AS text) AS saved, CAST(steps->'put_state' AS text) AS put_back
+    FROM operations WHERE id = :id
+""")
+
+
 async def page_of_changes(session: AsyncSession, repair_id: UUID, *, after: int, limit: int) -> str:
     """A page of a repair's changes as JSON text, in the repair's order.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Path, Query, Response
 
 from services.drift_repair_agent.repairs import queries
 from services.drift_repair_agent.repairs.decisions import Repairs
@@ -21,6 +21,7 @@ from services.drift_repair_agent.repairs.schemas import (
     RepairPage,
     RepairView,
     RollBack,
+    RollBackPreview,
     Unchanged,
 )
 from shared import registry
@@ -179,6 +180,22 @@ async def roll_back(
     `global_state`: as for an approval.
     """
     return answered(await repairs.roll_back(connection_id, order, key=key, wait=wait))
+
+
+@router.get(
+    "/connections/{connection_id}/rollback/{version}",
+    dependencies=[may(Scope.CONNECTIONS_READ)],
+    responses=problems(404, 409, 422, 503),
+)
+async def preview_rollback(
+    connection_id: UUID, version: Annotated[int, Path(ge=1, le=2**31 - 1)], repairs: Decisions
+) -> RollBackPreview:
+    """Preview a rollback: what it would change, and which sync states it could not put back.
+
+    A stream whose state cannot be put back is read from its start; the effect says why, and what
+    its last full read took, if that is known.
+    """
+    return await repairs.preview_rollback(connection_id, version)
 
 
 @router.post(

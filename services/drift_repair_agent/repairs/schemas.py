@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from services.drift_repair_agent.applying.reselection import OnGlobalState
 from services.drift_repair_agent.repairs.policy import Reaction
+from services.drift_repair_agent.states.schemas import StateOutcome
 from shared.http.connector_step import ConnectorStep
 from shared.http.strict_json import By, Why
 from shared.models import RepairState
@@ -71,6 +72,9 @@ class Approve(Decide):
     """What to do about streams that are selected again while the connection's state in Airbyte is
     global (CDC): `refresh` reads them from their start again and merges the rows, `accept_gap`
     resumes them without what changed meanwhile. Without it, the response is 409 `global_state`."""
+    on_renamed_stream: Literal["take_state", "read_again"] = "take_state"
+    """What a renamed stream starts from: the state of its old name, so that rows which were read
+    before are only in the former table, or its start, so that the new table has all rows."""
 
 
 class RollBack(BaseModel):
@@ -88,6 +92,40 @@ class RollBack(BaseModel):
     on_global_state: OnGlobalState | None = None
     """As for an approval: what to do about streams that are selected again while the connection's
     state in Airbyte is global (CDC)."""
+
+
+class RollBackPreview(BaseModel):
+    """What a rollback to a version would do now; nothing is changed."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "connection_id": _CONNECTION_ID,
+                    "version": 1,
+                    "catalog": {
+                        "schema_changes": [],
+                        "config_changes": [],
+                        "effects": [
+                            {
+                                "stream": {"namespace": None, "name": "Account"},
+                                "code": "state_put_back",
+                                "message": "Account resumes from the sync state that was saved "
+                                "before it was lost.",
+                            }
+                        ],
+                        "problems": [],
+                    },
+                }
+            ]
+        }
+    )
+
+    connection_id: UUID
+    version: int
+    catalog: dict[str, Any]
+    """As in a repair: `schema_changes` and `config_changes` from the newest version to this one,
+    the `effects`, and the `problems` for which the rollback would be refused."""
 
 
 class PolicyOrder(BaseModel):
@@ -321,8 +359,13 @@ class ChangePage(BaseModel):
 class RepairDetail(RepairView):
     """A repair with the difference between the catalog before and after it."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [REPAIR | {"catalog": _DIFF}]})
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [REPAIR | {"sync_state": None, "catalog": _DIFF}]}
+    )
 
+    sync_state: StateOutcome | None = None
+    """Whether Airbyte's state of the connection was saved before, and what was put back; null
+    before the repair is applied, and once its operation is pruned."""
     catalog: dict[str, Any] | None = None
     """`schema_changes` and `config_changes` between the catalog before and after, the `effects` of
     applying it as text, and the `problems` that prevent applying it."""

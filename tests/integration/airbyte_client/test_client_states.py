@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 import pytest
 
-from shared.airbyte_client import AirbyteClient
+from shared.airbyte_client import AirbyteClient, ConnectionState, read_state
 from shared.domain.catalog import StreamId
-from shared.errors import Invalid, UpstreamRefused, UpstreamUnknown
+from shared.errors import Invalid, UpstreamConflict, UpstreamRefused, UpstreamUnknown
 from tests.fakes.airbyte_server import AirbyteServer
 from tests.integration.airbyte_client.stage import connection_of, selected
 
@@ -58,6 +60,37 @@ async def test_legacy_state_and_streams_without_a_value(
     airbyte.answer("state/get", {**body, "stateType": "stream", "streamState": bare, "state": None})
     state = await client.connection_state(connection_id)
     assert (state.streams, state.shared) == ({ACCOUNT: b"null"}, None)
+
+
+async def test_states_of_streams_are_written(airbyte: AirbyteServer, client: AirbyteClient) -> None:
+    """Other streams keep theirs; not while a job is open, and never without a value."""
+    connection_id = await connection_of(airbyte, client)
+    job = await client.trigger_sync(connection_id)
+    with pytest.raises(UpstreamConflict):
+        await client.put_stream_states(connection_id, {ACCOUNT: b'{"at":1}'})
+    airbyte.finish_job(job.id)
+
+    state = await client.put_stream_states(connection_id, {ACCOUNT: b'{"at":1}'})
+
+    assert state.streams == {CONTACT: b'{"job":1}', ACCOUNT: b'{"at":1}'}
+    assert (await client.connection_state(connection_id)).streams == state.streams
+    for empty in (b"null", b"{}"):
+        with pytest.raises(Invalid):
+            await client.put_stream_states(connection_id, {ACCOUNT: empty})
+    airbyte.state_type = "global"
+    with pytest.raises(UpstreamUnknown):
+        await client.put_stream_states(connection_id, {ACCOUNT: b'{"at":2}'})
+
+
+async def test_saved_form_of_a_state_is_that_of_airbyte() -> None:
+    id_ = UUID("7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f")
+    for state in (
+        ConnectionState("stream", {ACCOUNT: b'{"at": 1}', StreamId("crm", "Account"): b"null"}),
+        ConnectionState("global", {ACCOUNT: b'{"at":1}'}, b'{"lsn":7}'),
+        ConnectionState("legacy", {}, b'{"at":1}'),
+        ConnectionState("not_set", {}),
+    ):
+        assert read_state(state.as_sent(id_)) == state
 
 
 async def test_refresh_names_the_streams_and_returns_its_job(

@@ -31,7 +31,11 @@ def keys(stack: Stack, key: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     "key, service",
-    [("WEBHOOK_SIGNING_KEY", "drift_repair_agent"), ("ROTATION_DIGEST_KEY", "orchestrator")],
+    [
+        ("WEBHOOK_SIGNING_KEY", "drift_repair_agent"),
+        ("STATE_ENCRYPTION_KEYS", "drift_repair_agent"),
+        ("ROTATION_DIGEST_KEY", "orchestrator"),
+    ],
 )
 def test_key_is_generated_once_for_its_user(server_dir: Path, key: str, service: str) -> None:
     """It is stored in a private file; a given key takes precedence."""
