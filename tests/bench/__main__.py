@@ -26,6 +26,7 @@ from tests.bench import (
     page,
     renames,
     snapshot,
+    volume,
 )
 from tests.bench.stage import Stage, stage
 from tests.bench.table import Line, console, empty, show
@@ -46,6 +47,7 @@ PARTS: dict[str, Part] = {
     "domain": lambda _stage, document: domain.measure(document.read_bytes()),
     "renames": lambda _stage, _document: renames.measure(),
     "decisions": lambda _stage, _document: decisions.measure(),
+    "volume": lambda _stage, _document: volume.measure(),
 }
 
 
