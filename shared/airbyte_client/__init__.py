@@ -21,5 +21,7 @@ from shared.airbyte_client._schemas import (
     Schedule,
     Source,
     SourceSpecification,
+    StreamCount,
+    StreamCounts,
 )
 from shared.airbyte_client._state import ConnectionState
