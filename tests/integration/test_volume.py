@@ -12,6 +12,8 @@ import pytest
 from services.orchestrator import volume_queries
 from shared.errors import Unavailable
 from tests.integration.conftest import Mesh
+from tests.integration.drifting import ACCOUNT, drift, offering, repairs_until
+from tests.integration.repairing import fields, put
 from tests.waiting import until
 
 Json = dict[str, Any]
@@ -203,3 +205,61 @@ async def test_unknown_connection(mesh: Mesh) -> None:
     answer = await mesh.orchestrator.get(f"/connections/{uuid4()}/volume")
 
     assert answer.status_code == 404
+
+
+async def healed(mesh: Mesh, **policy: str) -> Json:
+    """A connection with a repair that waits for its verifying sync; Contact has a history."""
+    connection = await mesh.onboard()
+    await past_syncs(mesh, connection, "Contact")
+    await put(mesh, connection, {"verify": "sync", **policy})
+    await drift(mesh, connection, offering(ACCOUNT | {"Region__c": "string"}))
+    await until(lambda: mesh.airbyte.jobs)
+    return connection
+
+
+async def test_repair_is_not_verified_by_a_sync_without_the_usual_rows(mesh: Mesh) -> None:
+    """Whichever stream it is; by default, the repair is reported and stays applied."""
+    connection = await healed(mesh)
+
+    mesh.airbyte.finish_job(1, streams={"Account": 5})
+
+    (repair,) = await repairs_until(mesh, connection, ["applied"])
+    assert repair["failure_code"] == "suspicious_volume"
+    assert repair["failure_detail"] == "Contact: usually 1,200 to 1,900 rows; now 0."
+    assert repair["restored_version"] is None
+    code = "SELECT code FROM events WHERE type = 'repair.applied'"
+    assert await mesh.sql.fetchval(code) == "suspicious_volume"
+    assert "Region__c" in fields(mesh, connection)
+
+
+async def test_policy_restores_the_version_before_the_missing_rows(mesh: Mesh) -> None:
+    """By the rollback of failed verifications."""
+    connection = await healed(mesh, on_suspicious_volume="rollback")
+
+    mesh.airbyte.finish_job(1, streams={"Account": 5, "Contact": 30})
+
+    (repair,) = await repairs_until(mesh, connection, ["rolled_back"])
+    assert (repair["version_number"], repair["restored_version"]) == (2, 3)
+    assert repair["failure_code"] == "suspicious_volume"
+    code = "SELECT code FROM events WHERE type = 'repair.rolled_back'"
+    assert await mesh.sql.fetchval(code) == "suspicious_volume"
+    assert "Region__c" not in fields(mesh, connection)
+
+
+@pytest.mark.parametrize("rows", [1500, 0])
+async def test_repair_is_verified_by_the_usual_rows(mesh: Mesh, rows: int) -> None:
+    """A stream that was suspicious before the repair is not the repair's."""
+    connection = await mesh.onboard()
+    await put(mesh, connection, {"verify": "sync", "on_suspicious_volume": "rollback"})
+    await past_syncs(mesh, connection, "Contact")
+    if rows == 0:
+        await sync(mesh, connection, Account=5)
+        await age(mesh, timedelta(days=1))
+    await drift(mesh, connection, offering(ACCOUNT | {"Region__c": "string"}))
+    job_id = 1 if rows else 2
+    await until(lambda: job_id in mesh.airbyte.jobs)
+
+    mesh.airbyte.finish_job(job_id, streams={"Contact": rows})
+
+    (repair,) = await repairs_until(mesh, connection, ["applied"])
+    assert (repair["failure_code"], repair["failure_detail"]) == (None, None)
