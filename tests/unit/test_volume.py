@@ -128,12 +128,12 @@ def test_bursts_and_one_past_failure_change_nothing() -> None:
 
 def test_rows_of_a_short_window_are_scaled() -> None:
     """A sync after a third of the usual time may have a third of the rows, or fewer."""
-    *history, newest = daily(*USUAL, 350)
+    *history, newest = daily(*USUAL, 150)
 
-    third = Sync(newest.ended_at, 130, DAY / 3)
-    assert judge(history, Sync(newest.ended_at, 130, DAY)).is_suspicious
+    third = Sync(newest.ended_at, 150, DAY / 3)
+    assert judge(history, Sync(newest.ended_at, 150, DAY)).is_suspicious
     assert not judge(history, third).is_suspicious
-    assert judge(history, Sync(newest.ended_at, 130, None)).is_suspicious
+    assert judge(history, Sync(newest.ended_at, 150, None)).is_suspicious
 
 
 def test_sync_soon_after_another_is_early() -> None:
