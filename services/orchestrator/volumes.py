@@ -139,7 +139,9 @@ def _judged(volumes: Sequence[Volume], histories: str, version: int) -> list[Vol
 
 
 def _view(one: Listed) -> VolumeView:
-    is_known = one.usual_low is not None and one.usual_high is not None and one.rows is not None
+    summary = None
+    if one.rows is not None and one.usual_low is not None and one.usual_high is not None:
+        summary = volume.sentence(one.usual_low, one.usual_high, one.rows)
     return VolumeView(
         stream=one.name,
         namespace=one.namespace or None,
@@ -150,5 +152,5 @@ def _view(one: Listed) -> VolumeView:
         usual_low=one.usual_low,
         usual_high=one.usual_high,
         suspicious_since=one.suspicious_since,
-        summary=volume.sentence(one.usual_low, one.usual_high, one.rows) if is_known else None,
+        summary=summary,
     )

@@ -142,7 +142,8 @@ async def test_every_stream_of_the_catalog_is_recorded(mesh: Mesh) -> None:
     account = next(one for one in found if one["stream"] == "Account")
     assert (account["bytes"], account["job_id"], account["summary"]) == (50, job["job_id"], None)
     path = f"/connections/{connection['id']}/volume"
-    paged, after = [], {}
+    paged: list[Json] = []
+    after: Json = {}
     while True:
         page = (await mesh.orchestrator.get(path, params={"limit": 1, **after})).json()
         paged += page["items"]

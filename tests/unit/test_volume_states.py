@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from services.orchestrator.volume_states import Recorded, SyncedStream, Volume, judge, of_job
-from shared.airbyte_client import Job, StreamCount
+from shared.airbyte_client import Job, StreamCount, StreamCounts
 from shared.domain.catalog import StreamId
 
 DAY = timedelta(days=1)
@@ -152,7 +152,7 @@ def test_failed_and_refreshed_streams_are_left_out() -> None:
 
 def test_attempts_are_added_up_as_airbyte_does() -> None:
     """Its own totals first; an attempt reads a whole table again, and continues the others."""
-    attempts = (
+    attempts: tuple[StreamCounts, ...] = (
         {ACCOUNT: StreamCount(3, 30), LEAD: StreamCount(4, None)},
         {},
         {ACCOUNT: StreamCount(5, 50), LEAD: StreamCount(7, 70)},

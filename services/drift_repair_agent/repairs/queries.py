@@ -322,7 +322,11 @@ async def suspicious_streams(
         .order_by(StreamVolume.stream_name, StreamVolume.stream_namespace)
         .limit(limit)
     )
-    return [SuspiciousStream(*row) for row in rows]
+    return [
+        SuspiciousStream(name, count, low, high)
+        for name, count, low, high in rows
+        if low is not None and high is not None
+    ]
 
 
 async def expired_repairs(
