@@ -92,6 +92,12 @@ BEGIN
                 SELECT id FROM stream_states WHERE saved_at < until
                 ORDER BY saved_at LIMIT at_most FOR UPDATE SKIP LOCKED
             ));
+        WHEN 'stream_volumes' THEN
+            -- Rows are never updated, so a row's place is its identity.
+            DELETE FROM stream_volumes WHERE ctid = ANY (ARRAY(
+                SELECT ctid FROM stream_volumes WHERE ended_at < until
+                ORDER BY ended_at LIMIT at_most FOR UPDATE SKIP LOCKED
+            ));
         WHEN 'snapshots' THEN
             -- Except the newest of each source, and those that anything was made from or compared with.
             DELETE FROM snapshots WHERE id = ANY (ARRAY(

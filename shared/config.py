@@ -522,6 +522,9 @@ class Settings(RegistrySettings):
     job_retention: Retention = 90 * _DAY
     """How long syncs that ended are kept; the newest of each connection is always kept."""
 
+    volume_retention: Retention = 90 * _DAY
+    """How long the rows that each sync brought by stream are kept; eight weeks are compared."""
+
     operation_retention: Retention = 30 * _DAY
     """How long operations that ended are kept."""
 

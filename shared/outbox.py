@@ -51,6 +51,9 @@ class EventType(StrEnum):
     """A changed credential was sent to its source; `ref` is the operation."""
     SYNC_TRIGGERED = "sync.triggered"
     SYNC_FINISHED = "sync.finished"
+    SYNC_VOLUME_SUSPICIOUS = "sync.volume_suspicious"
+    """A stream had no rows (`no_rows`) or far fewer than usual (`fewer_rows`); `ref` is the job,
+    whose view lists such streams. Again for a stream only after a sync with its usual rows."""
     CATALOG_HEALING = "catalog.healing"
     CATALOG_APPLIED = "catalog.applied"
     CATALOG_REFUSED = "catalog.refused"

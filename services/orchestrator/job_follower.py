@@ -16,6 +16,7 @@ from uuid import UUID, uuid4
 from services.orchestrator import job_queries, reconciliation_queries, workspace_queries
 from services.orchestrator.job_history import record_job, record_progress
 from services.orchestrator.job_queries import RunningJob
+from services.orchestrator.volumes import Volumes
 from shared import batches, outbox, registry
 from shared.airbyte_client import AirbyteClient, Job
 from shared.database import Database
@@ -46,12 +47,14 @@ class JobFollower:
         self,
         db: Database,
         airbyte: AirbyteClient,
+        volumes: Volumes,
         *,
         lost_after: timedelta,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._db = db
         self._airbyte = airbyte
+        self._volumes = volumes
         self._clock = clock
         self._lost_after_s = lost_after.total_seconds()
         self._missing_since: dict[UUID, float] = {}
@@ -228,13 +231,15 @@ class JobFollower:
         log.warning("job_lost", job=str(row.id), connection=str(row.connection_id))
 
     async def _write(self, row: RunningJob, job: Job) -> None:
+        volumes = await self._volumes.judge(row.connection_id, row.id, job)
         async with self._db.transaction() as session:
             connection = await registry.lock_connection(
                 session, row.connection_id, even_archived=True
             )
             written = await session.get(JobHistory, row.id, populate_existing=True)
-            if written is not None:
+            if written is not None and written.ended_at is None:
                 record_progress(session, connection, written, job)
+                await self._volumes.save(session, connection, written, volumes)
 
 
 def _is_of(job: Job | None, row: RunningJob) -> bool:

@@ -19,6 +19,7 @@ from services.orchestrator.preflight import nothing_recorded
 from services.orchestrator.sagas.cancel import Cancel, CancelSaga
 from services.orchestrator.sagas.refresh import RefreshOrder, RefreshSaga
 from services.orchestrator.service import Orchestrator, expect_active
+from services.orchestrator.volumes import Volumes
 from shared import registry
 from shared.airbyte_client import AirbyteClient, ConnectorError, LoggedAttempt
 from shared.auth import scopes
@@ -49,12 +50,14 @@ class Jobs:
         airbyte: AirbyteClient,
         operations: Operations,
         service: Orchestrator,
+        volumes: Volumes,
     ) -> None:
         self._db = db
         self._airbyte = airbyte
         self._operations = operations
         self._service = service
-        operations.register("cancel", CancelSaga(settings, db, airbyte))
+        self.volumes = volumes
+        operations.register("cancel", CancelSaga(settings, db, airbyte, volumes))
         operations.register("refresh", RefreshSaga(settings, db, airbyte))
 
     async def log(

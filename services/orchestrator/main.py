@@ -17,6 +17,7 @@ from services.orchestrator import (
     job_routes,
     source_routes,
     trial_queries,
+    volume_routes,
     workspace_routes,
 )
 from services.orchestrator.backlogs import BACKLOGS
@@ -49,6 +50,7 @@ from services.orchestrator.schemas import (
 )
 from services.orchestrator.service import Orchestrator
 from services.orchestrator.source_trials import SourceTrials
+from services.orchestrator.volumes import Volumes
 from shared import failpoints, outbox, periodic, registry
 from shared.airbyte_client import AirbyteClient
 from shared.auth.scopes import Scope, caller_of, may
@@ -84,6 +86,7 @@ _VERSION = Path(ge=1, le=2**31 - 1)
 _FROM_CONNECTION = (
     "GET /connections/{connection_id}",
     "GET /connections/{connection_id}/jobs",
+    "GET /connections/{connection_id}/volume",
     "GET /connections/{connection_id}/catalog-versions",
     "POST /connections/{connection_id}/discover",
     "POST /connections/{connection_id}/sync",
@@ -311,7 +314,7 @@ async def jobs(
     """List the connection's syncs, newest first.
 
     `failure_cause` is the known cause of a failed sync; `failure_explanation` is shown only to
-    callers with connections:write.
+    callers with connections:write. `suspicious_streams` brought far fewer rows than usual.
     """
     is_explained = caller_of(request).may_change_connections
     async with db.read() as session:
@@ -431,7 +434,7 @@ def build(settings: Settings) -> FastAPI:
     jobs = Jobs(settings.registry_address, application="orchestrator")
     operations = Operations(settings, db, jobs, service="orchestrator")
     relay = outbox.Relay(db, redis)
-    follower = JobFollower(db, airbyte, lost_after=settings.job_lost_after)
+    follower = JobFollower(db, airbyte, Volumes(db), lost_after=settings.job_lost_after)
     key = settings.rotation_digest_key
     digests = None if key is None else Digests(key)
     service = Orchestrator(settings, db, airbyte, auth_broker, operations, digests)
@@ -501,9 +504,12 @@ def build(settings: Settings) -> FastAPI:
     app.state.editor = Editor(
         settings, db, airbyte, auth_broker, service.configurations, operations, digests
     )
-    app.state.jobs = JobActions(settings, db, airbyte, operations, service)
+    app.state.jobs = JobActions(settings, db, airbyte, operations, service, Volumes(db))
     app.state.key_environment = settings.key_environment
-    parts = (source_routes, workspace_routes, edit_routes, job_routes, api_key_routes)
+    parts = (
+        *(source_routes, workspace_routes, edit_routes, job_routes),
+        *(volume_routes, api_key_routes),
+    )
     for each in (router, *(part.router for part in parts), routes()):
         app.include_router(each)
     return app

@@ -411,6 +411,18 @@ JOB: dict[str, Any] = {
 }
 
 
+class SuspiciousStream(BaseModel):
+    """A stream that brought no rows in a sync, or far fewer than usual."""
+
+    stream: str
+    namespace: str | None = None
+    rows: int
+    usual_low: int
+    usual_high: int
+    suspicious_since: datetime
+    """The end of the first of the syncs in a row that were suspicious."""
+
+
 class JobView(BaseModel):
     """One sync, with its progress; `records` and `bytes` count what was committed."""
 
@@ -435,6 +447,48 @@ class JobView(BaseModel):
     ended_at: datetime | None = None
     duration_seconds: float
     """Up to now, while it runs."""
+    suspicious_streams: list[SuspiciousStream] = []
+    """At most 20; GET /connections/{connection_id}/volume lists all."""
+
+
+VOLUME: dict[str, Any] = {
+    "stream": "Account",
+    "namespace": None,
+    "rows": 0,
+    "bytes": 0,
+    "ended_at": "2026-11-22T09:31:14Z",
+    "job_id": "c2a9e4d0-3b1f-4f6e-9d8c-7b6a5f4e3d2c",
+    "usual_low": 1200,
+    "usual_high": 1900,
+    "suspicious_since": "2026-11-22T09:31:14Z",
+    "summary": "usually 1,200 to 1,900 rows; now 0",
+}
+
+
+class VolumeView(BaseModel):
+    """A stream and what its newest sync brought; null before the first one since it is recorded."""
+
+    stream: str
+    namespace: str | None = None
+    rows: int | None = None
+    bytes: int | None = None
+    ended_at: datetime | None = None
+    job_id: UUID | None = None
+    usual_low: int | None = None
+    usual_high: int | None = None
+    """Null with `usual_low` if fewer than eight syncs are known."""
+    suspicious_since: datetime | None = None
+    """The end of the first of the syncs in a row that were suspicious; null if it is not."""
+    summary: str | None = None
+
+
+class VolumePage(BaseModel):
+    """A page of the streams of a connection, in the order of its catalog."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"items": [VOLUME], "next": None}]})
+
+    items: list[VolumeView]
+    next: int | None = None
 
 
 class SyncStarted(BaseModel):

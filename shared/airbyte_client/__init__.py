@@ -21,6 +21,8 @@ from shared.airbyte_client._schemas import (
     Schedule,
     Source,
     SourceSpecification,
+    StreamCount,
+    StreamCounts,
     Workspace,
 )
 from shared.airbyte_client._state import ConnectionState, read_state

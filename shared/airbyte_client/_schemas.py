@@ -6,7 +6,7 @@ and enums are plain strings, since Airbyte adds both.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from uuid import UUID
@@ -190,6 +190,16 @@ class ConnectionStatus(msgspec.Struct, frozen=True):
 _WORKING = frozenset({"running", "queued"})
 
 
+class StreamCount(msgspec.Struct, frozen=True):
+    """The committed rows of a stream and their bytes; the emitted ones where Airbyte has none."""
+
+    rows: int
+    bytes_: int | None
+
+
+StreamCounts = Mapping[StreamId, StreamCount]
+
+
 class Job(msgspec.Struct, frozen=True):
     """One run of a connection; records and bytes count what was committed, None while unknown."""
 
@@ -211,6 +221,29 @@ class Job(msgspec.Struct, frozen=True):
     """The streams that a job of type `refresh` reads from their start again."""
     emitted: int | None = None
     """The records that the source sent, whether or not they were committed; None while unknown."""
+    streams: StreamCounts = {}
+    """Airbyte's own totals by stream; empty where it has none."""
+    streams_by_attempt: tuple[StreamCounts, ...] = ()
+    """The counts of each attempt that reports any, oldest first."""
+
+    def counts(self, *, full_refresh: Collection[StreamId]) -> StreamCounts | None:
+        """The rows of each stream; None if no attempt reports any, which does not mean zero.
+
+        A stream without rows may be missing. Airbyte's own totals are used where it has them.
+        Otherwise the attempts are added up as Airbyte does: an attempt continues an incremental
+        stream where the one before it ended, and reads one of `full_refresh` again.
+        Source: StatsAggregationHelper, airbyte-platform 310e6cb6ac
+        """
+        if not self.streams_by_attempt:
+            return None
+        if self.streams:
+            return self.streams
+        total: dict[StreamId, StreamCount] = {}
+        for attempt in self.streams_by_attempt:
+            for stream, count in attempt.items():
+                before = None if stream in full_refresh else total.get(stream)
+                total[stream] = count if before is None else _sum(before, count)
+        return total
 
     @property
     def ended(self) -> bool:
@@ -528,6 +561,24 @@ class _Stats(msgspec.Struct, frozen=True, rename="camel"):
     records_committed: int | None = None
     bytes_committed: int | None = None
     records_emitted: int | None = None
+    bytes_emitted: int | None = None
+
+    def to_domain(self) -> StreamCount | None:
+        """Convert to AAM's type; None where nothing is counted."""
+        rows = _first(self.records_committed, self.records_emitted)
+        bytes_ = _first(self.bytes_committed, self.bytes_emitted)
+        return None if rows is None else StreamCount(rows, bytes_)
+
+
+class _StreamStats(_Stats, frozen=True, rename="camel", kw_only=True):
+    stream_name: str
+    stream_namespace: str | None = None
+
+
+class _AttemptStreamStats(msgspec.Struct, frozen=True, rename="camel"):
+    stream_name: str
+    stats: _Stats
+    stream_namespace: str | None = None
 
 
 class StreamDescriptor(msgspec.Struct, frozen=True):
@@ -554,6 +605,7 @@ class _JobRead(msgspec.Struct, frozen=True, rename="camel"):
     status: str
     started_at: EpochSeconds | None = None
     aggregated_stats: _Stats | None = None
+    stream_aggregated_stats: list[_StreamStats] | None = None
     refresh_config: _RefreshConfig | None = None
 
 
@@ -565,6 +617,7 @@ class _AttemptRead(msgspec.Struct, frozen=True, rename="camel"):
     ended_at: EpochSeconds | None = None
     bytes_synced: int | None = None
     records_synced: int | None = None
+    stream_stats: list[_AttemptStreamStats] | None = None
     failure_summary: _FailureSummary | None = None
 
 
@@ -650,7 +703,31 @@ def _job(job: _JobRead, attempts: Sequence[_AttemptRead]) -> Job:
         reason=_reason(job.id, failures) if ended and job.status == "failed" else None,
         refreshed=_refreshed(job),
         emitted=stats.records_emitted,
+        streams=_counts((one, one) for one in job.stream_aggregated_stats or ()),
+        streams_by_attempt=tuple(
+            _counts((one, one.stats) for one in attempt.stream_stats)
+            for attempt in attempts
+            if attempt.stream_stats is not None
+        ),
     )
+
+
+def _counts(
+    stats: Iterable[tuple[_StreamStats | _AttemptStreamStats, _Stats]],
+) -> StreamCounts:
+    counted = (
+        (StreamId(stream.stream_namespace or None, stream.stream_name), one.to_domain())
+        for stream, one in stats
+    )
+    return {stream: count for stream, count in counted if count is not None}
+
+
+def _sum(one: StreamCount, other: StreamCount) -> StreamCount:
+    return StreamCount(one.rows + other.rows, _total([one.bytes_, other.bytes_]))
+
+
+def _first(*numbers: int | None) -> int | None:
+    return next((number for number in numbers if number is not None), None)
 
 
 def _refreshed(job: _JobRead) -> frozenset[StreamId]:

@@ -17,4 +17,5 @@ from shared.models.operations import ImportItem, OperationRow, OperationStatus, 
 from shared.models.repairs import Knowledge, Plan, Policy, Repair, RepairState
 from shared.models.snapshots import Snapshot, StreamSchema
 from shared.models.trials import SourceTrial
+from shared.models.volumes import StreamVolume
 from shared.models.webhooks import DeliveryState, Webhook, WebhookDelivery

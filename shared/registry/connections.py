@@ -287,9 +287,21 @@ _JOB_JSON = f"""
         'failure_explanation',
             CASE WHEN CAST(:explained AS boolean) THEN t.failure_explanation END,
         'started_at', {stamp("t.started_at")}, 'ended_at', {stamp("t.ended_at")},
-        'duration_seconds', extract(epoch FROM coalesce(t.ended_at, now()) - t.started_at)
+        'duration_seconds', extract(epoch FROM coalesce(t.ended_at, now()) - t.started_at),
+        'suspicious_streams', (
+            SELECT coalesce(json_agg(json_build_object(
+                'stream', v.stream_name, 'namespace', nullif(v.stream_namespace, ''),
+                'rows', v.rows, 'usual_low', v.usual_low, 'usual_high', v.usual_high,
+                'suspicious_since', {stamp("v.suspicious_since")}
+            ) ORDER BY v.stream_name, v.stream_namespace), '[]')
+            FROM (
+                SELECT * FROM stream_volumes v
+                WHERE v.job_id = t.id AND v.suspicious_since IS NOT NULL AND NOT v.is_pending
+                ORDER BY v.stream_name, v.stream_namespace LIMIT 20
+            ) v
+        )
     )
-"""
+"""  # noqa: S608 - no input
 
 
 async def page_of_versions(

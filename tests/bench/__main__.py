@@ -26,6 +26,7 @@ from tests.bench import (
     renames,
     snapshot,
     strict_json,
+    volume,
 )
 from tests.bench.environment import Stage, stage
 from tests.bench.results_table import Line, console, empty, show
@@ -46,6 +47,7 @@ PARTS: dict[str, Part] = {
     "catalog_functions": lambda _stage, document: catalog_functions.measure(document.read_bytes()),
     "renames": lambda _stage, _document: renames.measure(),
     "decisions": lambda _stage, _document: decisions.measure(),
+    "volume": lambda _stage, _document: volume.measure(),
 }
 
 

@@ -15,6 +15,7 @@ from shared.airbyte_client import (
     NewConnection,
     Schedule,
     SourceSpecification,
+    StreamCount,
 )
 from shared.domain.catalog import StreamId
 from shared.errors import NotFound, SyncRunning, Upstream
@@ -143,8 +144,12 @@ async def _use_jobs(client: AirbyteClient, airbyte: AirbyteServer, connection: U
     with pytest.raises(SyncRunning):
         await client.trigger_sync(connection)
     await client.connection_statuses([connection])
-    airbyte.finish_job(job.id, records=3, bytes=99)
-    assert (await client.get_job(job.id)).records == 3
+    name = airbyte.jobs[job.id]["enabledStreams"][0]["name"]
+    airbyte.finish_job(job.id, streams={name: 3})
+    ended = await client.get_job(job.id)
+    assert ended.records == 3
+    assert ended.counts(full_refresh=()) == ended.streams_by_attempt[0]
+    assert ended.streams == {StreamId(None, name): StreamCount(3, 30)}
     assert [listed.id for listed in await client.list_jobs(connection, limit=5)] == [job.id]
     await client.recent_jobs(datetime.now(UTC))
     assert (newest := await client.newest_job()) is not None

@@ -80,6 +80,7 @@ TABLES = (
     "source_trials",
     "source_connectors",
     "stream_states",
+    "stream_volumes",
 )
 _LARGE_BYTES = 1024 * 1024
 

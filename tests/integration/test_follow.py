@@ -14,6 +14,7 @@ import pytest
 from local.airbyte.releases import ErrorStyle
 from services.orchestrator import job_follower
 from services.orchestrator.job_follower import JobFollower
+from services.orchestrator.volumes import Volumes
 from shared.airbyte_client import AirbyteClient, Job
 from shared.database import Database
 from shared.errors import (
@@ -57,7 +58,7 @@ async def follower(mesh: Mesh, clock: Clock) -> AsyncIterator[JobFollower]:
     """One that the test runs by hand, beside the mesh's own, which waits longer."""
     db = Database.at(mesh.settings.registry_address, application="test")
     async with AirbyteClient.from_settings(mesh.settings) as airbyte:
-        yield JobFollower(db, airbyte, lost_after=LOST_AFTER, clock=clock)
+        yield JobFollower(db, airbyte, Volumes(db), lost_after=LOST_AFTER, clock=clock)
     await db.close()
 
 

@@ -27,6 +27,7 @@ class Reaction(StrEnum):
 
 
 Verify = Literal["read_back", "sync"]
+OnSuspiciousVolume = Literal["report", "rollback"]
 Reactions = Mapping[str, Mapping[str, Reaction]]
 
 DEFAULT: Final[dict[str, dict[str, Reaction]]] = {
@@ -62,6 +63,7 @@ class PolicyOverrides(msgspec.Struct, frozen=True, omit_defaults=True):
     verify: Verify | None = None
     rename_min_confidence: float | None = None
     discoveries_per_day: int | None = None
+    on_suspicious_volume: OnSuspiciousVolume | None = None
 
 
 class Policy:
@@ -85,6 +87,7 @@ class Policy:
             else own.rename_min_confidence
         )
         self.discoveries_per_day = own.discoveries_per_day
+        self.on_suspicious_volume: OnSuspiciousVolume = own.on_suspicious_volume or "report"
 
     @classmethod
     def read(cls, stored: str | None) -> Policy:

@@ -6,6 +6,7 @@ import functools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import TextClause, delete, exists, func, or_, select, text, update
@@ -14,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.auth import scopes
 from shared.errors import NotFound
-from shared.models import Connection, Drift, Plan, Policy, Repair, RepairState
+from shared.models import Connection, Drift, Plan, Policy, Repair, RepairState, StreamVolume
 from shared.registry.paging import stamp
 from shared.registry.setting_changes import SAME
 
@@ -290,6 +291,42 @@ async def verify_by_job(session: AsyncSession, repair_id: UUID, job_id: UUID) ->
         .where(Repair.id == repair_id, Repair.state == RepairState.VERIFYING)
         .values(job_id=job_id)
     )
+
+
+class SuspiciousStream(NamedTuple):
+    """A stream that had no rows, or far fewer than from `low` to `high`."""
+
+    name: str
+    rows: int
+    low: int
+    high: int
+
+
+async def suspicious_streams(
+    session: AsyncSession, job_id: UUID, *, since_version: int | None, limit: int
+) -> Sequence[SuspiciousStream]:
+    """The streams of a job that became suspicious with this catalog version."""
+    rows = await session.execute(
+        select(
+            StreamVolume.stream_name,
+            StreamVolume.rows,
+            StreamVolume.usual_low,
+            StreamVolume.usual_high,
+        )
+        .where(
+            StreamVolume.job_id == job_id,
+            StreamVolume.suspicious_since.is_not(None),
+            StreamVolume.suspicious_version == since_version,
+            ~StreamVolume.is_pending,
+        )
+        .order_by(StreamVolume.stream_name, StreamVolume.stream_namespace)
+        .limit(limit)
+    )
+    return [
+        SuspiciousStream(name, count, low, high)
+        for name, count, low, high in rows
+        if low is not None and high is not None
+    ]
 
 
 async def expired_repairs(

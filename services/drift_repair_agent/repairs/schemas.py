@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.drift_repair_agent.applying.reselection import OnGlobalState
-from services.drift_repair_agent.repairs.policy import Reaction
+from services.drift_repair_agent.repairs.policy import OnSuspiciousVolume, Reaction
 from services.drift_repair_agent.states.schemas import StateOutcome
 from shared.http.connector_step import ConnectorStep
 from shared.http.strict_json import By, Why
@@ -161,6 +161,9 @@ class PolicyOrder(BaseModel):
     If several connections share a source, the smallest value applies. The default is
     DISCOVERIES_PER_DAY if set, else the number that the observation interval needs plus 50.
     """
+    on_suspicious_volume: OnSuspiciousVolume | None = None
+    """What to do if a stream has no rows, or far fewer than usual, since the sync that verifies a
+    repair: `report` it (the default), or restore the previous version (`rollback`)."""
     by: By | None = None
     """Who requests the change. If left out, the caller, who is recorded in any case."""
 
@@ -186,6 +189,7 @@ class PolicyView(BaseModel):
                     "verify": "read_back",
                     "rename_min_confidence": 0.9,
                     "discoveries_per_day": None,
+                    "on_suspicious_volume": "report",
                     "own": {"reactions": {"field": {"added": "propose"}}},
                     "updated_by": "Ada",
                     "requested_by": "ada@example.com (key ab12cd34)",
@@ -202,6 +206,7 @@ class PolicyView(BaseModel):
     rename_min_confidence: float
     discoveries_per_day: int | None = None
     """Most discoveries of the source in 24 hours; null for the installation's default."""
+    on_suspicious_volume: OnSuspiciousVolume
     own: dict[str, Any]
     updated_by: str | None = None
     requested_by: str | None = None

@@ -13,7 +13,7 @@
                  │ verified by a sync
                  ▼
               VERIFYING ─────────────▶ APPLIED
-                 │ the sync fails for a schema reason
+                 │ the sync fails for a schema reason, or brings far fewer rows (by policy)
                  ▼
               ROLLING_BACK ──────────▶ ROLLED_BACK, FAILED, SUPERSEDED, APPLIED (no change)
 ```
@@ -40,6 +40,7 @@ from shared.outbox import EventType
 BY_A_PERSON = "by_a_person"
 SYNC_FAILED = "sync_failed"
 INCONCLUSIVE = "verification_inconclusive"
+SUSPICIOUS_VOLUME = "suspicious_volume"
 
 _S = RepairState
 NEXT: Final[Mapping[str | None, frozenset[RepairState]]] = {
@@ -164,8 +165,9 @@ async def mark_catalog_applied(
     if repair.state == RepairState.ROLLING_BACK:
         repair.restored_version = number
         _end(repair, RepairState.ROLLED_BACK)
-        repair.failure_code = SYNC_FAILED
-        await announce(session, row, repair, EventType.REPAIR_ROLLED_BACK, SYNC_FAILED)
+        is_suspicious = repair.failure_detail == SUSPICIOUS_VOLUME
+        repair.failure_code = SUSPICIOUS_VOLUME if is_suspicious else SYNC_FAILED
+        await announce(session, row, repair, EventType.REPAIR_ROLLED_BACK, repair.failure_code)
         return
     repair.version_number = number
     if repair.kind == "rollback":
@@ -193,7 +195,10 @@ async def mark_catalog_refused(
 
 
 def start_rollback(repair: Repair, code: str | None) -> None:
-    """Record that the verifying sync failed with `code`; the previous version is to be restored."""
+    """Record that the verifying sync failed with `code`; the previous version is to be restored.
+
+    The code is SUSPICIOUS_VOLUME if the sync succeeded, but brought far fewer rows than usual.
+    """
     _enter(repair, RepairState.ROLLING_BACK)
     repair.operation_id, repair.failure_detail = None, code
     repair.failure_code, repair.attempts, repair.next_at = None, 0, func.now()
@@ -201,11 +206,18 @@ def start_rollback(repair: Repair, code: str | None) -> None:
 
 
 async def mark_applied(
-    session: AsyncSession, row: Connection, repair: Repair, *, note: str | None = None
+    session: AsyncSession,
+    row: Connection,
+    repair: Repair,
+    *,
+    note: str | None = None,
+    detail: str | None = None,
 ) -> None:
     """End a repair whose catalog is in force; `note` is a code if it could not be verified."""
     _end(repair, RepairState.APPLIED)
     repair.failure_code = note
+    if detail is not None:
+        repair.failure_detail = detail
     await announce(session, row, repair, EventType.REPAIR_APPLIED, note)
 
 

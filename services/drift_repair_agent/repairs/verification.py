@@ -1,4 +1,7 @@
-"""Verify an applied repair by a sync, and roll it back if the sync fails for a schema reason."""
+"""Verify an applied repair by a sync: it succeeds, and brings each stream's usual rows.
+
+If it fails for a schema reason, the repair is rolled back; if it brings far fewer rows, by policy.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,10 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.drift_repair_agent.repairs import queries, transitions
+from services.drift_repair_agent.repairs.policy import Policy
 from shared import failpoints, registry
 from shared.database import Database
+from shared.domain.volume import sentence
 from shared.errors import AamError, Invalid, NotActive, SyncRunning, UpstreamRefused
 from shared.models import Connection, JobHistory, Repair, RepairState
 from shared.observability import logs
@@ -22,6 +27,10 @@ SCHEMA_REASONS: Final = frozenset({"refresh_schema", "config_error", "system_err
 
 _READING_JOBS: Final = frozenset({"sync", "refresh"})
 """Kinds of jobs that read data by the catalog; one that clears data proves nothing about it."""
+
+
+_MOST_STREAMS: Final = 10
+"""The most suspicious streams that a repair's detail names."""
 
 
 class StillRunning(AamError):
@@ -53,7 +62,7 @@ class Verification:
         if job is None:
             await self._inconclusive(repair)
         elif job.status == "succeeded":
-            await self._settle(repair, note=None)
+            await self._settle_by_volume(repair, job)
         elif job.failure_code in SCHEMA_REASONS:
             await self._restore_previous(repair, job.failure_code)
         else:
@@ -94,14 +103,36 @@ class Verification:
             return None
         return job.id
 
+    async def _settle_by_volume(self, repair: Repair, job: JobHistory) -> None:
+        """End the repair as verified, unless a stream has far fewer rows since its version.
+
+        Any stream of the connection counts, since the update wrote the whole catalog. One that was
+        suspicious before does not, since the previous version would not bring its rows back. The
+        orchestrator records the rows in the transaction that records the job's end.
+        """
+        async with self._db.read() as session:
+            found = await queries.suspicious_streams(
+                session, job.id, since_version=repair.version_number, limit=_MOST_STREAMS
+            )
+            policy = Policy.of(await registry.find_policy(session, repair.connection_id))
+        if not found:
+            await self._settle(repair, note=None)
+        elif policy.on_suspicious_volume == "rollback":
+            await self._restore_previous(repair, transitions.SUSPICIOUS_VOLUME)
+        else:
+            detail = "; ".join(
+                f"{one.name}: {sentence(one.low, one.high, one.rows)}" for one in found
+            )
+            await self._settle(repair, note=transitions.SUSPICIOUS_VOLUME, detail=f"{detail}.")
+
     async def _inconclusive(self, repair: Repair) -> None:
         await self._settle(repair, note=transitions.INCONCLUSIVE)
 
-    async def _settle(self, repair: Repair, *, note: str | None) -> None:
+    async def _settle(self, repair: Repair, *, note: str | None, detail: str | None = None) -> None:
         async with self._db.transaction() as session:
             row, held = await self._lock(session, repair)
             if held.state == RepairState.VERIFYING:
-                await transitions.mark_applied(session, row, held, note=note)
+                await transitions.mark_applied(session, row, held, note=note, detail=detail)
 
     async def _restore_previous(self, repair: Repair, code: str | None) -> None:
         """Have the previous version restored; at most once, since that ends the repair."""

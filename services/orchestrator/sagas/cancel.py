@@ -9,6 +9,7 @@ import msgspec
 from services.orchestrator import job_queries
 from services.orchestrator.job_history import record_progress
 from services.orchestrator.job_schemas import JobCancelled
+from services.orchestrator.volumes import Volumes
 from shared import registry
 from shared.airbyte_client import AirbyteClient, Job
 from shared.config import Settings
@@ -27,10 +28,13 @@ class Cancel(msgspec.Struct, frozen=True):
 class CancelSaga:
     """Cancels a job; a repeated request does no harm, since Airbyte refuses it for an ended job."""
 
-    def __init__(self, settings: Settings, db: Database, airbyte: AirbyteClient) -> None:
+    def __init__(
+        self, settings: Settings, db: Database, airbyte: AirbyteClient, volumes: Volumes
+    ) -> None:
         self._call_s = settings.airbyte_timeout.total_seconds()
         self._db = db
         self._airbyte = airbyte
+        self._volumes = volumes
 
     async def run(self, operation: Operation) -> None:
         """Cancel the job, read it back, and record how it is now."""
@@ -45,12 +49,15 @@ class CancelSaga:
 
         await operation.once("cancel", cancel, find=ended, within=3 * self._call_s)
         job = await self._airbyte.get_job(order.airbyte_job_id)
+        volumes = await self._volumes.judge(operation.connection_id, order.job_id, job)
         async with self._db.transaction() as session:
             connection = await registry.lock_connection(
                 session, operation.connection_id, even_archived=True
             )
             recorded = await job_queries.job_of(session, connection.id, order.job_id)
-            record_progress(session, connection, recorded, job)
+            if recorded.ended_at is None:
+                record_progress(session, connection, recorded, job)
+                await self._volumes.save(session, connection, recorded, volumes)
             answer = JobCancelled(
                 operation_id=operation.id,
                 job_id=recorded.id,

@@ -237,12 +237,16 @@ class ScriptedBackend(Versions):
         *,
         records: int = 0,
         bytes: int = 0,
+        streams: Mapping[str, int] | None = None,
         failure: tuple[str, str] | None = None,
     ) -> None:
         """End a job's running attempt; `failure` is its failure type and message.
 
-        All records are those of its first stream.
+        `streams` are the records by stream's name, of which Airbyte leaves out a stream that sent
+        nothing; without it, all records are those of the job's first stream.
         """
+        if streams is not None:
+            records = sum(streams.values())
         job, attempt, now = self.jobs[job_id], self.attempts[job_id][-1], epoch_now()
         succeeded = status == "succeeded"
         counted = reads.counts(records, bytes, *((records, bytes) if succeeded else (0, 0)))
@@ -251,15 +255,9 @@ class ScriptedBackend(Versions):
             updatedAt=now,
             aggregatedStats=reads.job_counts(counted, self.release),
         )
-        streams = [
-            reads.present(
-                {
-                    "streamName": stream["name"],
-                    "streamNamespace": stream.get("namespace"),
-                    "stats": counted,
-                }
-            )
-            for stream in job["enabledStreams"][:1]
+        counts = _stream_counts(job, streams, counted, succeeded=succeeded)
+        job["streamAggregatedStats"] = [
+            {**names, **reads.job_counts(stats, self.release)} for names, stats in counts
         ]
         failures = [reason(Failure(*failure, retryable=None, times=None))] if failure else []
         attempt.update(
@@ -270,7 +268,7 @@ class ScriptedBackend(Versions):
                 updated_at=now,
                 ended_at=now,
                 counted=counted,
-                streams=streams,
+                streams=[{**names, "stats": stats} for names, stats in counts],
                 failure={"failures": failures, "partialSuccess": False} if failures else None,
                 release=self.release,
             )
@@ -294,6 +292,7 @@ class ScriptedBackend(Versions):
         polls: int = 1,
         records: int = 0,
         bytes: int = 0,
+        streams: Mapping[str, int] | None = None,
         failure: tuple[str, str] | None = None,
         times: int | None = None,
     ) -> None:
@@ -307,6 +306,7 @@ class ScriptedBackend(Versions):
             "status": status,
             "records": records,
             "bytes": bytes,
+            "streams": streams,
             "failure": failure,
         }
         self._outcomes_left = times
@@ -693,6 +693,24 @@ def _outcome(**members: Any) -> Outcome:
             **members,
         }
     )
+
+
+def _stream_counts(
+    job: Json, streams: Mapping[str, int] | None, counted: Json, *, succeeded: bool
+) -> list[tuple[Json, Json]]:
+    """The names and counts of a job's streams that sent anything."""
+    found = []
+    for number, stream in enumerate(job["enabledStreams"]):
+        if streams is None and number > 0:
+            break
+        records = counted["recordsEmitted"] if streams is None else streams.get(stream["name"], 0)
+        if streams is not None and not records:
+            continue
+        size = counted["bytesEmitted"] if streams is None else 10 * records
+        stats = reads.counts(records, size, *((records, size) if succeeded else (0, 0)))
+        names = {"streamName": stream["name"], "streamNamespace": stream.get("namespace")}
+        found.append((reads.present(names), stats))
+    return found
 
 
 def _taken(failing: dict[str | None, Failure], actor_id: str) -> Failure | None:

@@ -1,0 +1,214 @@
+"""How many alarms about the rows of a stream are right, and how many failures raise one.
+
+The histories are generated, with a fixed seed: syncs by the hour, by six hours or by the day; read
+incrementally or as a whole; quiet or empty weekends and nights; growth; bursts; holidays; streams
+with few rows; syncs out of schedule. In some streams the rows stop, or nearly stop, at the end.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from tests.bench.results_table import Line, best_ms
+
+from shared.domain import volume
+
+STREAMS = 500
+SEED = 20_261_130
+_WEEKS = 10
+_JUDGED = timedelta(weeks=2)
+"""The end of each history, whose syncs are judged one after another."""
+_FAILING = timedelta(days=4)
+_START = datetime(2026, 3, 2, tzinfo=UTC)
+_SATURDAY, _MORNING = 5, 6
+_FEW = 20
+"""A failure counts if the stream would otherwise have had as many rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A generated stream: what it would have had, and what it had after its failure, if any."""
+
+    kind: str
+    is_often_empty: bool
+    """Whether its syncs by the hour are empty each night or weekend, so it cannot be judged."""
+    syncs: tuple[volume.Sync, ...]
+    expected: tuple[float, ...]
+    fails_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How one stream was judged."""
+
+    stream: Stream
+    false_alarms: int
+    is_found: bool | None
+    """Whether its failure was found in the first sync that lost rows; None if none lost any."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """What a source does: `weekend` and `night` are shares of its usual rows."""
+
+    kind: str
+    a_day: float
+    growth: float
+    noise: float
+    weekend: float
+    night: float
+    holidays: frozenset[int]
+
+    @classmethod
+    def drawn(cls, random_: random.Random, every: timedelta) -> _Source:
+        """A source that is read at this interval."""
+        kind = random_.choice(["steady", "weekdays", "business", "nights", "bursts", "few"])
+        a_day = 10 ** random_.uniform(2, 6)
+        if kind == "few":
+            a_day = random_.uniform(0.3, 6) * (timedelta(days=1) / every)
+        weekend = {"weekdays": random_.uniform(0.1, 0.5), "business": 0.0}.get(kind, 1.0)
+        return cls(
+            kind=kind,
+            a_day=a_day,
+            growth=random_.uniform(-0.005, 0.02),
+            noise=random_.uniform(0.05, 0.4),
+            weekend=weekend,
+            night=random_.choice([0.0, 0.05]) if kind == "nights" else 1.0,
+            holidays=frozenset(
+                random_.randrange(_WEEKS * 7) for _ in range(2 if weekend < 1 else 0)
+            ),
+        )
+
+    def between(self, since: datetime, until: datetime) -> float:
+        """The rows of a time, without noise."""
+        total, at = 0.0, since
+        while at < until:
+            after = min(at + timedelta(hours=1), until)
+            total += self._a_day(at) * ((after - at) / timedelta(days=1))
+            at = after
+        return total
+
+    def _a_day(self, at: datetime) -> float:
+        day = (at - _START).days
+        share = self.weekend if at.weekday() >= _SATURDAY else 1.0
+        if day in self.holidays:
+            share = max(self.weekend, 0.3)
+        if at.hour < _MORNING:
+            share *= self.night
+        return self.a_day * (1 + self.growth) ** day * share
+
+    def varied(self, random_: random.Random, rows: float) -> float:
+        """Rows with the source's noise, and sometimes with a burst."""
+        rows *= random_.lognormvariate(0, self.noise)
+        if self.kind == "bursts" and random_.random() < 0.05:
+            rows *= random_.uniform(5, 30)
+        return rows
+
+
+def generate(random_: random.Random) -> Stream:
+    """One stream with ten weeks of syncs, of which one in fifty is out of schedule."""
+    every = timedelta(hours=random_.choice([1, 6, 24, 24]))
+    is_whole = random_.random() < 0.3
+    source = _Source.drawn(random_, every)
+    end = _START + timedelta(weeks=_WEEKS)
+    fails_at, remaining = None, 1.0
+    if random_.random() < 0.3:
+        fails_at = end - timedelta(days=random_.uniform(1, _FAILING.days))
+        remaining = random_.choice([0.0, 0.0, 0.02, 0.05])
+    syncs, expected = [], []
+    at, before, size = _START + every, _START, source.a_day * 10
+    while at <= end:
+        is_extra = random_.random() < 0.02
+        ended_at = at + random_.uniform(-0.03, 0.03) * every
+        if is_extra:
+            ended_at -= every * random_.uniform(0.2, 0.9)
+        ended_at = max(ended_at, before + timedelta(minutes=1))
+        rows = source.between(before, ended_at)
+        if is_whole:
+            size += rows / 10
+            rows = size * random_.lognormvariate(0, 0.02)
+        else:
+            rows = source.varied(random_, rows)
+        has_failed = fails_at is not None and ended_at >= fails_at
+        count = _poisson(random_, rows * (remaining if has_failed else 1.0))
+        syncs.append(volume.Sync(ended_at, count, None if is_whole else ended_at - before))
+        expected.append(rows)
+        before = ended_at
+        if not is_extra:
+            at += every
+    is_often_empty = not is_whole and every.days < 1 and 0 in (source.weekend, source.night)
+    return Stream(source.kind, is_often_empty, tuple(syncs), tuple(expected), fails_at)
+
+
+def _poisson(random_: random.Random, mean: float) -> int:
+    if mean > 50:
+        return max(0, round(random_.gauss(mean, mean**0.5)))
+    left, number = random_.expovariate(1.0), 0
+    while left < mean:
+        left += random_.expovariate(1.0)
+        number += 1
+    return number
+
+
+def follow(stream: Stream) -> Result:
+    """Judge the last syncs of a stream as the orchestrator does, one after another."""
+    since = stream.syncs[-1].ended_at - _JUDGED
+    history: list[volume.Sync] = []
+    pending_rows, pending = 0, timedelta()
+    was_suspicious = False
+    false_alarms, found = 0, []
+    for sync, expected in zip(stream.syncs, stream.expected, strict=True):
+        window = None if sync.window is None else sync.window + pending
+        has_failed = stream.fails_at is not None and sync.ended_at >= stream.fails_at
+        if volume.is_early(history[-volume.MOST :], window):
+            pending_rows, pending = pending_rows + sync.rows, window or timedelta()
+            continue
+        counted = volume.Sync(sync.ended_at, sync.rows + pending_rows, window)
+        pending_rows, pending = 0, timedelta()
+        judged = volume.judge(history, counted) if sync.ended_at >= since else volume.Judgement()
+        if judged.is_suspicious:
+            false_alarms += not has_failed and not was_suspicious
+        else:
+            history.append(counted)
+        was_suspicious = judged.is_suspicious
+        if has_failed and expected >= _FEW:
+            found.append(judged.is_suspicious)
+    return Result(stream, false_alarms, found[0] if found else None)
+
+
+def results(streams: int = STREAMS, seed: int = SEED) -> list[Result]:
+    """Judge that many generated streams."""
+    random_ = random.Random(seed)  # noqa: S311
+    return [follow(generate(random_)) for _ in range(streams)]
+
+
+def precision(judged: Sequence[Result]) -> float:
+    """The share of right alarms; an alarm is raised once while a stream stays suspicious."""
+    right = sum(one.is_found is True for one in judged)
+    return right / (right + sum(one.false_alarms for one in judged) or 1)
+
+
+def recall(judged: Sequence[Result]) -> float:
+    """The share of failures that are found in the first sync that lost rows."""
+    failures = [one.is_found for one in judged if one.is_found is not None]
+    return sum(failures) / (len(failures) or 1)
+
+
+def measure() -> Iterator[Line]:
+    """Precision and recall of alarms, in percent, and the cost of one judgement."""
+    judged = results()
+    usual = [one for one in judged if not one.stream.is_often_empty]
+    alarms = sum(one.false_alarms + (one.is_found is True) for one in judged)
+    job = f"precision of {alarms} alarms in {len(judged)} streams"
+    yield Line(job=job, measured=100 * precision(judged), unit="%", limit=95, at_least=True)
+    failures = sum(one.is_found is not None for one in usual)
+    job = f"recall of {failures} failures, streams that are rarely empty"
+    yield Line(job=job, measured=100 * recall(usual), unit="%", limit=90, at_least=True)
+    job = "recall of all failures"
+    yield Line(job=job, measured=100 * recall(judged), unit="%", limit=85, at_least=True)
+    longest = max(judged, key=lambda one: len(one.stream.syncs)).stream.syncs[-volume.MOST - 1 :]
+    cost = best_ms(lambda: volume.judge(longest[:-1], longest[-1]))
+    yield Line(job=f"one judgement, {volume.MOST} syncs", measured=cost)
