@@ -10,7 +10,6 @@ from shared.domain.destination._facts import (
     DEFAULT_SCHEMA,
     DEFINITIONS,
     GROUPS,
-    RAW_ONLY,
     RULES,
     UNKNOWN,
     Rules,

@@ -150,9 +150,6 @@ DEFAULT_SCHEMA: Final[Mapping[str, str]] = {
     "motherduck": "schema",
 }
 """The member of the configuration that names where a stream without namespace goes."""
-RAW_ONLY: Final = ("disable_type_dedupe", "legacy_raw_tables_only")
-"""Members of the configuration that let a destination write raw tables alone."""
-
 _JSON_TYPES = ("object", "array", "union", UNKNOWN)
 
 
