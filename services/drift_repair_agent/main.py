@@ -15,6 +15,7 @@ from services.drift_repair_agent.connectors.routes import router as connector_ro
 from services.drift_repair_agent.connectors.saga import UpgradeSaga
 from services.drift_repair_agent.connectors.service import Upgrades
 from services.drift_repair_agent.repairs.decisions import Repairs
+from services.drift_repair_agent.repairs.destination_limits import DestinationLimits
 from services.drift_repair_agent.repairs.executor import RepairExecutor
 from services.drift_repair_agent.repairs.expiry import Expiry
 from services.drift_repair_agent.repairs.planner import Planner
@@ -33,6 +34,7 @@ from shared.airbyte_client import AirbyteClient
 from shared.backlogs import Gauges
 from shared.config import Settings, load, networks
 from shared.database import Database
+from shared.destinations import DestinationReader
 from shared.http.app import create_app
 from shared.http.authentication import access_for, signer_for
 from shared.http.operation_routes import routes
@@ -81,7 +83,9 @@ def build(settings: Settings) -> FastAPI:
     announcements = Announcements(db, notice=settings.upgrade_notice)
     executor.verify_with(Verification(db, orchestrator).step)
     suggesting = Suggestions(db, rag)
-    planner = Planner(settings, db, airbyte, operations, suggesting, executor)
+    destinations = DestinationReader(airbyte)
+    limits = DestinationLimits(db, destinations)
+    planner = Planner(settings, db, airbyte, operations, suggesting, executor, limits)
     jobs.on("plan", planner.job, at_once=_MAX_CONCURRENT_PLANS)
 
     @asynccontextmanager

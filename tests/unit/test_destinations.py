@@ -24,7 +24,6 @@ from shared.domain.destination import (
     Judgement,
     Naming,
     Rules,
-    clashing_fields,
     columns,
     field_type,
     identify,
@@ -33,6 +32,7 @@ from shared.domain.destination import (
     judge_tables,
     shared_tables,
     tables,
+    unfit_fields,
 )
 from shared.domain.drift import diff
 from tests.unit.catalogs import MOMENT, TEXT, document, picked, stream
@@ -433,7 +433,7 @@ def test_selection_and_mappers_decide_about_columns() -> None:
     assert found.findings[0].names == ("Email", "email")
 
 
-def test_order_of_clashing_fields_counts_as_a_change() -> None:
+def test_order_of_unfit_fields_counts_as_a_change() -> None:
     """Two fields that swap their columns are refused; of others the order does not matter."""
     postgres = at("postgres", "3.0.14")
     pair = {"Foo": TEXT, "foo": TEXT}
@@ -495,9 +495,9 @@ def test_streams_alike_but_for_case() -> None:
 def test_fields_that_a_new_stream_is_synced_without() -> None:
     """The second of a clash and what is refused; a name that is only cut is selected."""
     names = {"Email": TEXT, "email": TEXT, "xmin": TEXT, LONG: TEXT}
-    unfit = clashing_fields(at("postgres", "3.0.14"), _read(stream(fields=KEYS | names)))
+    unfit = unfit_fields(at("postgres", "3.0.14"), _read(stream(fields=KEYS | names)))
     assert set(unfit) == {"email", "xmin"}
-    unfit = clashing_fields(identify(None, None, None), _read(stream(fields=KEYS | names)))
+    unfit = unfit_fields(identify(None, None, None), _read(stream(fields=KEYS | names)))
     assert set(unfit) == {"email"}
 
 
@@ -530,7 +530,7 @@ def test_each_column_has_a_name_of_its_own(rules: Rules, names: list[str]) -> No
 
 
 @given(rules=_KNOWN, names=st.lists(_NAMES, unique=True, max_size=6), data=st.data())
-def test_order_matters_to_clashing_fields_alone(
+def test_order_matters_to_unfit_fields_alone(
     rules: Rules, names: list[str], data: st.DataObject
 ) -> None:
     """Without a clash every order of the fields leads to the same columns."""

@@ -15,7 +15,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.drift_repair_agent.applying import preflight, reselection
 from services.drift_repair_agent.applying.reselection import OnGlobalState
 from services.drift_repair_agent.healing import Effect, incompatibilities
-from services.drift_repair_agent.repairs import current_state, queries, transitions
+from services.drift_repair_agent.repairs import (
+    current_state,
+    destination_limits,
+    queries,
+    transitions,
+)
 from services.drift_repair_agent.repairs import planned_changes as changes_of
 from services.drift_repair_agent.repairs.approval_choices import (
     approved,
@@ -376,7 +381,11 @@ class Repairs:
             after = await run_cooperatively(catalogs.parse.steps(healed.catalog))
         except InvalidCatalog as error:
             return _NO_DIFFERENCE | {"problems": preflight.problems(error)}
-        effects = [*healed.effects, *await self._reselected(now, after)]
+        effects = [
+            *healed.effects,
+            *destination_limits.effects(decided),
+            *await self._reselected(now, after),
+        ]
         difference = await _difference(now.configured, after)
         return difference | {"effects": msgspec.to_builtins(effects)}
 

@@ -16,12 +16,12 @@ from shared.domain.destination._facts import (
     Since,
 )
 from shared.domain.destination._judge import (
-    CLASHES,
     REMOVED,
     RETYPED,
-    clashing_fields,
+    StreamJudge,
     judge,
     judge_stream,
+    unfit_fields,
 )
 from shared.domain.destination._model import (
     Destination,

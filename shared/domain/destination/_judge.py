@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, Final
+from functools import cached_property
+from typing import Final
 
 import msgspec
+from msgspec import Raw
 
 from shared.domain.catalog import ConfiguredStream, Stream, StreamId
 from shared.domain.catalog._mappers import columns as column_after
@@ -52,6 +54,12 @@ RETYPED: Final[Mapping[str, str]] = {
     UNKNOWN: "may change the column or fail: what it does is not known",
 }
 """What happens to a column when the type of its field changes."""
+_UNKNOWN: Final = Finding(
+    "ask",
+    "unknown_destination",
+    "AAM does not know this destination's connector, or not this version of it: read its "
+    "documentation before the change is applied.",
+)
 _NULL_KEY: Final[Mapping[str, str]] = {
     "duplicates": "writes a row with a null key again in every sync",
     "sync_fails": "fails at a row with a null key",
@@ -66,24 +74,8 @@ def judge(
     configured: ConfiguredStream | None,
     offered: Stream | None,
 ) -> Judgement:
-    """What the destination does if the connection follows this change of its source.
-
-    `configured` is the stream as the connection syncs it; None for one that it does not sync.
-    `offered` is the stream as the source has it now; None if it is gone. The order of its fields
-    decides which of two fields that share a column gets it.
-
-    Any change is `ask` where AAM has no rules for the destination.
-
-    Raises:
-        InvalidCatalog: a jsonSchema is invalid.
-    """
-    if change.kind not in _JUDGED:
-        return Judgement()
-    if not destination.is_known:
-        return Judgement.of(destination, _unknown(destination, change, configured, offered))
-    if destination.is_raw_only:
-        return Judgement()
-    return Judgement.of(destination, _found(destination, change, configured, offered))
+    """The judgement of a single change; see `StreamJudge`."""
+    return StreamJudge(destination, configured=configured, offered=offered).judge(change)
 
 
 def judge_stream(
@@ -96,11 +88,14 @@ def judge_stream(
 
     `held` is the stream as the connection syncs it already: what was found of it then is not
     reported again.
+
+    Raises:
+        InvalidCatalog: a jsonSchema is invalid.
     """
     if destination.is_raw_only:
         return Judgement()
-    now = _Stream(destination, stream, stream.stream)
-    before = [] if held is None else _Stream(destination, held, held.stream).names
+    now = StreamJudge(destination, configured=stream, offered=None)
+    before = [] if held is None else StreamJudge(destination, configured=held, offered=None).names
     names, known = now.names, set(before)
     found = [one for name in names if name not in known for one in now.of_field(name, names)]
     if len(names) > len(known):
@@ -113,147 +108,114 @@ def judge_stream(
     return Judgement.of(destination, found)
 
 
-def clashing_fields(destination: Destination, stream: ConfiguredStream) -> dict[str, Finding]:
-    """The fields of a new stream that it should be synced without, and why.
+def unfit_fields(destination: Destination, stream: ConfiguredStream) -> dict[str, Finding]:
+    """The fields that a new stream should be synced without unless chosen on purpose, and why.
 
-    The second field of a clash, and one whose name the destination refuses. A column whose name is
-    only cut is none of them.
+    They are the second field of each clash, and those whose names are reserved or refused. A field
+    whose column only gets a shorter name is none of them.
     """
     if destination.is_raw_only:
         return {}
-    now = _Stream(destination, stream, stream.stream)
-    unfit: dict[str, Finding] = {}
-    names = now.names
+    now = StreamJudge(destination, configured=stream, offered=None)
+    names, unfit = now.names, {}
     for field in names:
         for one in Judgement.of(destination, now.of_field(field, names)).findings:
-            if one.verdict == "refuse" or one.code in CLASHES:
+            if one.verdict == "refuse" or one.code in ON_PURPOSE:
                 unfit[field] = one
                 break
     return unfit
 
 
-CLASHES: Final = frozenset({"column_clash", "reserved_name"})
-"""Codes of findings about a field that should only be selected on purpose."""
+ON_PURPOSE: Final = frozenset({"column_clash", "reserved_name"})
+"""Codes of findings about a field that should be selected on purpose only."""
 
 
-def _unknown(
-    destination: Destination,
-    change: Change,
-    configured: ConfiguredStream | None,
-    offered: Stream | None,
-) -> Iterator[Finding]:
-    """Everything is asked about; a likely clash is named."""
-    if change.kind == "field_added" and len(change.path) == 1:
-        yield from _found(destination, change, configured, offered)
-    if change.kind == "field_removed" and len(change.path) == 1:
-        yield _removed(destination, change.path[0])
-    yield Finding(
-        "ask",
-        "unknown_destination",
-        "AAM does not know this destination's connector, or not this version of it: look at its "
-        "documentation before the change is applied.",
-    )
+class StreamJudge:
+    """Judges the changes of one stream: what the destination does if the connection follows them.
 
-
-def _found(
-    destination: Destination,
-    change: Change,
-    configured: ConfiguredStream | None,
-    offered: Stream | None,
-) -> Iterator[Finding]:
-    now = _Stream(destination, configured, offered)
-    field = change.path[0] if change.path else ""
-    if change.kind == "stream_added":
-        yield from now.of_whole()
-    elif change.kind == "primary_key_changed":
-        yield from now.of_keys([tuple(path) for path in change.after or ()])
-    elif change.kind == "cursor_changed":
-        yield from now.of_cursor(tuple(dict(change.after or {}).get("field") or ()))
-    elif len(change.path) > 1:
-        return  # an object's or array's column holds whatever is in it
-    elif change.kind == "field_retyped":
-        yield from now.of_retype(field, change)
-    else:
-        if change.kind == "field_removed":
-            yield _removed(destination, field)
-        else:
-            name, together = column_after(now.mappers, field), now.names_offered(field)
-            if name is not None:
-                yield from now.of_field(name, together)
-                yield from now.of_count(len(together))
-        yield from _moves(destination, change.stream, now.names, now.names_after(change))
-
-
-def _removed(destination: Destination, field: str) -> Finding:
-    fate = destination.at(destination.rules.removed)
-    code, words = REMOVED[fate]
-    column = columns(destination.rules, [field])[0].name or field
-    message = f"{destination.title} {words.format(column=shown(column))}."
-    later = next((v for v, value in destination.rules.removed.values if value == "keep"), None)
-    if fate == "drop" and later is not None:
-        message = f"{message[:-1]}; {later} keeps it."
-    return Finding(
-        "safe" if fate == "keep" else "ask", code, message, names=(field,), columns=(column,)
-    )
-
-
-def _moves(
-    destination: Destination, stream: StreamId, before: Sequence[str], after: Sequence[str]
-) -> Iterator[Finding]:
-    """Fields that would be written to another column than now."""
-    were = {one.field: one.name for one in columns(destination.rules, before)}
-    made = columns(destination.rules, after)
-    now_in = {one.name: one.field for one in made if one.name is not None}
-    for one in made:
-        old = were.get(one.field)
-        if old is None or one.name == old:
-            continue
-        by = now_in.get(old)
-        goes = "would no longer be written" if one.name is None else f"moves to {shown(one.name)}"
-        taker = "" if by is None else f", and {shown(by)} takes its column"
-        yield Finding(
-            "refuse",
-            "column_moves",
-            f"{shown(one.field)} of {stream} is written to the column {shown(old)} and {goes}"
-            f"{taker}: the values of two fields would be mixed.",
-            names=(one.field,) if by is None else (one.field, by),
-            columns=(old,) if one.name is None else (old, one.name),
-        )
-
-
-class _Stream:
-    """One stream with the change that is judged: its fields, modes, key and cursor."""
+    `configured` is the stream as the connection syncs it; None for one that it does not sync.
+    `offered` is the stream as the source has it now; None if it is gone. The order of its fields
+    decides which of two fields that share a column gets it, so that a change of that order is found
+    with any other change of the stream.
+    """
 
     def __init__(
-        self, destination: Destination, configured: ConfiguredStream | None, offered: Stream | None
+        self,
+        destination: Destination,
+        *,
+        configured: ConfiguredStream | None,
+        offered: Stream | None,
     ) -> None:
         self._destination = destination
         self._rules = destination.rules
         self._configured = configured
         self._offered = offered
         config = None if configured is None else configured.config
-        self.mappers = [] if config is None else effective_mappers(config)
+        self._mappers = [] if config is None else effective_mappers(config)
         self._is_dedup = config is None or config.destination_sync_mode in DEDUP
-        self._types: dict[str, Any] | None = None
+        self._columns: dict[tuple[str, ...], dict[str, Column]] = {}
+
+    def judge(self, change: Change) -> Judgement:
+        """The judgement of one change; any is `ask` where AAM has no rules for the destination.
+
+        Raises:
+            InvalidCatalog: a jsonSchema is invalid.
+        """
+        if change.kind not in _JUDGED or (
+            self._destination.is_raw_only and self._destination.is_known
+        ):
+            return Judgement()
+        found = [] if self._destination.is_known else [_UNKNOWN]
+        return Judgement.of(self._destination, [*self._found(change), *found])
+
+    def _found(self, change: Change) -> Iterator[Finding]:
+        field = change.path[0] if change.path else ""
+        if change.kind == "stream_added":
+            yield from self._of_whole()
+        elif change.kind == "primary_key_changed":
+            yield from self.of_keys([tuple(path) for path in change.after or ()])
+        elif change.kind == "cursor_changed":
+            yield from self.of_cursor(tuple(dict(change.after or {}).get("field") or ()))
+        elif len(change.path) > 1:
+            return  # the column of an object or array holds whatever is in it
+        elif change.kind == "field_retyped":
+            yield from self._of_retype(field, change)
+        else:
+            yield from self._of_column(field, is_gone=change.kind == "field_removed")
+            if self._has_clashes:
+                after = self._names_after(field, is_gone=change.kind == "field_removed")
+                yield from _moves(self._destination, change.stream, self.names, after)
+
+    def _of_column(self, field: str, *, is_gone: bool) -> Iterator[Finding]:
+        """The findings about the column of a new or removed field."""
+        if is_gone:
+            yield _removed(self._destination, field)
+            return
+        name, together = column_after(self._mappers, field), self._names_offered(field)
+        if name is not None:
+            yield from self.of_field(name, together)
+            yield from self.of_count(len(together))
 
     @property
     def names(self) -> list[str]:
         """The names in which the fields arrive at the destination as it is configured."""
         return self._mapped(self._selected())
 
-    def names_after(self, change: Change) -> list[str]:
-        """The names after this change alone, in the order of the source."""
-        selected = set(self._selected())
-        if change.kind == "field_removed":
-            selected.discard(change.path[0])
-        else:
-            selected.add(change.path[0])
-        return self._mapped(self._in_order(selected))
+    @cached_property
+    def _has_clashes(self) -> bool:
+        """Whether any two fields that are or could be selected share a column."""
+        everything = self._mapped(self._in_order({*self._selected(), *self._schemas}))
+        return any(one.clashes_with is not None for one in self._made(everything).values())
 
-    def names_offered(self, field: str) -> list[str]:
+    def _names_after(self, field: str, *, is_gone: bool) -> list[str]:
+        """The names after this change alone, in the order of the source."""
+        selected = set(self._selected()) - {field}
+        return self._mapped(self._in_order(selected if is_gone else selected | {field}))
+
+    def _names_offered(self, field: str) -> list[str]:
         """The names after all changes of the stream, in the order of the source."""
         chosen = None if self._configured is None else self._configured.config.selected_names()
-        offered = self._schemas() if chosen is None else chosen
+        offered = self._schemas if chosen is None else chosen
         return self._mapped(self._in_order({field, *self._selected(), *offered}))
 
     def _selected(self) -> list[str]:
@@ -261,24 +223,27 @@ class _Stream:
 
     def _in_order(self, fields: set[str]) -> list[str]:
         """Fields as the source orders them, then those that it no longer has."""
-        first = [name for name in self._schemas() if name in fields]
-        return [*first, *(name for name in self._selected() if name in fields - set(first))]
+        first = [name for name in self._schemas if name in fields]
+        others = fields.difference(first)
+        return [*first, *(name for name in self._selected() if name in others)]
 
     def _mapped(self, fields: Sequence[str]) -> list[str]:
-        made = (column_after(self.mappers, name) for name in fields)
+        made = (column_after(self._mappers, name) for name in fields)
         return [name for name in made if name is not None]
 
-    def of_whole(self) -> Iterator[Finding]:
+    def _of_whole(self) -> Iterator[Finding]:
         """The findings about a stream that is to be selected with all its fields."""
-        fields = list(self._schemas())
+        fields = list(self._schemas)
         for field in fields:
             yield from self.of_field(field, fields)
         yield from self.of_count(len(fields))
-        yield from self.of_keys((self._offered and self._offered.source_defined_primary_key) or ())
+        if self._offered is not None:
+            yield from self.of_keys(self._offered.source_defined_primary_key or ())
+            yield from self.of_cursor(self._offered.default_cursor_field or ())
 
     def of_field(self, name: str, names: Sequence[str]) -> Iterator[Finding]:
         """The findings about one of these fields, by its name in the destination."""
-        column = self._columns(names)[name]
+        column = self._made(names)[name]
         title = self._destination.title
         base = column.name or name
         if not base:
@@ -305,8 +270,12 @@ class _Stream:
             )
             yield Finding("ask", "mixed_case_null", message, (name,))
 
-    def _columns(self, names: Sequence[str]) -> dict[str, Column]:
-        return {one.field: one for one in columns(self._rules, names)}
+    def _made(self, names: Sequence[str]) -> dict[str, Column]:
+        """The columns of fields in this order, by field."""
+        key = tuple(names)
+        if key not in self._columns:
+            self._columns[key] = {one.field: one for one in columns(self._rules, names)}
+        return self._columns[key]
 
     def _clash(self, column: Column) -> Finding:
         other = column.clashes_with or ""
@@ -381,7 +350,7 @@ class _Stream:
             message = f"{message}, and columns of removed fields count, too."
             yield Finding("ask", "nearly_too_many_columns", message)
 
-    def of_retype(self, field: str, change: Change) -> Iterator[Finding]:
+    def _of_retype(self, field: str, change: Change) -> Iterator[Finding]:
         """The findings about another type of a field."""
         old, new = field_type(change.before), field_type(change.after)
         columns_ = column_type(self._rules, change.before), column_type(self._rules, change.after)
@@ -434,7 +403,7 @@ class _Stream:
             message = f"{name} is nested; {title} takes top-level fields alone as a {role}."
             yield Finding("refuse", f"nested_{role}", message, (".".join(path),))
             return
-        schema = self._schemas().get(path[0]) if path else None
+        schema = self._schemas.get(path[0]) if path else None
         if schema is None:
             return
         type_ = field_type(msgspec.json.decode(schema))
@@ -446,12 +415,12 @@ class _Stream:
             message = f"{name} is a key, and {title} compares its column as {column}."
             yield Finding("ask", "doubtful_key", message, path)
 
-    def _schemas(self) -> Mapping[str, Any]:
-        if self._types is None:
-            known = self._configured.stream if self._configured is not None else None
-            source = self._offered or known
-            self._types = dict((source.fields() if source is not None else None) or {})
-        return self._types
+    @cached_property
+    def _schemas(self) -> Mapping[str, Raw]:
+        """The fields that the source offers, else those of the configured stream."""
+        known = None if self._configured is None else self._configured.stream
+        source = known if self._offered is None else self._offered
+        return (None if source is None else source.fields()) or {}
 
     def _key(self) -> Sequence[tuple[str, ...]]:
         if self._configured is None or not self._is_dedup:
@@ -460,6 +429,44 @@ class _Stream:
 
     def _cursor(self) -> tuple[str, ...]:
         return () if self._configured is None or not self._is_dedup else self._configured.cursor
+
+
+def _removed(destination: Destination, field: str) -> Finding:
+    fate = destination.at(destination.rules.removed)
+    code, words = REMOVED[fate]
+    column = columns(destination.rules, [field])[0].name or field
+    message = f"{destination.title} {words.format(column=shown(column))}."
+    later = next((v for v, value in destination.rules.removed.values if value == "keep"), None)
+    if fate == "drop" and later is not None:
+        message = f"{message[:-1]}; {later} keeps it."
+    return Finding(
+        "safe" if fate == "keep" else "ask", code, message, names=(field,), columns=(column,)
+    )
+
+
+def _moves(
+    destination: Destination, stream: StreamId, before: Sequence[str], after: Sequence[str]
+) -> Iterator[Finding]:
+    """Fields that would be written to another column than now."""
+    were = {one.field: one.name for one in columns(destination.rules, before)}
+    made = columns(destination.rules, after)
+    now_in = {one.name: one.field for one in made if one.name is not None}
+    for one in made:
+        old = were.get(one.field)
+        if old is None or one.name == old:
+            continue
+        by = one.clashes_with or now_in.get(old)
+        goes = "would no longer be written" if one.name is None else f"moves to {shown(one.name)}"
+        taker = "" if by is None else f", since {shown(by)} takes its place"
+        mixed = "values of two fields are mixed" if old in now_in else "nothing is written any more"
+        yield Finding(
+            "refuse",
+            "column_moves",
+            f"{shown(one.field)} of {stream} is written to the column {shown(old)} and {goes}"
+            f"{taker}; in the old column {mixed}.",
+            names=(one.field,) if by is None else (one.field, by),
+            columns=(old,) if one.name is None else (old, one.name),
+        )
 
 
 def _selected(stream: ConfiguredStream) -> list[str]:

@@ -70,6 +70,10 @@ class Finding(msgspec.Struct, frozen=True):
     """The columns or tables of `names`, as far as they are known."""
 
 
+def _rank(finding: Finding) -> int:
+    return -_RANK.index(finding.verdict)
+
+
 class Judgement(msgspec.Struct, frozen=True):
     """All findings about one change, the worst first."""
 
@@ -83,7 +87,12 @@ class Judgement(msgspec.Struct, frozen=True):
                 msgspec.structs.replace(one, verdict="ask") if one.verdict == "refuse" else one
                 for one in findings
             ]
-        return cls(tuple(sorted(findings, key=lambda one: -_RANK.index(one.verdict))))
+        return cls(tuple(sorted(findings, key=_rank)))
+
+    def joined(self, other: Judgement | None) -> Judgement:
+        """The findings of both."""
+        more = () if other is None else other.findings
+        return Judgement(tuple(sorted((*self.findings, *more), key=_rank)))
 
     @property
     def verdict(self) -> Verdict:
