@@ -22,6 +22,7 @@ DECLARE
         ['aam_orchestrator', 'discoveries', 'SELECT, INSERT, UPDATE'],
         ['aam_orchestrator', 'events', 'SELECT, INSERT, UPDATE (published_at)'],
         ['aam_orchestrator', 'import_items', 'SELECT, INSERT, UPDATE (outcome, code, connection_id, never_selected)'],
+        ['aam_orchestrator', 'import_items', 'UPDATE (shared_tables)'],
         ['aam_orchestrator', 'job_history', 'SELECT, INSERT, UPDATE'],
         ['aam_orchestrator', 'periodic_runs', 'SELECT, INSERT, UPDATE'],
         ['aam_orchestrator', 'operations', 'SELECT, INSERT, UPDATE, DELETE'],

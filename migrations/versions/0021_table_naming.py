@@ -21,6 +21,12 @@ _INDEX = "ix_connections_airbyte_destination_id_live"
 def upgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '5s'")
     op.add_column("connections", sa.Column("table_naming", postgresql.JSONB(), nullable=True))
+    op.add_column(
+        "import_items",
+        sa.Column(
+            "shared_tables", postgresql.JSONB(), server_default=sa.text("'[]'"), nullable=False
+        ),
+    )
     op.create_index(
         _INDEX,
         "connections",
@@ -32,4 +38,5 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '5s'")
     op.drop_index(_INDEX, "connections")
+    op.drop_column("import_items", "shared_tables")
     op.drop_column("connections", "table_naming")

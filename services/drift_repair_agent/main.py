@@ -73,7 +73,8 @@ def build(settings: Settings) -> FastAPI:
     reach = AllowedAddresses(networks(settings.webhook_networks))
     deliveries = Deliveries(db, Sender(reach), signer)
 
-    service = DriftRepairAgent(settings, db, airbyte, operations)
+    destinations = DestinationReader(airbyte)
+    service = DriftRepairAgent(settings, db, airbyte, operations, destinations)
     executor = RepairExecutor(db, airbyte, operations, deadline=settings.repair_deadline)
     own_key = signer_for("drift_repair_agent", settings)
     orchestrator = Orchestrator.from_settings(settings, own_key)
@@ -83,7 +84,6 @@ def build(settings: Settings) -> FastAPI:
     announcements = Announcements(db, notice=settings.upgrade_notice)
     executor.verify_with(Verification(db, orchestrator).step)
     suggesting = Suggestions(db, rag)
-    destinations = DestinationReader(airbyte)
     limits = DestinationLimits(db, destinations)
     planner = Planner(settings, db, airbyte, operations, suggesting, executor, limits)
     jobs.on("plan", planner.job, at_once=_MAX_CONCURRENT_PLANS)

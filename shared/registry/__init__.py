@@ -42,6 +42,7 @@ from shared.registry.destination_tables import (
     WrittenStreams,
     naming_of,
     page_of_written_streams,
+    read_naming,
     save_naming,
 )
 from shared.registry.discoveries import (

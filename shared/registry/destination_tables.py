@@ -29,7 +29,7 @@ class WrittenStreams:
 
 def naming_of(row: Connection) -> Naming:
     """How a connection names its tables; Airbyte's default for one that was never asked."""
-    return _read(row.table_naming)
+    return read_naming(row.table_naming)
 
 
 def save_naming(row: Connection, naming: Naming) -> None:
@@ -37,7 +37,8 @@ def save_naming(row: Connection, naming: Naming) -> None:
     row.table_naming = msgspec.json.encode(naming).decode()
 
 
-def _read(stored: str | None) -> Naming:
+def read_naming(stored: str | None) -> Naming:
+    """How a connection names its tables, as the registry stores it."""
     return Naming() if stored is None else _NAMING.decode(stored)
 
 
@@ -53,7 +54,7 @@ async def page_of_written_streams(
         WrittenStreams(
             connection_id,
             name,
-            _read(naming),
+            read_naming(naming),
             tuple(StreamId(*one) for one in _STREAMS.decode(streams)),
         )
         for connection_id, name, naming, streams in rows

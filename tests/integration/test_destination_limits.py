@@ -162,7 +162,7 @@ async def test_destination_that_is_not_reported_postpones_the_plan(mesh: Mesh) -
     """Nothing is applied until it is known what the destination does."""
     connection = await _onboarded(mesh)
     path = "actor_definition_versions/get_for_destination"
-    mesh.airbyte.fault(path, "hang_up", times=10)
+    mesh.airbyte.fault(path, 503, times=5)
 
     await drift(mesh, connection, offering({**ACCOUNT, "Phone": "string"}))
 

@@ -16,6 +16,7 @@ from shared.domain.destination._facts import (
     Since,
 )
 from shared.domain.destination._judge import (
+    ON_PURPOSE,
     REMOVED,
     RETYPED,
     StreamJudge,

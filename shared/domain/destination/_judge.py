@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Final
 
@@ -104,7 +104,10 @@ def judge_stream(
         found += now.of_keys(stream.primary_key)
     if held is None or held.cursor != stream.cursor:
         found += now.of_cursor(stream.cursor)
-    found += _moves(destination, stream.id, before, names)
+    if known and known != set(names):
+        order = [name for name in names if name in known]
+        gone = [name for name in before if name not in set(names)]
+        found += _moves(destination, stream.id, [*order, *gone], names)
     return Judgement.of(destination, found)
 
 
@@ -302,13 +305,9 @@ class StreamJudge:
         return title if self._destination.is_known else "this destination, as in many others"
 
     def _reserved(self, name: str, column: str, names: Sequence[str]) -> Iterator[Finding]:
-        how = self._rules.engine_compare or self._rules.compare
-        key, title = compared(how, column), self._destination.title
-
-        def matches(reserved: Collection[str]) -> bool:
-            return key in {compared(how, one) for one in reserved}
-
-        if matches((DELETES_ROWS,)):
+        key = compared(self._rules.engine_compare or self._rules.compare, column)
+        title = self._destination.title
+        if key == DELETES_ROWS:
             if any(one.startswith(_CDC) for one in names if one != name):
                 return  # a source that captures changes means it so
             verdict: Verdict = "refuse" if self._is_dedup else "ask"
@@ -316,11 +315,11 @@ class StreamJudge:
                 f"{title} deletes the rows of a deduplicated table in which {shown(name)} is set."
             )
             yield Finding(verdict, "reserved_name", message, (name,), (column,))
-        elif matches(self._rules.reserved):
+        elif key in self._reserved_names[0]:
             message = f"{shown(column)} is a column of Airbyte's own in {title}."
             verdict = self._rules.reserved_verdict
             yield Finding(verdict, "reserved_name", message, (name,), (column,))
-        elif matches((AMBIGUOUS_IN_DEDUP,)) and self._is_dedup:
+        elif key == AMBIGUOUS_IN_DEDUP and self._is_dedup:
             message = (
                 f"{title} has a column {shown(column)} of its own where it deduplicates, so that "
                 "the sync may fail."
@@ -328,12 +327,22 @@ class StreamJudge:
             verdict = self._rules.reserved_verdict
             yield Finding(verdict, "reserved_name", message, (name,), (column,))
         elif (
-            matches(self._rules.reserved_more)
+            key in self._reserved_names[1]
             or any(column.lower().startswith(one) for one in self._rules.reserved_prefixes)
             or any(one in column for one in self._rules.bad_characters)
         ):
             message = f"{title} takes no column with the name {shown(column)}."
             yield Finding("refuse", "reserved_name", message, (name,), (column,))
+
+    @cached_property
+    def _reserved_names(self) -> tuple[frozenset[str], frozenset[str]]:
+        """Airbyte's own names and the database's, as they are compared."""
+        how = self._rules.engine_compare or self._rules.compare
+        own, more = self._rules.reserved, self._rules.reserved_more
+        return (
+            frozenset(compared(how, one) for one in own),
+            frozenset(compared(how, one) for one in more),
+        )
 
     def of_count(self, fields: int) -> Iterator[Finding]:
         """The findings about the number of columns."""

@@ -24,6 +24,8 @@ def std(name: str) -> str:
 
     Source: airbyte-cdk data/Transformations, and Names of the older Java CDK.
     """
+    if name.isascii() and name.isidentifier():
+        return name
     letters = (c for c in unicodedata.normalize("NFKD", name) if unicodedata.category(c)[0] != "M")
     return _SPECIAL.sub("_", _SPACES.sub("_", "".join(letters)))
 
