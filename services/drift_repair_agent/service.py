@@ -45,6 +45,8 @@ class ApplyOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The catalog version that the caller read; the request fails if it is no longer the head."""
     snapshot_id: UUID | None = None
     """The discovery that the catalog was made from, as returned by /discover."""
+    accept_clashes: bool = False
+    """Whether a field or stream may get another name in the destination, as its own is taken."""
     on_global_state: reselection.OnGlobalState | None = None
     """What to do about streams that are selected again while the connection's state is global."""
     notes: msgspec.Raw = msgspec.Raw()
@@ -143,7 +145,14 @@ class DriftRepairAgent:
             await expect_no_sync(self._airbyte, row.id, airbyte_connection_id)
         head = await self._head(row) if is_new else wanted
         if is_new:
-            await expect_holdable(self._db, self._destinations, row, wanted, head)
+            await expect_holdable(
+                self._db,
+                self._destinations,
+                row,
+                wanted,
+                head,
+                accept_clashes=order.accept_clashes,
+            )
         again = await reselection.find(self._airbyte, row, wanted, head)
         refresh = await reselection.to_refresh(self._airbyte, row, again, order.on_global_state)
         heal = Heal(

@@ -71,7 +71,7 @@ async def record_outcome(
             code=result.code,
             connection_id=result.connection_id,
             never_selected=text("CAST(:lists AS jsonb) -> 'never_selected'").bindparams(
-                lists=lists
+                lists=found
             ),
             shared_tables=text("CAST(:more AS jsonb) -> 'shared_tables'").bindparams(more=found),
         )

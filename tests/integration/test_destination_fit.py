@@ -108,7 +108,7 @@ async def test_namespace_format_needs_its_definition(mesh: Mesh) -> None:
 
 @pytest.mark.parametrize("field, words", [("name", "'Name' and 'name'"), ("xmin", "'xmin'")])
 async def test_callers_catalog_is_refused(mesh: Mesh, field: str, words: str) -> None:
-    """A person who wants the field after all approves the repair."""
+    """A clash can be accepted, what Postgres refuses cannot."""
     mesh.airbyte.offers(offering({**ACCOUNT, field: "string"}))
     connection = await mesh.onboard(streams=["Account"])
     order = await discovered(mesh, connection)
@@ -124,6 +124,9 @@ async def test_callers_catalog_is_refused(mesh: Mesh, field: str, words: str) ->
 
     assert (status, problem["code"]) == (422, "destination_cannot_hold"), problem
     assert words in problem["detail"]
+    status, applied = await apply(mesh, order | {"accept_clashes": True})
+    assert status == (200 if field == "name" else 422), applied
+    fine["expected_version"] = applied.get("version_number", fine["expected_version"])
     status, applied = await apply(mesh, fine)
     assert status == 200, applied
 

@@ -511,6 +511,52 @@ def test_stream_that_is_held_is_not_judged_again() -> None:
     assert judge_stream(databricks, more, held=held).verdict == "safe"
 
 
+# Without a destination: what none takes
+
+
+def _chosen(*pairs: Json) -> list[ConfiguredStream]:
+    modes = {"append", "overwrite", "append_dedup"}
+    chosen = catalog.choose(document(*pairs), streams=None, destination_sync_modes=modes)
+    return list(chosen.streams)
+
+
+@pytest.mark.parametrize(
+    "key, is_deduplicated",
+    [
+        ([["data", "id"]], False),
+        ([["data"]], False),
+        ([["tags"]], False),
+        ([["a.b"], ["id"]], True),
+    ],
+)
+def test_default_selection_does_not_deduplicate_by_such_a_key(
+    key: list[list[str]], is_deduplicated: bool
+) -> None:
+    """A nested path, an object or an array; a name with a dot is none of them."""
+    fields_ = KEYS | {"data": OBJECT | {"properties": {"id": TEXT}}, "tags": ARRAY, "a.b": INT}
+    (one,) = _chosen(stream(fields=fields_, offer={"sourceDefinedPrimaryKey": key}))
+    assert (one.config.destination_sync_mode == "append_dedup") is is_deduplicated
+
+
+@pytest.mark.parametrize("field", ["data", "tags"])
+@pytest.mark.parametrize(
+    "config, code",
+    [
+        ({"primaryKey": [["{}"]]}, "compound_key"),
+        ({"cursorField": ["{}"]}, "compound_cursor"),
+        ({"cursorField": ["{}"], "destinationSyncMode": "append"}, "compound_cursor"),
+    ],
+)
+def test_compound_key_or_cursor_is_invalid(field: str, config: Json, code: str) -> None:
+    """Airbyte accepts it, and each sync fails or compares what has no order."""
+    settings = msgspec.json.decode(msgspec.json.encode(config).replace(b"{}", field.encode()))
+    source = {"sourceDefinedCursor": False, "defaultCursorField": []}
+    pair = stream(fields=KEYS | {"data": OBJECT, "tags": ARRAY}, offer=source, **settings)
+    with pytest.raises(catalog.InvalidCatalog) as refused:
+        catalog.validate(catalog.parse(document(pair)))
+    assert refused.value.code == code
+
+
 # Properties
 
 _NAMES = st.text(st.sampled_from("aAbB_-1 é$я"), min_size=1, max_size=6)

@@ -31,11 +31,18 @@ DESTINATION_CANNOT_HOLD: Final = "destination_cannot_hold"
 
 
 async def expect_holdable(
-    db: Database, destinations: DestinationReader, row: Connection, wanted: Catalog, head: Catalog
+    db: Database,
+    destinations: DestinationReader,
+    row: Connection,
+    wanted: Catalog,
+    head: Catalog,
+    *,
+    accept_clashes: bool,
 ) -> None:
     """Check the streams of a catalog that differ from the head, and the tables of the new ones.
 
     Nothing is refused of a destination that AAM has no rules for, nor what the head has already.
+    With `accept_clashes` neither is a name that the destination only changes.
 
     Raises:
         Invalid: `destination_cannot_hold`; the message names both sides of a clash.
@@ -47,7 +54,9 @@ async def expect_holdable(
         raise Unavailable(f"{error.detail} Nothing was recorded.", code=error.code) from None
     if not destination.is_known:
         return
-    problems = await run_cooperatively(_unheld(destination, wanted, head))
+    problems = await run_cooperatively(
+        _unheld(destination, wanted, head, accept_clashes=accept_clashes)
+    )
     held = {stream.id for stream in head.streams if stream.selected}
     new = {stream.id for stream in wanted.streams} - held
     if new:
@@ -61,7 +70,7 @@ async def expect_holdable(
         within = judge_tables(destination, made)
         for stream in sorted(new, key=lambda one: one.order):
             found = within.get(stream, Judgement()).joined(shared.get(stream))
-            if found.findings:
+            if found.verdict == "refuse" or (found.findings and not accept_clashes):
                 problems.append(
                     Problem(stream, "stream.name", DESTINATION_CANNOT_HOLD, found.message)
                 )
@@ -69,7 +78,9 @@ async def expect_holdable(
         raise invalid(InvalidCatalog(problems), code=DESTINATION_CANNOT_HOLD)
 
 
-def _unheld(destination: Destination, wanted: Catalog, head: Catalog) -> Steps[list[Problem]]:
+def _unheld(
+    destination: Destination, wanted: Catalog, head: Catalog, *, accept_clashes: bool
+) -> Steps[list[Problem]]:
     before = head.by_id()
     problems: list[Problem] = []
     for stream in wanted.streams:
@@ -79,7 +90,8 @@ def _unheld(destination: Destination, wanted: Catalog, head: Catalog) -> Steps[l
             continue
         held = held if held is not None and held.selected else None
         for finding in judge_stream(destination, stream, held=held).findings:
-            if finding.verdict == "refuse" or finding.code in ON_PURPOSE:
+            is_clash = finding.code in ON_PURPOSE and not accept_clashes
+            if finding.verdict == "refuse" or is_clash:
                 message = finding.message
                 problems.append(Problem(stream.id, "config", DESTINATION_CANNOT_HOLD, message))
     return problems
