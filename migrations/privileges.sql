@@ -22,6 +22,7 @@ DECLARE
         ['aam_orchestrator', 'discoveries', 'SELECT, INSERT, UPDATE'],
         ['aam_orchestrator', 'events', 'SELECT, INSERT, UPDATE (published_at)'],
         ['aam_orchestrator', 'import_items', 'SELECT, INSERT, UPDATE (outcome, code, connection_id, never_selected)'],
+        ['aam_orchestrator', 'import_items', 'UPDATE (shared_tables)'],
         ['aam_orchestrator', 'job_history', 'SELECT, INSERT, UPDATE'],
         ['aam_orchestrator', 'observations',
             'SELECT (airbyte_source_id, airbyte_workspace_id, next_at, claimed_by, claimed_until)'],

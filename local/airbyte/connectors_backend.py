@@ -86,8 +86,9 @@ DESTINATION = Definition(
     kind="destination",
     id=str(DESTINATION_DEFINITION_ID),
     name="Postgres (local plane)",
-    repository="aam/local-postgres",
-    tag="1",
+    # Names, types and kept columns are those of this version of Airbyte's own connector.
+    repository="aam/destination-postgres",
+    tag="3.0.14",
     documentation="https://www.postgresql.org/docs/",
     support_level="none",
     custom=True,

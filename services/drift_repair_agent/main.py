@@ -15,6 +15,7 @@ from services.drift_repair_agent.connectors.routes import router as connector_ro
 from services.drift_repair_agent.connectors.saga import UpgradeSaga
 from services.drift_repair_agent.connectors.service import Upgrades
 from services.drift_repair_agent.repairs.decisions import Repairs
+from services.drift_repair_agent.repairs.destination_limits import DestinationLimits
 from services.drift_repair_agent.repairs.executor import RepairExecutor
 from services.drift_repair_agent.repairs.expiry import Expiry
 from services.drift_repair_agent.repairs.planner import Planner
@@ -38,6 +39,7 @@ from shared.airbyte_client import AirbyteClient
 from shared.backlogs import Gauges
 from shared.config import Settings, load, networks
 from shared.database import Database
+from shared.destinations import DestinationReader
 from shared.http.app import create_app
 from shared.http.authentication import access_for, signer_for
 from shared.http.operation_routes import routes
@@ -79,7 +81,8 @@ def build(settings: Settings) -> FastAPI:
     states = StateStore(settings, db, airbyte)
     restorer = StateRestorer(settings, db, airbyte, states)
     effects = StateEffects(settings, db, restorer)
-    service = DriftRepairAgent(settings, db, airbyte, operations, states, restorer)
+    destinations = DestinationReader(airbyte)
+    service = DriftRepairAgent(settings, db, airbyte, operations, states, restorer, destinations)
     executor = RepairExecutor(db, airbyte, operations, deadline=settings.repair_deadline)
     own_key = signer_for("drift_repair_agent", settings)
     orchestrator = Orchestrator.from_settings(settings, own_key)
@@ -89,7 +92,8 @@ def build(settings: Settings) -> FastAPI:
     announcements = Announcements(db, notice=settings.upgrade_notice)
     executor.verify_with(Verification(db, orchestrator).step)
     suggesting = Suggestions(db, rag)
-    planner = Planner(settings, db, airbyte, operations, suggesting, executor, states)
+    limits = DestinationLimits(db, destinations)
+    planner = Planner(settings, db, airbyte, operations, suggesting, executor, states, limits)
     jobs.on("plan", planner.job, at_once=_MAX_CONCURRENT_PLANS)
 
     @asynccontextmanager

@@ -10,6 +10,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.drift_repair_agent.applying import reselection
+from services.drift_repair_agent.applying.destination_check import expect_holdable
 from services.drift_repair_agent.applying.openapi import Applied
 from services.drift_repair_agent.applying.preflight import (
     expect_healable,
@@ -25,6 +26,7 @@ from shared import outbox, registry
 from shared.airbyte_client import AirbyteClient
 from shared.config import Settings
 from shared.database import Database
+from shared.destinations import DestinationReader
 from shared.domain import catalog as catalogs
 from shared.domain.catalog import FORWARD, Catalog, InvalidCatalog, StreamId, ToleratedSettings
 from shared.domain.cooperative import run_cooperatively
@@ -45,6 +47,8 @@ class ApplyOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The catalog version that the caller read; the request fails if it is no longer the head."""
     snapshot_id: UUID | None = None
     """The discovery that the catalog was made from, as returned by /discover."""
+    accept_clashes: bool = False
+    """Whether a field or stream may get another name in the destination, as its own is taken."""
     on_global_state: reselection.OnGlobalState | None = None
     """What to do about streams that are selected again while the connection's state is global."""
     notes: msgspec.Raw = msgspec.Raw()
@@ -96,7 +100,9 @@ class DriftRepairAgent:
         operations: Operations,
         states: StateStore,
         restorer: StateRestorer,
+        destinations: DestinationReader,
     ) -> None:
+        self._destinations = destinations
         self._db = db
         self._airbyte = airbyte
         self._operations = operations
@@ -121,8 +127,8 @@ class DriftRepairAgent:
 
         Raises:
             NotFound: there is no such connection.
-            Invalid: the catalog is invalid or selects a field that the policy never selects;
-                `problems` names streams and fields.
+            Invalid: the catalog is invalid, selects a field that the policy never selects, or
+                what the destination cannot hold; `problems` names streams and fields.
             StaleCatalog: the head is not `expected_version`.
             NotActive: the connection is HEALING, PENDING or archived.
             SyncRunning: a sync is running and would finish with parts of the old catalog.
@@ -144,6 +150,15 @@ class DriftRepairAgent:
         if is_new:
             await expect_no_sync(self._airbyte, row.id, airbyte_connection_id)
         head = await self._head(row) if is_new else wanted
+        if is_new:
+            await expect_holdable(
+                self._db,
+                self._destinations,
+                row,
+                wanted,
+                head,
+                accept_clashes=order.accept_clashes,
+            )
         again = await reselection.find(self._airbyte, row, wanted, head)
         refresh = await reselection.to_refresh(self._airbyte, row, again, order.on_global_state)
         heal = Heal(

@@ -19,6 +19,7 @@ from shared.config import Settings
 from shared.database import Database
 from shared.domain import catalog as catalogs
 from shared.domain.cooperative import run_cooperatively
+from shared.domain.destination import Naming
 from shared.errors import (
     Conflict,
     NotActive,
@@ -113,17 +114,26 @@ class Reconciler:
         Raises:
             AamError: the difference could not be determined or recorded.
         """
-        difference = await self._compared(head)
-        if not dry_run:
-            await self._settle(head, difference)
-        return difference
-
-    async def _compared(self, head: Head) -> Difference | None:
         try:
             held = await self._airbyte.get_connection(head.airbyte_connection_id)
         except UpstreamMissing:
-            return "upstream_missing"
-        return await _difference(held, head)
+            held = None
+        difference = "upstream_missing" if held is None else await _difference(held, head)
+        if not dry_run:
+            if held is not None:
+                await self._note_naming(head, held)
+            await self._settle(head, difference)
+        return difference
+
+    async def _note_naming(self, head: Head, held: AirbyteConnection) -> None:
+        """Record how Airbyte names the connection's tables, if that is new."""
+        naming = naming_in(held)
+        if registry.read_naming(head.table_naming) == naming and head.table_naming is not None:
+            return
+        async with self._db.transaction() as session:
+            row = await registry.lock_connection(session, head.connection_id, even_archived=True)
+            if not await registry.is_busy(session, row.id):
+                registry.save_naming(row, naming)
 
     async def _settle(self, head: Head, difference: Difference | None) -> None:
         """Record the result, unless the connection has changed in the meantime."""
@@ -182,6 +192,12 @@ class Reconciler:
         added = kept_state.added_streams(wanted, held)
         again = await kept_state.with_state(self._airbyte, head.airbyte_connection_id, added)
         return bool(again.gapped)
+
+
+def naming_in(held: AirbyteConnection) -> Naming:
+    """How Airbyte names the tables of a connection."""
+    settings = held.settings
+    return Naming(settings.namespace_definition, settings.namespace_format, settings.prefix or None)
 
 
 async def _difference(held: AirbyteConnection, head: Head) -> Difference | None:

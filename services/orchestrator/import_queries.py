@@ -58,7 +58,7 @@ async def record_outcome(
     session: AsyncSession, operation_id: UUID, position: int, result: ImportedView
 ) -> bool:
     """Record an item's outcome; False if it has one. The row is locked until the commit."""
-    never_selected = result.model_dump_json(include={"never_selected"})
+    found = result.model_dump_json(include={"never_selected", "shared_tables"})
     written: CursorResult[Any] = await session.execute(  # type: ignore[assignment]
         update(ImportItem)
         .where(
@@ -70,9 +70,10 @@ async def record_outcome(
             outcome=result.outcome,
             code=result.code,
             connection_id=result.connection_id,
-            never_selected=text("CAST(:never_selected AS jsonb) -> 'never_selected'").bindparams(
-                never_selected=never_selected
+            never_selected=text("CAST(:lists AS jsonb) -> 'never_selected'").bindparams(
+                lists=found
             ),
+            shared_tables=text("CAST(:more AS jsonb) -> 'shared_tables'").bindparams(more=found),
         )
     )
     return written.rowcount == 1
@@ -122,7 +123,8 @@ _REPORT = text("""
             SELECT json_agg(json_strip_nulls(json_build_object(
                 'airbyte_connection_id', t.airbyte_connection_id, 'name', t.name,
                 'outcome', coalesce(t.outcome, 'pending'), 'connection_id', t.connection_id,
-                'code', t.code, 'never_selected', t.never_selected
+                'code', t.code, 'never_selected', t.never_selected,
+                'shared_tables', t.shared_tables
             )) ORDER BY t.position) FROM kept t
         ), '[]'),
         'next', CASE WHEN (SELECT count(*) FROM page) > :limit

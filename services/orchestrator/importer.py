@@ -16,19 +16,24 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.orchestrator import import_queries, reconciliation_queries
 from services.orchestrator.import_queries import PendingItem
+from services.orchestrator.reconciler import naming_in
 from services.orchestrator.schemas import (
     ImportedView,
     ImportOutcome,
     ImportReport,
     SelectedView,
+    SharedTableView,
 )
 from shared import batches, outbox, registry
 from shared.airbyte_client import AirbyteClient, AirbyteConnection
 from shared.auth import scopes
 from shared.config import Settings
 from shared.database import Database
+from shared.destinations import DestinationReader, shared_tables
 from shared.domain import catalog as catalogs
+from shared.domain.catalog import StreamId
 from shared.domain.cooperative import run_cooperatively
+from shared.domain.destination import tables
 from shared.errors import (
     AamError,
     Conflict,
@@ -75,6 +80,7 @@ class Importing:
         self._call_s = settings.airbyte_timeout.total_seconds()
         self._db = db
         self._airbyte = airbyte
+        self._destinations = DestinationReader(airbyte)
         self._operations = operations
         operations.register("import", self)
 
@@ -255,9 +261,10 @@ class Importing:
         """
         held = await self._held(airbyte_connection_id)
         source = await self._airbyte.get_source(held.source_id)
-        fingerprint, selected = await _read(held)
+        fingerprint, selected, streams = await _read(held)
+        shared = await self._shared_tables(held, streams)
         if dry_run:
-            return _outcome(held, "would_import", never_selected=selected)
+            return _outcome(held, "would_import", never_selected=selected, shared_tables=shared)
         connection = Connection(
             id=uuid4(),
             name=held.name,
@@ -269,7 +276,13 @@ class Importing:
             airbyte_connection_id=airbyte_connection_id,
             imported=True,
         )
-        result = _outcome(held, "imported", connection_id=connection.id, never_selected=selected)
+        result = _outcome(
+            held,
+            "imported",
+            connection_id=connection.id,
+            never_selected=selected,
+            shared_tables=shared,
+        )
         async with self._db.transaction() as session:
             if record is not None and not await record(session, result):
                 return result
@@ -279,6 +292,7 @@ class Importing:
             row.airbyte_connection_id = airbyte_connection_id
             row.airbyte_workspace_id = source.workspace_id
             row.imported = True
+            registry.save_naming(row, naming_in(held))
             registry.append_version(
                 session,
                 row,
@@ -292,6 +306,23 @@ class Importing:
             row.status = ConnectionStatus.ACTIVE
             outbox.record(session, EventType.CONNECTION_IMPORTED, row)
         return result
+
+    async def _shared_tables(
+        self, held: AirbyteConnection, streams: Sequence[StreamId]
+    ) -> list[SharedTableView]:
+        """The streams whose table a connection of AAM's writes already."""
+        destination = await self._destinations.read(held.destination_id)
+        made = tables(destination, streams, naming_in(held))
+        found = await shared_tables(
+            self._db, destination, held.destination_id, made, besides=UUID(int=0)
+        )
+        return [
+            SharedTableView(
+                stream={"namespace": stream.namespace, "name": stream.name},
+                message=judgement.message,
+            )
+            for stream, judgement in islice(found.items(), _MOST_NAMED)
+        ]
 
     async def _known(self, airbyte_connection_id: UUID) -> UUID | None:
         """The AAM connection that already uses this Airbyte connection."""
@@ -325,6 +356,7 @@ def _outcome(
     connection_id: UUID | None = None,
     code: str | None = None,
     never_selected: Sequence[SelectedView] = (),
+    shared_tables: Sequence[SharedTableView] = (),
 ) -> ImportedView:
     return ImportedView(
         airbyte_connection_id=(
@@ -335,11 +367,12 @@ def _outcome(
         connection_id=connection_id,
         code=code,
         never_selected=list(never_selected),
+        shared_tables=list(shared_tables),
     )
 
 
-async def _read(held: AirbyteConnection) -> tuple[str, list[SelectedView]]:
-    """The fingerprint of the catalog in Airbyte, and its fields that the default never selects."""
+async def _read(held: AirbyteConnection) -> tuple[str, list[SelectedView], list[StreamId]]:
+    """The fingerprint of Airbyte's catalog, fields that are never selected, selected streams."""
     exclusions = catalogs.Exclusions()
     try:
         catalog = await run_cooperatively(catalogs.parse.steps(held.sync_catalog))
@@ -357,4 +390,4 @@ async def _read(held: AirbyteConnection) -> tuple[str, list[SelectedView]]:
         )
         for stream, fields in islice(found.items(), _MOST_NAMED)
     ]
-    return fingerprint, selected
+    return fingerprint, selected, [stream.id for stream in catalog.selected().streams]

@@ -26,6 +26,7 @@ class Head:
     upstream_code: str | None
     paused_by: UUID | None
     pause_requested_by: str | None
+    table_naming: str | None
 
 
 async def heads(session: AsyncSession, *, after: UUID, limit: int) -> Sequence[Head]:
@@ -36,7 +37,7 @@ async def heads(session: AsyncSession, *, after: UUID, limit: int) -> Sequence[H
 
 _HEADS = text("""
     SELECT c.id, c.airbyte_connection_id, c.catalog_version, v.fingerprint, c.drifted_upstream_at,
-        c.upstream_code, c.paused_by, c.pause_requested_by
+        c.upstream_code, c.paused_by, c.pause_requested_by, CAST(c.table_naming AS text)
     FROM connections c
     JOIN sync_catalog_versions v
         ON v.connection_id = c.id AND v.version_number = c.catalog_version

@@ -130,6 +130,25 @@ class Onboard(SourceOrder):
             "AAM uses. The source is always created in the destination's workspace."
         ),
     )
+    prefix: str | None = Field(
+        default=None,
+        max_length=100,
+        pattern=r"^[A-Za-z0-9_.-]*$",
+        description="What the names of the tables begin with, so that they differ from those of "
+        "other connections.",
+    )
+    namespace_definition: Literal["source", "destination", "customformat"] | None = Field(
+        default=None,
+        description="Where the tables are: in the source's namespace (the default), the "
+        "destination's default, or in `namespace_format`.",
+    )
+    namespace_format: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=200,
+        pattern=r"^[A-Za-z0-9_.${}-]*$",
+        description="For `customformat`; `${SOURCE_NAMESPACE}` stands for the source's namespace.",
+    )
 
 
 CONNECTION: dict[str, Any] = {
@@ -239,6 +258,13 @@ class SelectedView(BaseModel):
     fields: list[str]
 
 
+class SharedTableView(BaseModel):
+    """A stream whose table another connection writes, too."""
+
+    stream: dict[str, str | None]
+    message: str
+
+
 class ImportedView(BaseModel):
     """The outcome for one Airbyte connection."""
 
@@ -255,6 +281,11 @@ class ImportedView(BaseModel):
         description=(
             "Per stream, the fields that are synced although the policy never selects them."
         ),
+    )
+    shared_tables: list[SharedTableView] = Field(
+        default=[],
+        description="The streams whose table another connection of AAM's writes, too: their rows "
+        "are mixed or overwritten.",
     )
 
 

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.orchestrator.catalog_reconciler import ReapplySaga
 from services.orchestrator.credentials import CredentialShared, Digests, expect_unused
+from services.orchestrator.destination_fit import DestinationFit
 from services.orchestrator.destinations import Destinations
 from services.orchestrator.job_history import record_job
 from services.orchestrator.preflight import nothing_recorded
@@ -26,10 +27,12 @@ from shared.airbyte_client import AirbyteClient, Destination
 from shared.config import Settings
 from shared.connectors import Connectors
 from shared.database import Database
+from shared.destinations import DestinationReader
 from shared.discoveries import Begun, Discoveries, Recent
 from shared.domain import catalog as catalogs
 from shared.domain import drift
 from shared.domain.cooperative import run_cooperatively
+from shared.domain.destination import Naming
 from shared.errors import (
     Invalid,
     NotActive,
@@ -84,7 +87,10 @@ class Orchestrator:
         self.definitions = SourceDefinitions(airbyte)
         self.destinations = Destinations(airbyte)
         self.configurations = SourceConfigurations(settings, airbyte, auth_broker, self.definitions)
-        self._onboarding = OnboardSaga(settings, db, airbyte, self.configurations, digests)
+        self.fit = DestinationFit(db, DestinationReader(airbyte))
+        self._onboarding = OnboardSaga(
+            settings, db, airbyte, self.configurations, digests, self.fit
+        )
         operations.register("onboard", self._onboarding)
         operations.register("sync", SyncSaga(settings, db, airbyte))
         operations.register("archive", ArchiveSaga(settings, db, airbyte))
@@ -122,6 +128,7 @@ class Orchestrator:
             workspace_id=workspace_id,
             destination_id=destination_id,
             destination_sync_modes=sorted(modes),
+            naming=_naming(order),
         )
         connection = Connection(
             id=uuid4(),
@@ -442,3 +449,18 @@ def expect_active(row: Connection) -> UUID:
     if row.status is not ConnectionStatus.ACTIVE or row.airbyte_connection_id is None:
         raise NotActive(f"Connection {row.id} is {row.status}; it must be ACTIVE.")
     return row.airbyte_connection_id
+
+
+def _naming(order: Onboard) -> Naming:
+    """How the tables of a new connection are named.
+
+    Raises:
+        Invalid: there is a format without the definition `customformat`, or the reverse.
+    """
+    if (order.namespace_definition == "customformat") is not (order.namespace_format is not None):
+        raise Invalid.of(
+            "namespace_format",
+            "`namespace_format` and the `namespace_definition` `customformat` need each other.",
+            code="namespace_format_not_used",
+        )
+    return Naming(order.namespace_definition, order.namespace_format, order.prefix or None)

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+from msgspec.structs import replace
 
 from shared.airbyte_client import _schemas as shapes
 from shared.airbyte_client._calls import Calls, expect_requested
@@ -15,6 +16,7 @@ from shared.airbyte_client._schemas import (
     Destination,
     SourceSpecification,
 )
+from shared.domain import destination as destinations
 
 _DESTINATION = msgspec.json.Decoder(Destination)
 _DESTINATIONS = msgspec.json.Decoder(shapes.DestinationPage)
@@ -22,6 +24,7 @@ _SOURCE_SPECIFICATION = msgspec.json.Decoder(SourceSpecification)
 _SOURCE_DEFINITIONS = msgspec.json.Decoder(shapes.SourceDefinitions)
 _DESTINATION_DEFINITIONS = msgspec.json.Decoder(shapes.DestinationDefinitions)
 _DESTINATION_VERSION = msgspec.json.Decoder(shapes.DestinationVersion)
+_CONFIGURED_DESTINATION = msgspec.json.Decoder(shapes.ConfiguredDestination)
 _DESTINATION_SPECIFICATION = msgspec.json.Decoder(shapes.DestinationSpecification)
 
 
@@ -103,17 +106,49 @@ class Definitions(Calls):
 
         Airbyte ignores a refresh for one that cannot.
 
+        Endpoint: as `_destination_version`
+        """
+        return (await self._destination_version(destination_id)).supports_refreshes
+
+    async def destination_rules(self, destination_id: UUID) -> destinations.Destination:
+        """What a destination can hold, by its connector and the version that it runs.
+
+        Endpoint: POST destinations/get, then as `_destination_version`
+        Sends:    {"destinationId": uuid}
+        Receives: {"destinationDefinitionId", "connectionConfiguration": {...}, ...}; of the
+                  configuration only the default schema and the switch for raw tables are decoded
+        Source:   airbyte-platform 0.63.19 to 310e6cb6ac, config.yaml
+
+        Raises:
+            UpstreamMissing: Airbyte has no such destination; some versions answer 403 or 500.
+        """
+        path = "destinations/get"
+        held = await self._post(
+            path, {"destinationId": destination_id}, _CONFIGURED_DESTINATION, repeat=True
+        )
+        expect_requested(path, held.destination_id, destination_id)
+        version = await self._destination_version(destination_id)
+        found = destinations.identify(
+            held.destination_definition_id, version.docker_repository, version.docker_image_tag
+        )
+        member = destinations.DEFAULT_SCHEMA.get(found.kind)
+        return replace(
+            found, default_schema=held.default_schema(member), is_raw_only=held.is_raw_only
+        )
+
+    async def _destination_version(self, destination_id: UUID) -> shapes.DestinationVersion:
+        """The version of its connector that a destination runs.
+
         Endpoint: POST actor_definition_versions/get_for_destination
         Sends:    {"destinationId": uuid}
-        Receives: {"supportsRefreshes": bool, ...}
+        Receives: {"dockerRepository", "dockerImageTag", "supportsRefreshes": bool, ...}
         """
-        read = await self._post(
+        return await self._post(
             "actor_definition_versions/get_for_destination",
             {"destinationId": destination_id},
             _DESTINATION_VERSION,
             repeat=True,
         )
-        return read.supports_refreshes
 
     async def source_definitions(self, workspace_id: UUID) -> list[Definition]:
         """The source connectors a workspace can use.

@@ -345,7 +345,42 @@ class DestinationSpecification(msgspec.Struct, frozen=True, rename="camel"):
 class DestinationVersion(msgspec.Struct, frozen=True, rename="camel"):
     """Response of actor_definition_versions/get_for_destination."""
 
+    docker_repository: str | None = None
+    docker_image_tag: str | None = None
+    """The one that runs: pins are applied."""
     supports_refreshes: bool = False
+
+
+class _PlainSettings(msgspec.Struct, frozen=True):
+    """The members of a destination's configuration that say where it writes; the rest is skipped.
+
+    The same member has other types in other connectors.
+    """
+
+    schema: Any = None
+    dataset_id: Any = None
+    database: Any = None
+    disable_type_dedupe: Any = None
+    legacy_raw_tables_only: Any = None
+
+
+class ConfiguredDestination(msgspec.Struct, frozen=True, rename="camel"):
+    """Response of destinations/get, with those members of its configuration alone."""
+
+    destination_id: UUID
+    destination_definition_id: UUID
+    connection_configuration: _PlainSettings = _PlainSettings()
+
+    def default_schema(self, member: str | None) -> str | None:
+        """The schema, dataset or database in this member; None if it is not set."""
+        value = None if member is None else getattr(self.connection_configuration, member, None)
+        return value if isinstance(value, str) and value else None
+
+    @property
+    def is_raw_only(self) -> bool:
+        """Whether it is configured to write raw tables alone."""
+        settings = self.connection_configuration
+        return settings.disable_type_dedupe is True or settings.legacy_raw_tables_only is True
 
 
 class FailureReason(msgspec.Struct, frozen=True, rename="camel"):

@@ -85,6 +85,12 @@ class Connection(Base):
             postgresql_where=text("archived_at IS NOT NULL"),
         ),
         Index("ix_connections_airbyte_source_id", "airbyte_source_id"),
+        Index(
+            "ix_connections_airbyte_destination_id_live",
+            "airbyte_destination_id",
+            "id",
+            postgresql_where=text("archived_at IS NULL"),
+        ),
         where_set("connections", "paused_by"),
         Index("ix_connections_created_at_id", "created_at", "id"),
         Index(
@@ -116,6 +122,9 @@ class Connection(Base):
     airbyte_source_id: Mapped[UUID | None]
     airbyte_connection_id: Mapped[UUID | None]
     airbyte_destination_id: Mapped[UUID]
+    table_naming: Mapped[str | None] = mapped_column(RawJson())
+    """Its namespace definition, namespace format and prefix, as Airbyte last had them: JSON text.
+    None if they were never read, so that Airbyte's defaults are assumed."""
     airbyte_workspace_id: Mapped[UUID | None]
     """The workspace of its source, known before the source is; None in rows older than this."""
     status: Mapped[ConnectionStatus] = mapped_column(

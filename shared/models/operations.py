@@ -146,6 +146,8 @@ class ImportItem(Base):
     """The connection in AAM, unless that was only a dry run."""
     never_selected: Mapped[str] = mapped_column(RawJson(), server_default=text("'[]'"))
     """Per stream, the fields that are synced although the policy never selects them."""
+    shared_tables: Mapped[str] = mapped_column(RawJson(), server_default=text("'[]'"))
+    """The streams whose table another connection writes, too."""
 
 
 class PeriodicRun(Base):

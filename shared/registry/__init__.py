@@ -38,6 +38,13 @@ from shared.registry.connectors import (
     write_step,
 )
 from shared.registry.database_clock import now, take_turn
+from shared.registry.destination_tables import (
+    WrittenStreams,
+    naming_of,
+    page_of_written_streams,
+    read_naming,
+    save_naming,
+)
 from shared.registry.discoveries import (
     SourceLoad,
     begin_discoveries,

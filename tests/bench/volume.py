@@ -12,9 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from tests.bench.results_table import Line, best_ms
-
 from shared.domain import volume
+from tests.bench.results_table import Line, best_ms
 
 STREAMS = 500
 SEED = 20_261_130

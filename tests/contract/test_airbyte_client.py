@@ -88,6 +88,8 @@ async def _use_everything(client: AirbyteClient, airbyte: AirbyteServer) -> None
     assert await client.list_destinations(workspace) == [destination]
     assert "append_dedup" in await client.destination_sync_modes(destination)
     assert await client.supports_refreshes(destination.destination_id)
+    rules = await client.destination_rules(destination.destination_id)
+    assert (rules.title, rules.default_schema) == ("Postgres 3.0.14", "public")
     configured = await client.get_configured_source(source.source_id)
     assert configured.connection_configuration == {"count": 3}
     assert not await client.check_source_update(source.source_id, {"count": 4}, name="records")

@@ -194,7 +194,7 @@ async def test_every_example_runs(mesh: Mesh) -> None:
     onboarding = await mesh.orchestrator.post("/connections/onboard", json=order)
     assert onboarding.status_code == 201, onboarding.text
     id_ = onboarding.json()["id"]
-    later = order | {"connection_name": "Another"}
+    later = order | {"connection_name": "Another", "prefix": "another_"}
     begun = await mesh.orchestrator.post("/connections/onboard", json=later, params={"wait": 0})
     assert begun.status_code == 202, begun.text
     discovered = (await mesh.orchestrator.post(f"/connections/{id_}/discover")).json()

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.docs import api, configuration, errors
+from tests.docs import api, configuration, errors, tables
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -14,6 +14,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/api.md": api.write,
     "docs/configuration.md": configuration.write,
     "docs/errors.md": errors.write,
+    "docs/guides/tables.md": tables.write,
 }
 
 

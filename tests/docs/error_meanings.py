@@ -70,6 +70,8 @@ MEANINGS: dict[tuple[int, str], str] = {
         " rollout."
     ),
     (422, "catalog_too_large"): "The catalog is larger than AAM or Airbyte accepts.",
+    (422, "compound_cursor"): "A cursor is an object or array, which has no order.",
+    (422, "compound_key"): "A primary key is an object or array, which no destination compares.",
     (422, "connection_locked"): "The connection is locked in Airbyte.",
     (
         422,
@@ -89,6 +91,10 @@ MEANINGS: dict[tuple[int, str], str] = {
     (422, "empty_policy"): "The request changes nothing in the policy.",
     (422, "forbidden_character"): (
         "A string has a NUL character or half of a surrogate pair, which Postgres cannot store."
+    ),
+    (422, "destination_cannot_hold"): (
+        "The destination cannot hold a field, key or stream of the request, or another connection "
+        "writes the same table."
     ),
     (422, "heal_impossible"): (
         "The decisions do not lead to a catalog that Airbyte can sync; see `problems`."

@@ -121,6 +121,20 @@ def computed() -> dict[tuple[str, str], Computed]:
             asked_before,
         ),
         (
+            "services.drift_repair_agent.applying.destination_check",
+            "Unavailable(code=error.code)",
+        ): Computed(
+            _codes(UpstreamUnreachable, UpstreamUnknown, UpstreamConflict, UpstreamDenied),
+            asked_before,
+        ),
+        (
+            "services.drift_repair_agent.repairs.destination_limits",
+            "Unavailable(code=error.code)",
+        ): Computed(
+            _codes(UpstreamUnreachable, UpstreamUnknown, UpstreamConflict, UpstreamDenied),
+            asked_before,
+        ),
+        (
             "services.drift_repair_agent.connectors.service",
             "Unavailable(code=error.code)",
         ): Computed(

@@ -59,7 +59,10 @@ async def test_hanging_calls_delay_no_other_connection(world: World) -> None:
     world.settings = {"AIRBYTE_TIMEOUT": "10", "DISCOVER_TIMEOUT": "10", "OPERATION_DEADLINE": "90"}
     process = await world.replace("orchestrator")
     connections = [
-        (await process.client.post("/connections/onboard", json={**ORDER, "connection_name": name}))
+        await process.client.post(
+            "/connections/onboard",
+            json={**ORDER, "connection_name": name, "prefix": f"{name}_"},
+        )
         for name in ("hanging", "other")
     ]
     hanging, other = (one.json()["id"] for one in connections)

@@ -172,7 +172,8 @@ class Run:
         await empty(stage.sql)
         for number in range(CONNECTIONS):
             answer = await stage.orchestrators[0].post(
-                "/connections/onboard", json={**ORDER, "connection_name": f"c{number}"}
+                "/connections/onboard",
+                json={**ORDER, "connection_name": f"c{number}", "prefix": f"c{number}_"},
             )
             assert answer.status_code == 201, answer.text
             body = answer.json()

@@ -198,12 +198,15 @@ class Mesh:
     redis: Redis
     settings: Settings
     order: dict[str, Any] = field(default_factory=dict)
+    onboarded: int = 0
 
     async def onboard(self, **changes: Any) -> dict[str, Any]:
-        """Onboard a connection with two streams."""
-        answer = await self.orchestrator.post(
-            "/connections/onboard", json={**self.order, **changes}
-        )
+        """Onboard a connection with two streams; a second one has tables of its own."""
+        order = {**self.order, **changes}
+        if self.onboarded:
+            order = {"prefix": f"c{self.onboarded}_", **order}
+        answer = await self.orchestrator.post("/connections/onboard", json=order)
+        self.onboarded += 1
         assert answer.status_code == 201, answer.text
         connection: dict[str, Any] = answer.json()
         return connection

@@ -55,7 +55,7 @@ async def fetch(
 async def live(mesh: Mesh, name: str) -> str:
     """Do each thing that publishes an event once; return the connection's id."""
     mesh.airbyte.offers(catalog(stream("Account"), stream("Contact")))
-    order = {**mesh.order, "connection_name": name}
+    order = {**mesh.order, "connection_name": name, "prefix": f"{name}_"}
     onboarded = await fetch(
         mesh.orchestrator, "POST", "/connections/onboard", body=order, answers=201
     )

@@ -398,7 +398,7 @@ async def test_connection_being_onboarded_is_409(mesh: Mesh, store: dict[str, st
     """It may have received the previous credential."""
     await mesh.onboard(connection_name="A")
     mesh.airbyte.fault("commands/run/discover", "hang")
-    order = {**ORDER, "connection_name": "B"}
+    order = {**ORDER, "connection_name": "B", "prefix": "b_"}
     await mesh.orchestrator.post("/connections/onboard", params={"wait": 0}, json=order)
     store[TOKEN] = "new token"
 

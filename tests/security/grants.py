@@ -50,7 +50,8 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
         "schema_observer": "SELECT INSERT",
     },
     "import_items": {
-        "orchestrator": "SELECT INSERT UPDATE(outcome code connection_id never_selected)"
+        "orchestrator": "SELECT INSERT"
+        " UPDATE(outcome code connection_id never_selected shared_tables)"
     },
     "job_history": {
         "orchestrator": "SELECT INSERT UPDATE",

@@ -91,7 +91,8 @@ async def get_destination_version(backend: Backend, body: Body) -> Json:
     """Read the connector version that a destination uses."""
     actor = backend.actor("destination", body.id("destinationId"))
     definition = definition_of(backend, "destination", actor["destinationDefinitionId"])
-    return reads.version(definition, backend.release)
+    version = backend.actor_version("destination", actor)
+    return reads.actor_version(definition, version, backend.release)
 
 
 def _list(backend: Backend, kind: Kind) -> Json:

@@ -69,6 +69,16 @@ BODY: dict[str, Any] = {
                                 "The discovery that it was made from, as in /discover's response."
                             ),
                         },
+                        "accept_clashes": {
+                            "type": "boolean",
+                            "default": False,
+                            "description": (
+                                "Whether a field or stream may get another name in the destination "
+                                "because its own is taken or reserved. Without it, the response is "
+                                "422 `destination_cannot_hold`, as it always is for what fails the "
+                                "sync or mixes values."
+                            ),
+                        },
                         "on_global_state": {
                             "type": ["string", "null"],
                             "enum": ["refresh", "accept_gap", None],

@@ -203,10 +203,13 @@ class Settings:
         else:
             return self._without_key(before)
         if set(key) != set(before):
+            is_nested = any(len(path) > 1 for path in key)
+            refused = " Known destinations refuse a nested key." if is_nested else ""
             self._report(
                 "key_followed",
                 f"{self._id} is deduplicated by {self._listed(key)}, which {how}: rows written "
-                "with the former key remain beside new ones until the stream is refreshed.",
+                "with the former key remain beside new ones until the stream is refreshed."
+                f"{refused}",
             )
         if set(key) != set(configured or defined):
             self.changes["primaryKey"] = key

@@ -15,7 +15,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.drift_repair_agent.applying import preflight, reselection
 from services.drift_repair_agent.applying.reselection import OnGlobalState
 from services.drift_repair_agent.healing import Effect, incompatibilities
-from services.drift_repair_agent.repairs import current_state, queries, transitions
+from services.drift_repair_agent.repairs import (
+    current_state,
+    destination_limits,
+    queries,
+    transitions,
+)
 from services.drift_repair_agent.repairs import planned_changes as changes_of
 from services.drift_repair_agent.repairs.approval_choices import (
     approved,
@@ -406,6 +411,7 @@ class Repairs:
         renamed = renamed_streams(decided)
         effects = [
             *healed.effects,
+            *destination_limits.effects(decided),
             *await self._reselected(now, after),
             *await self._of_states(
                 self._effects.of_heal(now.row, before=now.configured, after=after, renamed=renamed),

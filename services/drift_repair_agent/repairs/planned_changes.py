@@ -13,6 +13,7 @@ from services.drift_repair_agent.healing import Action, Instruction
 from services.drift_repair_agent.repairs.policy import Reaction
 from shared.domain import drift
 from shared.domain.catalog import StreamId
+from shared.domain.destination import Finding
 from shared.domain.drift import MAPPER_LAPSED, Change, Severity, Verdict
 
 Path = tuple[str, ...]
@@ -98,6 +99,8 @@ class _Planned(msgspec.Struct, frozen=True, kw_only=True):
     """What may be chosen for lapsed mappers; empty for other changes."""
     suggestion_missing: bool = False
     """Whether the rag_engine could not be asked yet; it is asked again."""
+    destination: tuple[Finding, ...] = ()
+    """What the destination does with it, as far as a person should know, the worst first."""
     decision: Decision | None = None
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from uuid import UUID, uuid4
 
 import msgspec
@@ -20,6 +21,12 @@ from services.drift_repair_agent.recent_failures import Postponed
 from services.drift_repair_agent.repairs import current_state, queries, transitions
 from services.drift_repair_agent.repairs import planned_changes as changes_of
 from services.drift_repair_agent.repairs.current_state import CurrentState
+from services.drift_repair_agent.repairs.destination_limits import (
+    DestinationLimits,
+    Judgements,
+    unsafe,
+    with_judgement,
+)
 from services.drift_repair_agent.repairs.executor import SOON, RepairExecutor
 from services.drift_repair_agent.repairs.lapses import applicable, with_lapses
 from services.drift_repair_agent.repairs.planned_changes import (
@@ -51,6 +58,7 @@ log = logs.get(__name__)
 _BATCH_SIZE = 50
 _LATELY = timedelta(hours=1)
 _MAX_CONCURRENCY = 4
+_NO_JUDGEMENTS: Judgements = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +90,9 @@ class Planner:
         suggesting: Suggestions,
         executor: RepairExecutor,
         states: StateStore,
+        limits: DestinationLimits,
     ) -> None:
+        self._limits = limits
         self._expiry = settings.repair_expiry
         self._db = db
         self._airbyte = airbyte
@@ -170,7 +180,7 @@ class Planner:
 
         Raises:
             Conflict: an operation of the connection is open; it is planned for afterwards.
-            Unavailable: nothing was recorded.
+            Unavailable: nothing was recorded; also if Airbyte does not report the destination.
             UpstreamRefused: Airbyte does not return the state of a stream to be selected.
         """
         async with self._db.read() as session:
@@ -204,6 +214,7 @@ class Planner:
             hiding=hiding,
             stuck=stuck,
             kept=await self._kept_lapses(connection_id, changes),
+            judgements=await self._limits.judged(basis.current_state, changes, basis.policy),
         )
         at, policy = basis.drift.first_seen_at, basis.policy
         planned = await applicable(
@@ -491,6 +502,7 @@ def weigh(
     hiding: Collection[str] = (),
     stuck: Collection[str] = (),
     kept: Collection[str] = (),
+    judgements: Judgements = _NO_JUDGEMENTS,
 ) -> list[PlannedChange]:
     """Choose the reaction to each change that concerns the connection, in the given order.
 
@@ -503,9 +515,11 @@ def weigh(
     - If the rag_engine could not be asked, a removal and the additions that may be its new name
       wait for a person.
     - Lapsed mappers wait for a person; see `with_lapses`, also for `kept`.
+    - So does what the destination does not hold for certain, by `judgements`.
     """
     ids = {identity(change): f"c{number}" for number, (change, _) in enumerate(changes, start=1)}
     pairs = _pairs(changes, asked, policy)
+    unheld = unsafe(judgements)
     planned: dict[str, PlannedChange] = {}
     for change, verdict in changes:
         mark = identity(change)
@@ -526,15 +540,17 @@ def weigh(
                 item = replace(item, suggestion=suggestion.suggestion)
         elif not verdict.affects_sync and change.kind != "stream_added":
             continue
+        item = with_judgement(item, judgements)
         takes_away = item.excluded and not (is_new_field and len(change.path) == 1)
-        is_unsure = item.suggestion_missing or mark in refused
+        is_unheld = mark in unheld and bool(item.destination)
+        is_unsure = item.suggestion_missing or mark in refused or is_unheld
         is_open = is_unsure or takes_away or mark in stuck
         if item.reaction is Reaction.APPLY and is_open:
             item = replace(item, reaction=Reaction.PROPOSE)
         planned[item.id] = item
     for item in [item for item in planned.values() if item.suggestion is not None]:
         other_half = planned[item.pair or ""]
-        reaction = _of_rename(item, other_half, policy, refused)
+        reaction = _of_rename(item, other_half, policy, unheld | set(refused))
         planned[item.id] = replace(item, reaction=reaction)
         planned[other_half.id] = replace(other_half, reaction=reaction)
     reacted = with_lapses(list(planned.values()), [change for change, _ in changes], kept)

@@ -244,6 +244,16 @@ _CHANGE: dict[str, Any] = {
     },
     "choices": [],
     "suggestion_missing": False,
+    "destination": [
+        {
+            "verdict": "safe",
+            "code": "column_kept",
+            "message": "Postgres 3.0.14 keeps the column 'Total__c'; it is NULL in rows written "
+            "from now on.",
+            "names": ["Total__c"],
+            "columns": ["Total__c"],
+        }
+    ],
     "decision": None,
 }
 REPAIR: dict[str, Any] = {

@@ -253,6 +253,7 @@ class EditSaga:
         """Record the settings, who changed them, and the events."""
         if edit.name is not None:
             await edit_queries.rename(session, row, edit.name)
+        _note_naming(row, edit)
         if edit.own.description is not msgspec.UNSET:
             row.description = edit.own.description
         if edit.own.labels is not msgspec.UNSET:
@@ -314,6 +315,18 @@ class EditSaga:
                     requested_by=operation.requested_by,
                 )
             await operation.finish(session)
+
+
+def _note_naming(row: Connection, edit: Edit) -> None:
+    """Record the changes of how tables are named."""
+    members = {"namespace_definition": "definition", "namespace_format": "format"}
+    changes = {
+        members.get(name, name): edit.changed[name]["to"] or None
+        for name in ("prefix", *members)
+        if name in edit.changed
+    }
+    if changes:
+        registry.save_naming(row, msgspec.structs.replace(registry.naming_of(row), **changes))
 
 
 def difference(held: ConnectionSettings, wanted: ConnectionSettings) -> ConnectionSettings:

@@ -10,6 +10,7 @@ import msgspec
 
 from services.orchestrator import credential_queries
 from services.orchestrator.credentials import Digests, OrderNote
+from services.orchestrator.destination_fit import DESTINATION_CANNOT_HOLD, DestinationFit
 from services.orchestrator.source_configurations import SourceConfigurations
 from shared import outbox, registry, snapshots, source_types
 from shared.airbyte_client import (
@@ -25,6 +26,7 @@ from shared.database import Database
 from shared.discoveries import Begun, Discoveries
 from shared.domain import catalog as catalogs
 from shared.domain.cooperative import Steps, run_cooperatively
+from shared.domain.destination import Naming
 from shared.errors import (
     DiscoverFailed,
     Invalid,
@@ -61,6 +63,8 @@ class Wiring(msgspec.Struct, frozen=True):
     """The part of the source's configuration that is not secret."""
     notes: list[OrderNote] = []
     """Notes for the caller about the order; part of the response."""
+    naming: Naming = Naming()
+    """How the tables are named."""
 
 
 class OnboardSaga:
@@ -73,7 +77,9 @@ class OnboardSaga:
         airbyte: AirbyteClient,
         configurations: SourceConfigurations,
         digests: Digests | None,
+        fit: DestinationFit,
     ) -> None:
+        self._fit = fit
         self._call_s = settings.airbyte_timeout.total_seconds()
         self._discover_s = settings.discover_timeout.total_seconds()
         self._peer_s = settings.peer_timeout.total_seconds()
@@ -100,6 +106,7 @@ class OnboardSaga:
             row.airbyte_connection_id = connection_id
             row.airbyte_workspace_id = wiring.workspace_id
             row.status = ConnectionStatus.ACTIVE
+            registry.save_naming(row, wiring.naming)
             if "given" in operation.results:
                 credential_queries.save_digests(row, operation.results["given"])
             registry.append_version(
@@ -175,6 +182,7 @@ class OnboardSaga:
                     exclusions=exclusions,
                 )
             )
+            choice = await self._fitted(operation, wiring, choice)
             chosen.append(catalogs.dump(choice.catalog))
             catalog_id = discovered.catalog_id
             return {
@@ -190,6 +198,25 @@ class OnboardSaga:
         operation.store_document(chosen[0])
         return chosen[0]
 
+    async def _fitted(
+        self, operation: Operation, wiring: Wiring, choice: catalogs.Chosen
+    ) -> catalogs.Chosen:
+        """The choice without what the destination cannot hold.
+
+        Raises:
+            Invalid: `destination_cannot_hold`.
+        """
+        try:
+            return await self._fit.fitted(
+                choice,
+                connection_id=operation.connection_id,
+                destination_id=wiring.destination_id,
+                naming=wiring.naming,
+                is_named=wiring.streams is not None,
+            )
+        except catalogs.InvalidCatalog as error:
+            raise Invalid(str(error), code=DESTINATION_CANNOT_HOLD) from None
+
     async def _connection(
         self, operation: Operation, wiring: Wiring, source_id: UUID, document: bytes
     ) -> UUID:
@@ -204,6 +231,9 @@ class OnboardSaga:
                     sync_catalog=document,
                     source_catalog_id=UUID(catalog_id) if catalog_id else None,
                     schedule=wiring.schedule,
+                    namespace_definition=wiring.naming.definition,
+                    namespace_format=wiring.naming.format,
+                    prefix=wiring.naming.prefix,
                 )
             )
             if made.source_id != source_id:

@@ -13,7 +13,7 @@ from shared.domain.catalog._canonical import (
     fingerprint_of,
 )
 from shared.domain.catalog._exclusions import CODE as NEVER_SELECTED
-from shared.domain.catalog._exclusions import NEVER_SELECT, Exclusions
+from shared.domain.catalog._exclusions import NEVER_SELECT, Exclusions, without_fields
 from shared.domain.catalog._mappers import (
     MAPPER_FIELD_EXISTS,
     MAPPER_WITHOUT_FIELD,

@@ -162,13 +162,7 @@ class Exclusions:
                 its cursor or key, or Airbyte cannot leave it out.
         """
         hidden = self.synced(stream, offered=offered) - set(but)
-        if not hidden:
-            return stream
-        pair = PAIR.decode(stream.raw)
-        selected = [SelectedField(field_path=(name,)) for name in left(stream, hidden)]
-        changes = {"fieldSelectionEnabled": True, "selectedFields": selected}
-        config = reconfigured(pair.config, **changes, **_unnamed(stream, hidden))
-        return read_stream(encode_pair(pair.stream, config))
+        return without_fields(stream, hidden) if hidden else stream
 
     def restored(
         self, wanted: Catalog, head: Catalog, *, offered: Mapping[StreamId, Stream] = _NOTHING
@@ -207,6 +201,19 @@ class Exclusions:
         plain = text.decode(errors="replace")
         lower = (plain if plain.isascii() else normalize("NFKC", plain)).lower()
         return any(core in lower for core in self._cores)
+
+
+def without_fields(stream: ConfiguredStream, hidden: Collection[str]) -> ConfiguredStream:
+    """The stream with all its selected fields but these.
+
+    Raises:
+        InvalidCatalog: with the code `never_selected`, as `left`.
+    """
+    pair = PAIR.decode(stream.raw)
+    selected = [SelectedField(field_path=(name,)) for name in left(stream, hidden)]
+    changes = {"fieldSelectionEnabled": True, "selectedFields": selected}
+    config = reconfigured(pair.config, **changes, **_unnamed(stream, hidden))
+    return read_stream(encode_pair(pair.stream, config))
 
 
 def left(stream: ConfiguredStream, hidden: Collection[str]) -> list[str]:

@@ -34,6 +34,7 @@ from shared.domain.catalog._validation import (
     DEDUP,
     SYNC_MODES,
     declared,
+    is_compound,
     validate,
 )
 from shared.domain.cooperative import Steps, Stepwise
@@ -254,8 +255,10 @@ def config_for(offered: ConfiguredStream, destination: Collection[str]) -> _Writ
     if not stream.source_defined_cursor and not declared(fields, cursor):
         cursor = ()
     key = stream.source_defined_primary_key or ()
-    if not all(path and declared(fields, path) for path in key):
+    if not all(len(path) == 1 and declared(fields, path) for path in key):
         key = ()
+    if any(is_compound((fields or {}).get(path[0])) for path in key):
+        key = ()  # no destination deduplicates by it
 
     reads = stream.supported_sync_modes or ("full_refresh",)
     resumes = "incremental" in reads and bool(cursor or stream.source_defined_cursor)

@@ -81,6 +81,8 @@ class ToleratedSettings(msgspec.Struct, frozen=True):
 
 FORWARD: Final = frozenset({"unknown_setting", "unsupported_sync_mode"})
 """Codes of problems that may only mean that Airbyte is newer than AAM; see `ToleratedSettings`."""
+COMPOUND_KEY: Final = "compound_key"
+COMPOUND_CURSOR: Final = "compound_cursor"
 _NOTHING: Final = ToleratedSettings()
 
 # A cache of valid streams: the number of selected fields, by digest, modes and `familiar`.
@@ -237,6 +239,12 @@ class _Check:
             return
         is_field = declared(self._fields, cursor)
         is_the_source_s = is_defined and cursor == stream.stream.default_cursor_field
+        if (
+            len(cursor) == 1
+            and not is_the_source_s
+            and is_compound((self._fields or {}).get(cursor[0]))
+        ):
+            yield self._problem(COMPOUND_CURSOR, place, "is an object or array, which has no order")
         if not is_field and (not is_the_source_s or (is_deduplicated and configured)):
             yield self._problem("unknown_field", place, "is not a field of the stream")
         if self._chosen and cursor[0] not in self._chosen and (is_field or configured):
@@ -258,6 +266,9 @@ class _Check:
                 yield self._problem("unknown_field", part, "is not a field of the stream")
             elif self._chosen and path[0] not in self._chosen:
                 yield self._problem("key_not_selected", part, "is not among the selected fields")
+            elif len(path) == 1 and is_compound((self._fields or {}).get(path[0])):
+                what = "is an object or array, by which no destination deduplicates"
+                yield self._problem(COMPOUND_KEY, part, what)
 
     def _selection(self, chosen: frozenset[str]) -> Iterator[Problem]:
         place, schema = "config.selectedFields", "stream.jsonSchema"
@@ -311,18 +322,30 @@ def _declares(fields: Mapping[str, Raw] | None, path: Path) -> bool | None:
     return True
 
 
+def is_compound(schema: Raw | None) -> bool:
+    """Whether a field is declared as an object or an array, and as nothing else but null."""
+    types = None if schema is None else _types(schema)
+    basics = (types or set()) - {"null"}
+    return bool(basics) and basics <= {"object", "array"}
+
+
 class _Typed(msgspec.Struct, frozen=True):
     type: str | tuple[str, ...] = ()
 
 
 def _holds_no_field(schema: Raw) -> bool:
     """Whether a field's type excludes nested fields."""
+    types = _types(schema)
+    return types is not None and types <= _WITHOUT_FIELDS
+
+
+def _types(schema: Raw) -> set[str] | None:
+    """The declared types of a field; None if none are."""
     try:
         named = msgspec.json.decode(schema, type=_Typed).type
     except msgspec.DecodeError:
-        return False
-    types = {named} if isinstance(named, str) else set(named)
-    return bool(types) and types <= _WITHOUT_FIELDS
+        return None
+    return ({named} if isinstance(named, str) else set(named)) or None
 
 
 def mode(name: str | None) -> str:

@@ -106,7 +106,7 @@ DEFINITIONS: dict[Kind, list[Definition]] = {
         _definition("source", WIDGETS, "Widgets", "source-widgets", "1.4.0"),
     ],
     "destination": [
-        _definition("destination", POSTGRES, "Postgres", "destination-postgres", "2.4.0"),
+        _definition("destination", POSTGRES, "Postgres", "destination-postgres", "3.0.14"),
     ],
 }
 

@@ -1,0 +1,97 @@
+"""Checks that the destination can hold a catalog that a caller sends; nothing is recorded here."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from services.drift_repair_agent.applying.preflight import invalid
+from shared import registry
+from shared.database import Database
+from shared.destinations import DestinationReader, shared_tables
+from shared.domain.catalog import Catalog, InvalidCatalog, Problem
+from shared.domain.cooperative import Steps, run_cooperatively
+from shared.domain.destination import (
+    ON_PURPOSE,
+    Destination,
+    Judgement,
+    judge_stream,
+    judge_tables,
+    tables,
+)
+from shared.errors import (
+    Unavailable,
+    UpstreamConflict,
+    UpstreamDenied,
+    UpstreamUnknown,
+    UpstreamUnreachable,
+)
+from shared.models import Connection
+
+DESTINATION_CANNOT_HOLD: Final = "destination_cannot_hold"
+
+
+async def expect_holdable(
+    db: Database,
+    destinations: DestinationReader,
+    row: Connection,
+    wanted: Catalog,
+    head: Catalog,
+    *,
+    accept_clashes: bool,
+) -> None:
+    """Check the streams of a catalog that differ from the head, and the tables of the new ones.
+
+    Nothing is refused of a destination that AAM has no rules for, nor what the head has already.
+    With `accept_clashes` neither is a name that the destination only changes.
+
+    Raises:
+        Invalid: `destination_cannot_hold`; the message names both sides of a clash.
+        Unavailable: Airbyte does not report the destination now; nothing was recorded.
+    """
+    try:
+        destination = await destinations.read(row.airbyte_destination_id)
+    except (UpstreamUnreachable, UpstreamUnknown, UpstreamConflict, UpstreamDenied) as error:
+        raise Unavailable(f"{error.detail} Nothing was recorded.", code=error.code) from None
+    if not destination.is_known:
+        return
+    problems = await run_cooperatively(
+        _unheld(destination, wanted, head, accept_clashes=accept_clashes)
+    )
+    held = {stream.id for stream in head.streams if stream.selected}
+    new = {stream.id for stream in wanted.streams} - held
+    if new:
+        made = tables(
+            destination, [stream.id for stream in wanted.streams], registry.naming_of(row)
+        )
+        ours = [table for table in made if table.stream in new]
+        shared = await shared_tables(
+            db, destination, row.airbyte_destination_id, ours, besides=row.id
+        )
+        within = judge_tables(destination, made)
+        for stream in sorted(new, key=lambda one: one.order):
+            found = within.get(stream, Judgement()).joined(shared.get(stream))
+            if found.verdict == "refuse" or (found.findings and not accept_clashes):
+                problems.append(
+                    Problem(stream, "stream.name", DESTINATION_CANNOT_HOLD, found.message)
+                )
+    if problems:
+        raise invalid(InvalidCatalog(problems), code=DESTINATION_CANNOT_HOLD)
+
+
+def _unheld(
+    destination: Destination, wanted: Catalog, head: Catalog, *, accept_clashes: bool
+) -> Steps[list[Problem]]:
+    before = head.by_id()
+    problems: list[Problem] = []
+    for stream in wanted.streams:
+        yield
+        held = before.get(stream.id)
+        if held is not None and held.raw == stream.raw:
+            continue
+        held = held if held is not None and held.selected else None
+        for finding in judge_stream(destination, stream, held=held).findings:
+            is_clash = finding.code in ON_PURPOSE and not accept_clashes
+            if finding.verdict == "refuse" or is_clash:
+                message = finding.message
+                problems.append(Problem(stream.id, "config", DESTINATION_CANNOT_HOLD, message))
+    return problems

@@ -1,0 +1,151 @@
+"""Onboarding, applying and importing: what the destination cannot hold is refused or left out."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from tests.fakes.airbyte_server import POSTGRES, catalog, stream
+from tests.integration.applying import apply, discovered, streams_in_airbyte
+from tests.integration.conftest import Mesh
+from tests.integration.drifting import ACCOUNT, offering
+
+Json = dict[str, Any]
+PATH = "/connections/onboard"
+
+
+def _selected(mesh: Mesh, connection: Json, name: str = "Account") -> set[str]:
+    config = streams_in_airbyte(mesh, connection)[name]["config"]
+    return {one["fieldPath"][0] for one in config["selectedFields"]}
+
+
+async def _refused(mesh: Mesh, **changes: Any) -> Json:
+    answer = await mesh.orchestrator.post(PATH, json={**mesh.order, **changes})
+    assert answer.status_code == 422, answer.text
+    problem: Json = answer.json()
+    assert problem["code"] == "destination_cannot_hold"
+    return problem
+
+
+async def test_second_of_two_fields_is_left_out(mesh: Mesh) -> None:
+    """So is a name that Postgres refuses; a note names both sides."""
+    mesh.airbyte.offers(offering({**ACCOUNT, "name": "string", "xmin": "string"}))
+
+    connection = await mesh.onboard()
+
+    assert _selected(mesh, connection) == {*ACCOUNT, "SystemModstamp"}
+    (note,) = connection["notes"]
+    assert (note["code"], note["fields"]) == ("column_clash", ["name", "xmin"])
+    assert "'Name' and 'name' are one column in Postgres 3.0.14" in note["message"]
+
+
+async def test_likely_clash_in_an_unknown_destination(mesh: Mesh) -> None:
+    """The strictest common rule leaves the second field out; nothing is refused."""
+    mesh.airbyte.publish_version("dev", definition=POSTGRES)
+    mesh.airbyte.offers(offering({**ACCOUNT, "name": "string", "xmin": "string"}))
+
+    connection = await mesh.onboard()
+
+    assert _selected(mesh, connection) == {*ACCOUNT, "xmin", "SystemModstamp"}
+
+
+async def test_named_streams_of_one_table_are_refused(mesh: Mesh) -> None:
+    """And nothing stays in Airbyte; of a default selection the second is left out."""
+    fields = {"Id": "string"}
+    mesh.airbyte.offers(catalog(stream("my-table", fields), stream("my_table", fields)))
+
+    problem = await _refused(mesh, streams=["my-table", "my_table"])
+
+    assert "'my-table' and 'my_table' have one table in Postgres 3.0.14" in problem["detail"]
+    assert mesh.airbyte.sources == {}
+
+    connection = await mesh.onboard(streams=None)
+
+    assert list(streams_in_airbyte(mesh, connection)) == ["my-table"]
+    assert connection["notes"][0]["code"] == "table_clash"
+
+
+async def test_key_that_no_destination_takes_is_not_chosen(mesh: Mesh) -> None:
+    """A stream with a nested key or an object as its key is not deduplicated by it."""
+    data = {"type": "object", "properties": {"id": {"type": "string"}}}
+    offered = catalog(*(stream(name, {**ACCOUNT, "data": data}) for name in ("A", "B", "C")))
+    keys = ([["data", "id"]], [["data"]], [["Id"]])
+    for pair, key in zip(offered["streams"], keys, strict=True):
+        pair["stream"]["sourceDefinedPrimaryKey"] = key
+    mesh.airbyte.offers(offered)
+
+    connection = await mesh.onboard(streams=["A", "B", "C"])
+
+    streams = streams_in_airbyte(mesh, connection)
+    modes = [streams[name]["config"]["destinationSyncMode"] for name in "ABC"]
+    assert modes == ["overwrite", "overwrite", "append_dedup"]
+
+
+async def test_table_of_another_connection_is_refused(mesh: Mesh) -> None:
+    """Both streams and the other connection are named; with a prefix it is onboarded."""
+    mesh.airbyte.offers(offering(ACCOUNT))
+    await mesh.onboard(connection_name="CRM", streams=["Account"])
+
+    problem = await _refused(mesh, connection_name="Sandbox", streams=["Account"])
+
+    assert "'Account' of the connection 'CRM'" in problem["detail"]
+    other = await mesh.onboard(connection_name="Sandbox", streams=["Account"], prefix="sandbox_")
+    assert mesh.airbyte.connections[other["airbyte_connection_id"]]["prefix"] == "sandbox_"
+    # The prefix can be changed, and the table then counts under its new name.
+    answer = await mesh.orchestrator.patch(f"/connections/{other['id']}", json={"prefix": "s_"})
+    assert answer.status_code == 200, answer.text
+    await _refused(mesh, connection_name="Third", streams=["Account"], prefix="s_")
+    await mesh.onboard(connection_name="Third", streams=["Account"], prefix="sandbox_")
+
+
+async def test_namespace_format_needs_its_definition(mesh: Mesh) -> None:
+    """422 before anything is recorded."""
+    answer = await mesh.orchestrator.post(PATH, json={**mesh.order, "namespace_format": "x"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "namespace_format_not_used")
+
+
+@pytest.mark.parametrize("field, words", [("name", "'Name' and 'name'"), ("xmin", "'xmin'")])
+async def test_callers_catalog_is_refused(mesh: Mesh, field: str, words: str) -> None:
+    """A clash can be accepted, what Postgres refuses cannot."""
+    mesh.airbyte.offers(offering({**ACCOUNT, field: "string"}))
+    connection = await mesh.onboard(streams=["Account"])
+    order = await discovered(mesh, connection)
+    fine = deepcopy(order)
+    config = next(
+        one["config"]
+        for one in order["sync_catalog"]["streams"]
+        if one["stream"]["name"] == "Account"
+    )
+    config |= {"fieldSelectionEnabled": False, "selectedFields": []}
+
+    status, problem = await apply(mesh, order)
+
+    assert (status, problem["code"]) == (422, "destination_cannot_hold"), problem
+    assert words in problem["detail"]
+    status, applied = await apply(mesh, order | {"accept_clashes": True})
+    assert status == (200 if field == "name" else 422), applied
+    fine["expected_version"] = applied.get("version_number", fine["expected_version"])
+    status, applied = await apply(mesh, fine)
+    assert status == 200, applied
+
+
+async def test_import_reports_shared_tables(mesh: Mesh) -> None:
+    """An existing connection is imported all the same; the report names both streams."""
+    mesh.airbyte.offers(offering(ACCOUNT))
+    first = await mesh.onboard(connection_name="CRM", streams=["Account"])
+    held = mesh.airbyte.connections[first["airbyte_connection_id"]]
+    other = deepcopy(held) | {"connectionId": "5a1d2c3b-4e5f-4a6b-8c7d-9e0f1a2b3c4d", "name": "Old"}
+    mesh.airbyte.connections[other["connectionId"]] = other
+
+    answer = await mesh.orchestrator.post(
+        "/connections/import", json={"airbyte_connection_id": other["connectionId"]}
+    )
+
+    assert answer.status_code == 200, answer.text
+    (item,) = answer.json()["items"]
+    assert item["outcome"] == "imported"
+    (shared,) = item["shared_tables"]
+    assert shared["stream"]["name"] == "Account"
+    assert "'CRM'" in shared["message"]
