@@ -19,7 +19,6 @@ from services.orchestrator import (
     trial_queries,
 )
 from services.orchestrator.backlogs import BACKLOGS
-from services.orchestrator.credentials import Digests
 from services.orchestrator.edits import Editor
 from services.orchestrator.importer import Importing, ImportOrder
 from services.orchestrator.job_follower import JobFollower
@@ -53,6 +52,7 @@ from shared.airbyte_client import AirbyteClient
 from shared.auth.scopes import Scope, caller_of, may
 from shared.backlogs import Gauges, watching_airbyte
 from shared.config import Settings, load
+from shared.credential_digests import Digests
 from shared.database import Database
 from shared.http.app import create_app
 from shared.http.authentication import access_for, signer_for

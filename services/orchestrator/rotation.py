@@ -16,13 +16,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.orchestrator import credential_queries
 from services.orchestrator.credential_queries import CredentialUse
-from services.orchestrator.credentials import Digests, fetch, merged
+from services.orchestrator.credentials import fetch, merged
 from services.orchestrator.schemas import Outcome, RotatedView, RotationView
 from services.orchestrator.source_configurations import SourceConfigurations
 from shared import batches, outbox, registry
 from shared.airbyte_client import UNSUPPORTED, AirbyteClient, ConfiguredSource
 from shared.batches import code_of
 from shared.config import Settings
+from shared.credential_digests import Digests
 from shared.credential_documents import Credential
 from shared.database import Database
 from shared.domain.specification import Specification

@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.orchestrator.airbyte_workspace import workspace_of
-from services.orchestrator.credentials import CredentialShared, Digests, expect_unused
+from services.orchestrator.credentials import CredentialShared, expect_unused
 from services.orchestrator.destinations import Destinations
 from services.orchestrator.job_history import record_job
 from services.orchestrator.reconciler import ReapplySaga
@@ -24,6 +24,7 @@ from shared import registry
 from shared.airbyte_client import AirbyteClient
 from shared.config import Settings
 from shared.connectors import Connectors
+from shared.credential_digests import Digests
 from shared.database import Database
 from shared.discoveries import Begun, Discoveries, Recent
 from shared.domain import catalog as catalogs
