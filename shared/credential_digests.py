@@ -23,6 +23,11 @@ class Digests:
     def __init__(self, key: SecretStr) -> None:
         self._key = key.get_secret_value().encode()
 
+    @classmethod
+    def under(cls, key: SecretStr | None) -> Digests | None:
+        """The digests under a key; None without a key."""
+        return None if key is None else cls(key)
+
     def of(self, reference: str, configuration: Mapping[str, Any]) -> dict[Pointer, str]:
         """The digest of each leaf of a configuration, nested ones included."""
         found = specification.leaves(configuration)

@@ -13,14 +13,18 @@ from datetime import datetime, timedelta
 from functools import partial
 from uuid import UUID, uuid4
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from services.orchestrator import job_queries, reconciliation_queries
-from services.orchestrator.job_history import record_job, record_progress
+from services.orchestrator.job_history import FAILED_SYNC, record_job, record_progress
 from services.orchestrator.job_queries import RunningJob
 from shared import batches, outbox, registry
 from shared.airbyte_client import AirbyteClient, Job
 from shared.database import Database
+from shared.discoveries import OBSERVE_SOURCE
 from shared.errors import AamError, Unavailable, Upstream, UpstreamDenied, UpstreamForbidden
-from shared.models import JobHistory, JobStarter
+from shared.job_queue import Jobs
+from shared.models import Connection, JobHistory, JobStarter
 from shared.observability import logs
 from shared.outbox import EventType
 
@@ -46,12 +50,14 @@ class JobFollower:
         self,
         db: Database,
         airbyte: AirbyteClient,
+        jobs: Jobs,
         *,
         lost_after: timedelta,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._db = db
         self._airbyte = airbyte
+        self._jobs = jobs
         self._clock = clock
         self._lost_after_s = lost_after.total_seconds()
         self._missing_since: dict[UUID, float] = {}
@@ -233,6 +239,24 @@ class JobFollower:
             written = await session.get(JobHistory, row.id, populate_existing=True)
             if written is not None:
                 record_progress(session, connection, written, job)
+                if written.follow_up == "due":
+                    await self._follow_up(session, connection, written)
+
+    async def _follow_up(
+        self, session: AsyncSession, connection: Connection, written: JobHistory
+    ) -> None:
+        """Start what follows from a source's failure, in the transaction that records it.
+
+        A rejected configuration may be the credential's fault. Otherwise a changed schema is the
+        usual cause, and the source is observed at once.
+        """
+        source_id = connection.airbyte_source_id
+        if written.failure_code == "config_error" or source_id is None:
+            job, payload = FAILED_SYNC, written.id
+        else:
+            job, payload = OBSERVE_SOURCE, source_id
+            written.follow_up = "observed"
+        await self._jobs.enqueue(session, job, str(payload), after=timedelta(0))
 
 
 def _is_of(job: Job | None, row: RunningJob) -> bool:

@@ -19,7 +19,9 @@ from services.orchestrator import (
     trial_queries,
 )
 from services.orchestrator.backlogs import BACKLOGS
+from services.orchestrator.credential_watch import CredentialWatch
 from services.orchestrator.edits import Editor
+from services.orchestrator.follow_up import FollowUp
 from services.orchestrator.importer import Importing, ImportOrder
 from services.orchestrator.job_follower import JobFollower
 from services.orchestrator.jobs import Jobs as JobActions
@@ -423,12 +425,15 @@ def build(settings: Settings) -> FastAPI:
     jobs = Jobs(settings.registry_address, application="orchestrator")
     operations = Operations(settings, db, jobs, service="orchestrator")
     relay = outbox.Relay(db, redis)
-    follower = JobFollower(db, airbyte, lost_after=settings.job_lost_after)
-    key = settings.rotation_digest_key
-    digests = None if key is None else Digests(key)
+    follower = JobFollower(db, airbyte, jobs, lost_after=settings.job_lost_after)
+    digests = Digests.under(settings.rotation_digest_key)
     service = Orchestrator(settings, db, airbyte, auth_broker, operations, digests)
     rotator = Rotator(
-        settings, db, airbyte, auth_broker, service.configurations, operations, digests
+        settings, db, airbyte, auth_broker, service.configurations, operations, jobs, digests
+    )
+    healing = (
+        CredentialWatch(settings, db, auth_broker, rotator, digests).periodic_task,
+        FollowUp(settings, db, rotator, service, jobs).periodic_task,
     )
     sweeper = Sweeper(db, airbyte, grace=settings.sweep_grace)
     reconciler = Reconciler(settings, db, airbyte, operations)
@@ -458,6 +463,7 @@ def build(settings: Settings) -> FastAPI:
                 PeriodicTask(sweep, settings.sweep_interval, singleton_name="sweep"),
                 PeriodicTask(reconcile, settings.reconcile_interval, singleton_name="reconcile"),
                 PeriodicTask(prune, _PRUNED_EVERY, singleton_name="prune"),
+                *healing,
                 Retention(db, histories(settings)).task,
                 *Gauges(db, BACKLOGS).periodic_tasks,
                 *watching_airbyte(airbyte.health),

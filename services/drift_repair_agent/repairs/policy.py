@@ -27,6 +27,7 @@ class Reaction(StrEnum):
 
 
 Verify = Literal["read_back", "sync"]
+Credentials = Literal["apply", "propose", "ignore"]
 Reactions = Mapping[str, Mapping[str, Reaction]]
 
 DEFAULT: Final[dict[str, dict[str, Reaction]]] = {
@@ -62,6 +63,7 @@ class PolicyOverrides(msgspec.Struct, frozen=True, omit_defaults=True):
     verify: Verify | None = None
     rename_min_confidence: float | None = None
     discoveries_per_day: int | None = None
+    credentials: Credentials | None = None
 
 
 class Policy:
@@ -85,6 +87,7 @@ class Policy:
             else own.rename_min_confidence
         )
         self.discoveries_per_day = own.discoveries_per_day
+        self.credentials: Credentials = own.credentials or "apply"
 
     @classmethod
     def read(cls, stored: str | None) -> Policy:

@@ -123,6 +123,12 @@ class PolicyOrder(BaseModel):
     If several connections share a source, the smallest value applies. The default is
     DISCOVERIES_PER_DAY if set, else the number that the observation interval needs plus 50.
     """
+    credentials: Literal["apply", "propose", "ignore"] | None = None
+    """What happens when the connection's credential changes in its store; null for the default.
+
+    `apply` checks it and sends it to the source, `propose` only reports it. If several connections
+    share a source, the strictest value applies.
+    """
     by: By | None = None
     """Who requests the change. If left out, the caller, who is recorded in any case."""
 
@@ -148,6 +154,7 @@ class PolicyView(BaseModel):
                     "verify": "read_back",
                     "rename_min_confidence": 0.9,
                     "discoveries_per_day": None,
+                    "credentials": "apply",
                     "own": {"reactions": {"field": {"added": "propose"}}},
                     "updated_by": "Ada",
                     "requested_by": "ada@example.com (key ab12cd34)",
@@ -164,6 +171,8 @@ class PolicyView(BaseModel):
     rename_min_confidence: float
     discoveries_per_day: int | None = None
     """Most discoveries of the source in 24 hours; null for the installation's default."""
+    credentials: Literal["apply", "propose", "ignore"] = "apply"
+    """What happens when the connection's credential changes in its store."""
     own: dict[str, Any]
     updated_by: str | None = None
     requested_by: str | None = None

@@ -386,6 +386,7 @@ async def _note_credential(
     checked = operation.results["check"]
     row.credential_id = new.credential_id
     credential_queries.save_digests(row, checked["digests"])
+    credential_queries.accept(row)
     await registry.forget_renewals(session, new.airbyte_source_id)
     if checked["renewed"]:
         registry.record_discovery(session, new.airbyte_source_id, "check", is_renewed=True)
