@@ -19,6 +19,7 @@ DECLARE
         -- role, table or sequence, privileges
         ['aam_orchestrator', 'api_keys', 'SELECT, INSERT, UPDATE (last_used_at, revoked_at)'],
         ['aam_orchestrator', 'connections', 'SELECT, INSERT, UPDATE'],
+        ['aam_orchestrator', 'credential_versions', 'SELECT, INSERT, UPDATE, DELETE'],
         ['aam_orchestrator', 'discoveries', 'SELECT, INSERT, UPDATE'],
         ['aam_orchestrator', 'events', 'SELECT, INSERT, UPDATE (published_at)'],
         ['aam_orchestrator', 'import_items', 'SELECT, INSERT, UPDATE (outcome, code, connection_id, never_selected)'],

@@ -507,6 +507,13 @@ class Settings(RegistrySettings):
     upgrade_notice: Seconds = timedelta(days=14)
     """How long before the deadline of a connector's breaking change it is announced."""
 
+    rotation_interval: Seconds = timedelta(minutes=5)
+    """How often stored credentials are compared with those that sources have; needs
+    ROTATION_DIGEST_KEY."""
+
+    expiry_notice: Seconds = timedelta(days=14)
+    """How long before its expiry a credential is announced as expiring."""
+
     repair_expiry: Seconds = timedelta(days=7)
     """How long a proposed repair waits for a decision before it expires without any change."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Any, TypeAlias
 
 import msgspec
@@ -11,6 +12,9 @@ Document: TypeAlias = Mapping[str, Any]
 """The values of a credential by name, nested; it holds secrets."""
 MAX_DEPTH = 16
 """How deep the values of a credential may be nested."""
+EXPIRES_AT = "expires_at"
+"""The name of a date beside the values: when the credential expires. It is sent to no connector
+whose specification does not have it."""
 
 
 class Naming(msgspec.Struct, frozen=True):
@@ -37,3 +41,15 @@ class Credential(msgspec.Struct, frozen=True):
     def __repr__(self) -> str:
         """Omit the document, which has secrets."""
         return f"Credential({self.naming!r})"
+
+
+class CredentialVersion(msgspec.Struct, frozen=True):
+    """Whether a credential changed, without any of its values."""
+
+    credential_id: str
+    version: str | None = None
+    """Opaque; the same as before means the same values. None if it cannot be read: see `code`."""
+    expires_at: datetime | None = None
+    """When it expires, where its store or its document has that."""
+    code: str | None = None
+    """Why it has no version."""

@@ -34,6 +34,10 @@ ON_REQUEST: Final = 50
 """The default daily limit is what the observation interval needs, plus this number."""
 _RESERVED_SHARE: Final = 4
 _DAY_S: Final = 86_400
+OBSERVE_SOURCE: Final = "observe.source"
+"""The job that observes a source soon; its payload is the source's id."""
+FAILED_DISCOVERY: Final = "failed_discovery"
+"""The job that follows up a discovery whose source rejected its configuration; by its id."""
 _MARGIN: Final = timedelta(minutes=1)
 """Time to process a discovery after Airbyte's response."""
 _FIRST_POLL_S: Final = 0.05
@@ -67,7 +71,7 @@ class UnderWay(msgspec.Struct, frozen=True):
 class Postponed(msgspec.Struct, frozen=True):
     """Why an observation cannot discover now, and when to retry."""
 
-    code: Literal["sync_running", "discovery_quota", "discovery_running"]
+    code: Literal["sync_running", "discovery_quota", "discovery_running", "credential_rejected"]
     detail: str
     pause: timedelta
 
@@ -116,7 +120,8 @@ class Discoveries:
     ) -> Begun | Postponed:
         """Record an observation's discovery, or return why it has to wait.
 
-        Scheduled observations leave a part of the daily limit to requests. With `beside_sync`, the
+        Scheduled observations leave a part of the daily limit to requests, and discover a source
+        that rejects its credential once an hour. With `beside_sync`, the
         requester accepts the risk that it invalidates the token of a running sync.
         """
         async with self._db.transaction() as session:
@@ -129,6 +134,9 @@ class Discoveries:
                 return Postponed(
                     "sync_running", _sync_detail(source_id, load), timedelta(minutes=1)
                 )
+            if load.rejected_for is not None and not is_requested:
+                detail = f"Source {source_id} rejects its credential."
+                return Postponed("credential_rejected", detail, load.rejected_for)
             allowed = self._limit_of(load) if is_requested else self._scheduled_limit_of(load)
             if load.used >= allowed:
                 frees_at = await registry.limit_frees_at(session, source_id, allowed=allowed)
@@ -140,7 +148,7 @@ class Discoveries:
     async def begin_observations(self, source_ids: Collection[UUID]) -> dict[UUID, Begun]:
         """Record the discoveries of scheduled observations that will follow one another at once.
 
-        Sources that are at their limit or whose connectors renew tokens are left out: call
+        Sources that are at a limit or whose connectors renew tokens are left out: call
         `begin_observation` for each, just before its discovery. Those that are not requested after
         all have to be withdrawn.
         """
@@ -150,7 +158,9 @@ class Discoveries:
             ready = {
                 source_id: load
                 for source_id, load in loads.items()
-                if not load.is_renewing and load.used < self._scheduled_limit_of(load)
+                if not load.is_renewing
+                and load.rejected_for is None
+                and load.used < self._scheduled_limit_of(load)
             }
             return await self._begin(session, "observe", ready)
 

@@ -49,6 +49,14 @@ class EventType(StrEnum):
     """Airbyte's connection matches the registry again."""
     CREDENTIAL_ROTATED = "credential.rotated"
     """A changed credential was sent to its source; `ref` is the operation."""
+    CREDENTIAL_CHANGED = "credential.changed"
+    """The store has another credential than the source, which AAM does not send; `code` is
+    `proposed` (by policy) or why the new one was refused, such as `check_failed`."""
+    CREDENTIAL_REJECTED = "credential.rejected"
+    """A run failed, and the source rejects the credential that it has; `code` is the known cause.
+    Once until it is accepted again."""
+    CREDENTIAL_EXPIRING = "credential.expiring"
+    """The credential expires soon; `code` is when. Once for each expiry."""
     SYNC_TRIGGERED = "sync.triggered"
     SYNC_FINISHED = "sync.finished"
     SYNC_VOLUME_SUSPICIOUS = "sync.volume_suspicious"

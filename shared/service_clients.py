@@ -19,7 +19,7 @@ from httpx_aiohttp import AiohttpTransport
 from shared.auth.scopes import Scope
 from shared.auth.service_tokens import Signer
 from shared.config import Settings
-from shared.credential_documents import Credential
+from shared.credential_documents import Credential, CredentialVersion
 from shared.errors import (
     AamError,
     UpstreamTimeout,
@@ -168,6 +168,32 @@ class AuthBroker(Peer):
             return msgspec.convert(answer, Credential)
         except msgspec.ValidationError:
             raise UpstreamUnknown("The auth_broker's answer is not a credential.") from None
+
+    async def versions(
+        self, credential_ids: Sequence[str], *, digest_key: str
+    ) -> list[CredentialVersion]:
+        """The versions of at most 100 credentials, in order; never their values.
+
+        Raises:
+            UpstreamUnreachable: the broker cannot be reached.
+            UpstreamUnknown: its answer is malformed.
+        """
+        answer = await self._post(
+            "/credentials/versions",
+            Scope.CREDENTIALS_READ,
+            {"credential_ids": credential_ids, "digest_key": digest_key},
+        )
+        try:
+            found = msgspec.convert(answer, _Versions, strict=False).credentials
+        except msgspec.ValidationError:
+            raise UpstreamUnknown("The auth_broker's answer has no versions.") from None
+        if [one.credential_id for one in found] != list(credential_ids):
+            raise UpstreamUnknown("The auth_broker answered about other credentials.")
+        return found
+
+
+class _Versions(msgspec.Struct, frozen=True):
+    credentials: list[CredentialVersion]
 
 
 class Orchestrator(Peer):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from services.auth_broker.hardening import harden
 from services.auth_broker.service import AuthBroker
@@ -94,6 +95,77 @@ _EXAMPLE: dict[str, Any] = {
         }
     }
 }
+
+
+class VersionsOrder(BaseModel):
+    """The credentials whose versions are requested."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"credential_ids": ["salesforce-prod"], "digest_key": "0f" * 32}]
+        },
+    )
+
+    credential_ids: list[Annotated[str, Field(pattern=CREDENTIAL_REFERENCE)]] = Field(
+        min_length=1, max_length=100
+    )
+    digest_key: SecretStr = Field(
+        min_length=64,
+        max_length=64,
+        description="The key of the digests that stand for versions where a store has none.",
+    )
+
+
+class VersionView(BaseModel):
+    """Whether a credential changed."""
+
+    credential_id: str
+    version: str | None
+    """Opaque: the same version means the same values. Null if the credential cannot be read."""
+    expires_at: datetime | None = None
+    """When it expires, where its store or its `expires_at` has that."""
+    code: str | None = None
+    """Why it has no version."""
+
+
+class VersionsView(BaseModel):
+    """The versions of credentials, in the order of the request."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "credentials": [
+                        {
+                            "credential_id": "salesforce-prod",
+                            "version": "5c1f0f4a9d0e",
+                            "expires_at": "2027-01-31T00:00:00Z",
+                            "code": None,
+                        }
+                    ]
+                }
+            ]
+        }
+    )
+
+    credentials: list[VersionView]
+
+
+@router.post(
+    "/credentials/versions",
+    dependencies=[may(Scope.CREDENTIALS_READ)],
+    response_model=VersionsView,
+    responses=problems(422, 503),
+)
+async def versions(order: VersionsOrder, service: Service) -> Response:
+    """Get the versions of credentials, to find those that have changed; never their values.
+
+    A version is the store's own, or a digest of the values under `digest_key`. A credential that
+    cannot be read has a `code` instead and does not affect the others. No audit entry is recorded.
+    """
+    found = await service.versions(order.credential_ids, key=order.digest_key.get_secret_value())
+    return raw_json(msgspec.json.encode({"credentials": found}))
 
 
 @router.get(

@@ -7,7 +7,7 @@ recorded before it is answered.
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 import structlog
@@ -16,9 +16,10 @@ from services.auth_broker import audit_queries, salesforce
 from services.auth_broker.settings import StoreName
 from services.auth_broker.stores import CredentialStore
 from shared.auth.scopes import Caller
-from shared.credential_documents import Credential
+from shared.credential_digests import version_of
+from shared.credential_documents import Credential, CredentialVersion
 from shared.database import Database
-from shared.errors import AamError, Forbidden, Invalid, NotFound, Unauthenticated
+from shared.errors import AamError, Forbidden, Invalid, NotFound, Unauthenticated, Unavailable
 from shared.observability import logs
 from shared.source_types import CREDENTIAL_REFERENCE
 
@@ -77,14 +78,53 @@ class AuthBroker:
         credential = await self._credential(credential_id)
         return salesforce.configuration(credential)
 
-    async def _credential(self, reference: str) -> Credential:
+    async def versions(self, references: Collection[str], *, key: str) -> list[CredentialVersion]:
+        """Each credential's version and expiry, in order; one that cannot be read has a code.
+
+        The version is the store's own, or a digest of the values under `key`. Not recorded: no
+        value is returned. A store that is unavailable is not called again for the others.
+        """
+        unavailable: set[StoreName] = set()
+        found = []
+        for reference in references:
+            try:
+                found.append(await self._version(reference, key, unavailable))
+            except AamError as error:
+                found.append(CredentialVersion(reference, code=error.code))
+        return found
+
+    async def _version(
+        self, reference: str, key: str, unavailable: set[StoreName]
+    ) -> CredentialVersion:
         name, credential_id = self._split(reference)
+        if name in unavailable:
+            raise Unavailable(f"Store {name} is unavailable.", code="store_unavailable")
+        try:
+            stored = await self._store(name).stored(credential_id)
+        except Unavailable:
+            # One credential's files can be unreadable while the others' are not.
+            try:
+                await self._store(name).ping()
+            except Unavailable:
+                unavailable.add(name)
+            raise
+        if not stored.document:
+            raise _not_found(reference)
+        version = stored.version or version_of(stored.document, reference=reference, key=key)
+        return CredentialVersion(reference, version, stored.expires_at)
+
+    def _store(self, name: StoreName) -> CredentialStore:
         store = self._stores.get(name)
         if store is None:
             raise Invalid(f"The auth_broker has no store {name}.", code="store_not_configured")
+        return store
+
+    async def _credential(self, reference: str) -> Credential:
+        name, credential_id = self._split(reference)
+        store = self._store(name)
         document = await store.document(credential_id)
         if not document:
-            raise NotFound(f"No credential {reference}.", code="credential_not_found")
+            raise _not_found(reference)
         return Credential(dict(document), store.naming(credential_id))
 
     async def _recorded(
@@ -142,6 +182,10 @@ class AuthBroker:
 
 
 _STORES: tuple[StoreName, ...] = ("env", "file", "vault")
+
+
+def _not_found(reference: str) -> NotFound:
+    return NotFound(f"No credential {reference}.", code="credential_not_found")
 
 
 def _require_token_for(caller: Caller, reference: str) -> None:

@@ -10,13 +10,15 @@ import asyncio
 import os
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 from dotenv import dotenv_values
 
-from shared.credential_documents import MAX_DEPTH, Document, Naming
+from shared.credential_documents import EXPIRES_AT, MAX_DEPTH, Document, Naming
 from shared.errors import Invalid, Unavailable
 
 _LARGEST_FILE_BYTES = 64 * 1024
@@ -28,8 +30,44 @@ _SETTINGS = frozenset({"CREDENTIAL_STORE"})
 """Settings whose name is like the variable of a credential."""
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class Stored:
+    """A credential as its store has it, with what the store itself says about it."""
+
+    document: Document
+    """Empty when it does not exist."""
+    version: str | None = None
+    """The store's own version; None where it has none."""
+    ends_at: datetime | None = None
+    """When the store deletes this version; None if it does not."""
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """When the credential expires, by its store or by the `expires_at` beside its values."""
+        known = [one for one in (self.ends_at, moment(self.document.get(EXPIRES_AT))) if one]
+        return min(known, default=None)
+
+
+def moment(value: object) -> datetime | None:
+    """An ISO 8601 date or time, which is UTC without a zone; None if it is neither."""
+    if not isinstance(value, str):
+        return None
+    try:
+        found = datetime.fromisoformat(value.strip())
+    except ValueError:
+        return None
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found
+
+
 class CredentialStore(Protocol):
     """A credential store; values are not cached, so a change takes effect at once."""
+
+    async def stored(self, credential_id: str) -> Stored:
+        """The credential with its version and its end, where the store has them.
+
+        Raises:
+            Invalid, Unavailable, UpstreamDenied: as `document`.
+        """
 
     async def document(self, credential_id: str) -> Document:
         """The credential's values; empty when it does not exist.
@@ -69,6 +107,14 @@ class EnvironmentStore:
         file = Path(".env")
         written = dotenv_values(file) if file.is_file() else {}
         return cls({name: value for name, value in written.items() if value} | dict(os.environ))
+
+    async def stored(self, credential_id: str) -> Stored:
+        """The credential; the store has no versions.
+
+        Raises:
+            Invalid: as `document`.
+        """
+        return Stored(await self.document(credential_id))
 
     async def document(self, credential_id: str) -> Document:
         """The credential's values, with names in lower case; an empty one counts as missing.
@@ -160,6 +206,14 @@ class FileStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+
+    async def stored(self, credential_id: str) -> Stored:
+        """The credential; the store has no versions.
+
+        Raises:
+            Invalid, Unavailable: as `document`.
+        """
+        return Stored(await self.document(credential_id))
 
     async def document(self, credential_id: str) -> Document:
         """The credential's values; an empty file counts as missing.

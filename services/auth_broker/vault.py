@@ -18,6 +18,7 @@ import requests
 from hvac import exceptions
 
 from services.auth_broker.settings import BrokerSettings
+from services.auth_broker.stores import Stored, moment
 from shared.credential_documents import Document, Naming
 from shared.errors import AamError, Unavailable, UpstreamDenied
 from shared.observability import logs
@@ -74,6 +75,14 @@ class VaultStore:
         Raises:
             Unavailable: the vault is unavailable or sealed, or its token has expired.
             UpstreamDenied: the role's policy does not allow reading this credential.
+        """
+        return (await self.stored(credential_id)).document
+
+    async def stored(self, credential_id: str) -> Stored:
+        """The credential with its version and when the vault deletes that.
+
+        Raises:
+            Unavailable, UpstreamDenied: as `document`.
         """
         return await asyncio.to_thread(self._read, credential_id)
 
@@ -151,7 +160,7 @@ class VaultStore:
                 f"{self._creation_path}: it may have been replaced."
             )
 
-    def _read(self, credential_id: str) -> Document:
+    def _read(self, credential_id: str) -> Stored:
         with _translated_errors():
             self.log_in()
             try:
@@ -161,7 +170,7 @@ class VaultStore:
                     raise_on_deleted_version=True,
                 )
             except exceptions.InvalidPath:
-                return {}
+                return Stored({})
             except exceptions.Forbidden:
                 self._expect_live_token()
                 raise UpstreamDenied(
@@ -169,7 +178,12 @@ class VaultStore:
                     code="store_denied",
                 ) from None
         data: Mapping[str, Any] = found["data"]["data"]
-        return {name: value for name, value in data.items() if value not in ("", None)}
+        metadata: Mapping[str, Any] = found["data"].get("metadata") or {}
+        return Stored(
+            {name: value for name, value in data.items() if value not in ("", None)},
+            version=_version(metadata),
+            ends_at=moment(metadata.get("deletion_time")),
+        )
 
     def _ping(self) -> None:
         with _translated_errors():
@@ -195,6 +209,12 @@ class VaultStore:
                 self._expect_live_token()
                 return
         self._lease_s = float(renewed["auth"]["lease_duration"])
+
+
+def _version(metadata: Mapping[str, Any]) -> str | None:
+    """A version that no other credential at the same path has, even after its deletion."""
+    number, created = metadata.get("version"), metadata.get("created_time")
+    return f"{number} of {created}" if number and created else None
 
 
 @contextmanager

@@ -5,16 +5,15 @@ No secret is stored: each value has a keyed digest, which only shows whether it 
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import msgspec
-from pydantic import SecretStr
 
 from services.orchestrator import credential_queries
 from shared import registry
 from shared.airbyte_client import MASK
+from shared.credential_digests import Digests
 from shared.credential_documents import Credential
 from shared.database import Database
 from shared.domain import specification
@@ -54,26 +53,6 @@ async def fetch(auth_broker: AuthBroker, source_type_name: str, reference: str) 
         if error.code in _FOR_GOOD:
             raise Invalid(error.detail, code=error.code) from None
         raise UpstreamUnreachable(error.detail, code="auth_broker_unavailable") from None
-
-
-class Digests:
-    """Keyed digests that show whether a value equals what Airbyte was given, without storing it.
-
-    A plain hash of a short secret could be brute-forced; this one is useless without the key.
-    """
-
-    def __init__(self, key: SecretStr) -> None:
-        self._key = key.get_secret_value().encode()
-
-    def of(self, reference: str, configuration: Mapping[str, Any]) -> dict[Pointer, str]:
-        """The digest of each leaf of a configuration, nested ones included."""
-        found = specification.leaves(configuration)
-        return {pointer: self.digest(reference, pointer, value) for pointer, value in found.items()}
-
-    def digest(self, reference: str, pointer: Pointer, value: object) -> str:
-        """The digest of one value at its place."""
-        message = msgspec.json.encode([reference, pointer, value])
-        return hmac.new(self._key, message, "sha256").hexdigest()
 
 
 class OrderNote(msgspec.Struct, frozen=True):

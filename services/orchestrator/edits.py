@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.orchestrator import edit_queries
 from services.orchestrator.credential_queries import digests_given
-from services.orchestrator.credentials import Digests, OrderNote, expect_unused, fetch
+from services.orchestrator.credentials import OrderNote, expect_unused, fetch
 from services.orchestrator.edit_schemas import MOST_LABELS, ConnectionEdit
 from services.orchestrator.preflight import nothing_recorded
 from services.orchestrator.sagas.edit import (
@@ -37,6 +37,7 @@ from shared.airbyte_client import (
 from shared.auth import scopes
 from shared.auth.scopes import Scope
 from shared.config import Settings
+from shared.credential_digests import Digests
 from shared.database import Database
 from shared.errors import (
     Conflict,

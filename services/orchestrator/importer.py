@@ -15,8 +15,8 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.orchestrator import import_queries, reconciliation_queries
+from services.orchestrator.catalog_reconciler import naming_in
 from services.orchestrator.import_queries import PendingItem
-from services.orchestrator.reconciler import naming_in
 from services.orchestrator.schemas import (
     ImportedView,
     ImportOutcome,

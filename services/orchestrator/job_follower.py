@@ -13,15 +13,19 @@ from datetime import datetime, timedelta
 from functools import partial
 from uuid import UUID, uuid4
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from services.orchestrator import job_queries, reconciliation_queries, workspace_queries
-from services.orchestrator.job_history import record_job, record_progress
+from services.orchestrator.job_history import FAILED_SYNC, record_job, record_progress
 from services.orchestrator.job_queries import RunningJob
 from services.orchestrator.volumes import Volumes
 from shared import batches, outbox, registry
 from shared.airbyte_client import AirbyteClient, Job
 from shared.database import Database
+from shared.discoveries import OBSERVE_SOURCE
 from shared.errors import AamError, Unavailable, Upstream, UpstreamDenied, UpstreamForbidden
-from shared.models import JobHistory, JobStarter
+from shared.job_queue import Jobs
+from shared.models import Connection, JobHistory, JobStarter
 from shared.observability import logs
 from shared.outbox import EventType
 
@@ -47,6 +51,7 @@ class JobFollower:
         self,
         db: Database,
         airbyte: AirbyteClient,
+        jobs: Jobs,
         volumes: Volumes,
         *,
         lost_after: timedelta,
@@ -55,6 +60,7 @@ class JobFollower:
         self._db = db
         self._airbyte = airbyte
         self._volumes = volumes
+        self._jobs = jobs
         self._clock = clock
         self._lost_after_s = lost_after.total_seconds()
         self._missing_since: dict[UUID, float] = {}
@@ -240,6 +246,24 @@ class JobFollower:
             if written is not None and written.ended_at is None:
                 record_progress(session, connection, written, job)
                 await self._volumes.save(session, connection, written, volumes)
+                if written.follow_up == "due":
+                    await self._follow_up(session, connection, written)
+
+    async def _follow_up(
+        self, session: AsyncSession, connection: Connection, written: JobHistory
+    ) -> None:
+        """Start what follows from a source's failure, in the transaction that records it.
+
+        A rejected configuration may be the credential's fault. Otherwise a changed schema is the
+        usual cause, and the source is observed at once.
+        """
+        source_id = connection.airbyte_source_id
+        if written.failure_code == "config_error" or source_id is None:
+            job, payload = FAILED_SYNC, written.id
+        else:
+            job, payload = OBSERVE_SOURCE, source_id
+            written.follow_up = "observed"
+        await self._jobs.enqueue(session, job, str(payload), after=timedelta(0))
 
 
 def _is_of(job: Job | None, row: RunningJob) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -10,8 +11,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.orchestrator import job_queries
 from shared import outbox
 from shared.airbyte_client import Job
+from shared.failure_causes import Cause
 from shared.models import Connection, JobHistory, JobStarter
 from shared.outbox import EventType
+
+FAILED_SYNC: Final = "failed_sync"
+"""The job that follows up a failed sync; its payload is the id of the row."""
 
 
 async def record_job(
@@ -65,8 +70,12 @@ def record_progress(
     if not job.ended:
         return
     recorded.ended_at = job.ended_at or datetime.now(UTC)
-    if job.status != "succeeded":
+    if job.status == "succeeded":
+        connection.credential_rejected_since = connection.credential_rejected_cause = None
+    else:
         recorded.failure_code = job.failure_type or job.status
+    if _is_to_follow_up(job) and connection.archived_at is None:
+        recorded.follow_up = "due"
     if job.reason is not None:
         recorded.failure_cause = job.reason.cause
         recorded.failure_explanation = job.reason.explanation
@@ -78,3 +87,11 @@ def record_progress(
         ref=recorded.id,
         code=recorded.failure_code,
     )
+
+
+def _is_to_follow_up(job: Job) -> bool:
+    """Whether the source failed for a reason that may last: a changed schema or credential."""
+    is_passing = job.failure_type == "transient_error" or (
+        job.reason is not None and job.reason.cause == Cause.QUOTA_EXCEEDED
+    )
+    return job.status == "failed" and job.failure_origin == "source" and not is_passing

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from datetime import datetime, timedelta
+from typing import Literal, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import CursorResult, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.errors import NotFound
@@ -94,3 +95,68 @@ async def find_job(
             JobHistory.connection_id == connection_id, JobHistory.airbyte_job_id == airbyte_job_id
         )
     )
+
+
+# Follow-ups of failed syncs
+
+FollowedUp = Literal["observed", "retried", "rejected", "skipped"]
+
+
+class FailedSync(NamedTuple):
+    """A failed sync whose follow-up is due."""
+
+    job_id: UUID
+    connection_id: UUID
+    source_id: UUID
+    started_at: datetime
+    is_newest: bool
+    """Whether the connection has no newer job."""
+
+
+async def failed_sync(session: AsyncSession, job_id: UUID) -> FailedSync | None:
+    """A failed sync of a live connection; None if its follow-up is not due, or no longer."""
+    row = (await session.execute(_FAILED_SYNC, {"id": job_id})).one_or_none()
+    return None if row is None else FailedSync(*row)
+
+
+_FAILED_SYNC = text("""
+    SELECT j.id, j.connection_id, c.airbyte_source_id, j.started_at, NOT EXISTS (
+        SELECT FROM job_history newer
+        WHERE newer.connection_id = j.connection_id AND newer.started_at > j.started_at
+    )
+    FROM job_history j JOIN connections c ON c.id = j.connection_id
+    WHERE j.id = :id AND j.follow_up = 'due' AND c.archived_at IS NULL
+        AND c.airbyte_source_id IS NOT NULL
+""")
+
+
+async def due_follow_ups(
+    session: AsyncSession, *, ended_before: timedelta, limit: int
+) -> Sequence[UUID]:
+    """The failed syncs that ended so long ago and whose follow-up is due, oldest first."""
+    rows = await session.scalars(
+        select(JobHistory.id)
+        .where(JobHistory.follow_up == "due", JobHistory.ended_at <= func.now() - ended_before)
+        .order_by(JobHistory.ended_at)
+        .limit(limit)
+    )
+    return rows.all()
+
+
+async def skip_old_follow_ups(session: AsyncSession, *, older_than: timedelta) -> None:
+    """Skip the follow-ups that have been due for too long."""
+    await session.execute(
+        update(JobHistory)
+        .where(JobHistory.follow_up == "due", JobHistory.ended_at < func.now() - older_than)
+        .values(follow_up="skipped")
+    )
+
+
+async def end_follow_up(session: AsyncSession, job_id: UUID, follow_up: FollowedUp) -> bool:
+    """Record what followed from a failed sync; False if it was not due any more."""
+    written: CursorResult[tuple[()]] = await session.execute(  # type: ignore[assignment]
+        update(JobHistory)
+        .where(JobHistory.id == job_id, JobHistory.follow_up == "due")
+        .values(follow_up=follow_up)
+    )
+    return written.rowcount == 1

@@ -22,8 +22,9 @@ from services.orchestrator import (
 )
 from services.orchestrator.backlogs import BACKLOGS
 from services.orchestrator.catalog_reconciler import Reconciler
-from services.orchestrator.credentials import Digests
+from services.orchestrator.credential_watch import CredentialWatch
 from services.orchestrator.edits import Editor
+from services.orchestrator.follow_up import FollowUp
 from services.orchestrator.history_retention import Retention, histories
 from services.orchestrator.importer import Importing, ImportOrder
 from services.orchestrator.job_follower import JobFollower
@@ -56,6 +57,7 @@ from shared.airbyte_client import AirbyteClient
 from shared.auth.scopes import Scope, caller_of, may
 from shared.backlogs import Gauges, watching_airbyte
 from shared.config import Settings, load
+from shared.credential_digests import Digests
 from shared.database import Database
 from shared.http.app import create_app
 from shared.http.authentication import access_for, signer_for
@@ -434,12 +436,15 @@ def build(settings: Settings) -> FastAPI:
     jobs = Jobs(settings.registry_address, application="orchestrator")
     operations = Operations(settings, db, jobs, service="orchestrator")
     relay = outbox.Relay(db, redis)
-    follower = JobFollower(db, airbyte, Volumes(db), lost_after=settings.job_lost_after)
-    key = settings.rotation_digest_key
-    digests = None if key is None else Digests(key)
+    follower = JobFollower(db, airbyte, jobs, Volumes(db), lost_after=settings.job_lost_after)
+    digests = Digests.under(settings.rotation_digest_key)
     service = Orchestrator(settings, db, airbyte, auth_broker, operations, digests)
     rotator = Rotator(
-        settings, db, airbyte, auth_broker, service.configurations, operations, digests
+        settings, db, airbyte, auth_broker, service.configurations, operations, jobs, digests
+    )
+    healing = (
+        CredentialWatch(settings, db, auth_broker, rotator, digests).periodic_task,
+        FollowUp(settings, db, rotator, service, jobs).periodic_task,
     )
     sweeper = Sweeper(db, airbyte, grace=settings.sweep_grace)
     reconciler = Reconciler(settings, db, airbyte, operations)
@@ -469,6 +474,7 @@ def build(settings: Settings) -> FastAPI:
                 PeriodicTask(sweep, settings.sweep_interval, singleton_name="sweep"),
                 PeriodicTask(reconcile, settings.reconcile_interval, singleton_name="reconcile"),
                 PeriodicTask(prune, _PRUNED_EVERY, singleton_name="prune"),
+                *healing,
                 Retention(db, histories(settings)).task,
                 *Gauges(db, BACKLOGS).periodic_tasks,
                 *watching_airbyte(airbyte.health),

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -16,15 +18,17 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.orchestrator import credential_queries
 from services.orchestrator.credential_queries import CredentialUse
-from services.orchestrator.credentials import Digests, fetch, merged
+from services.orchestrator.credentials import fetch, merged
 from services.orchestrator.schemas import Outcome, RotatedView, RotationView
 from services.orchestrator.source_configurations import SourceConfigurations
 from shared import batches, outbox, registry
 from shared.airbyte_client import UNSUPPORTED, AirbyteClient, ConfiguredSource
 from shared.batches import code_of
 from shared.config import Settings
+from shared.credential_digests import Digests
 from shared.credential_documents import Credential
 from shared.database import Database
+from shared.discoveries import OBSERVE_SOURCE
 from shared.domain.specification import Specification
 from shared.errors import (
     CheckFailed,
@@ -40,6 +44,7 @@ from shared.errors import (
     UpstreamRefused,
     UpstreamUnknown,
 )
+from shared.job_queue import Jobs
 from shared.observability import logs
 from shared.operations import HttpResult, Intent, Operation, Operations
 from shared.outbox import EventType
@@ -99,6 +104,23 @@ class _Verdict(msgspec.Struct, frozen=True):
         ]
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class _Compared:
+    """A source's configuration with the credential as stored now; it holds secrets."""
+
+    source_id: UUID
+    specification: Specification
+    configuration: Mapping[str, Any]
+    digests: dict[str, str]
+    changed: list[str]
+    dropped: list[str]
+
+    @property
+    def is_different(self) -> bool:
+        """Whether the source was given another one."""
+        return bool(self.changed or self.dropped)
+
+
 class Rotator:
     """Updates sources with credentials that changed in the store."""
 
@@ -110,6 +132,7 @@ class Rotator:
         auth_broker: AuthBroker,
         configurations: SourceConfigurations,
         operations: Operations,
+        jobs: Jobs,
         digests: Digests | None,
     ) -> None:
         self._db = db
@@ -119,7 +142,7 @@ class Rotator:
         self._operations = operations
         self._digests = digests
         if digests is not None:
-            saga = RotateSaga(settings, db, airbyte, auth_broker, configurations, digests)
+            saga = RotateSaga(settings, db, airbyte, auth_broker, configurations, jobs, digests)
             operations.register("rotate", saga)
 
     async def rotate(self, reference: str, *, wait: float) -> HttpResult:
@@ -133,15 +156,65 @@ class Rotator:
             Upstream: Airbyte refused it for a source.
             Unavailable: Airbyte, the auth_broker or the registry is unavailable.
         """
-        if self._digests is None:
-            raise Conflict(
-                "Rotation is disabled: ROTATION_DIGEST_KEY is not set.", code="no_digest_key"
-            )
+        digests = self._expect_digests()
         async with self._db.read() as session:
             uses = await credential_queries.credential_uses(session, reference)
         if not uses:
             raise NotFound(f"No connection uses credential {reference}.", code="credential_unused")
-        verdicts = await self._verdicts(reference, uses, self._digests)
+        return _answer(await self._rotated(reference, uses, digests, wait=wait))
+
+    async def rotated(
+        self, reference: str, uses: Sequence[CredentialUse], *, wait: float
+    ) -> RotationView:
+        """The same for some of the sources that use it: the outcome for each of their connections.
+
+        Raises:
+            Invalid, Upstream, Unavailable: as `rotate`, if nothing could be compared.
+        """
+        return await self._rotated(reference, uses, self._expect_digests(), wait=wait)
+
+    async def differing(self, reference: str, uses: Sequence[CredentialUse]) -> set[UUID]:
+        """Those of the sources that were given another credential than the store has.
+
+        Raises:
+            Invalid: the credential does not fit the specification of a source.
+            Upstream, Unavailable: it cannot be compared now.
+        """
+        digests = self._expect_digests()
+        found = set()
+        credential = await fetch(self._auth_broker, _source_type(reference, uses), reference)
+        for source_id, standing in _by_source(uses).items():
+            if source_id is not None:
+                compared = await self._compared(reference, source_id, standing, credential, digests)
+                if compared.is_different:
+                    found.add(source_id)
+        return found
+
+    async def check_given(
+        self, reference: str, source_id: UUID, uses: Sequence[CredentialUse]
+    ) -> bool:
+        """Check a source with what it has; True if its connector renewed a secret meanwhile.
+
+        Raises:
+            CheckFailed: the source cannot be reached with it.
+            Invalid, Upstream, Unavailable: it cannot be checked now.
+        """
+        digests = self._expect_digests()
+        credential = await fetch(self._auth_broker, _source_type(reference, uses), reference)
+        compared = await self._compared(reference, source_id, uses, credential, digests)
+        return await self._check(compared, changed=[], dropped=[])
+
+    def _expect_digests(self) -> Digests:
+        if self._digests is None:
+            raise Conflict(
+                "Rotation is disabled: ROTATION_DIGEST_KEY is not set.", code="no_digest_key"
+            )
+        return self._digests
+
+    async def _rotated(
+        self, reference: str, uses: Sequence[CredentialUse], digests: Digests, *, wait: float
+    ) -> RotationView:
+        verdicts = await self._verdicts(reference, uses, digests)
         hindered = [one for one in verdicts if one.outcome in ("check_failed", "unchecked")]
         rotated: list[RotatedView] = []
         to_begin: list[tuple[_Verdict, Rotate]] = []
@@ -167,7 +240,7 @@ class Rotator:
                 rotated += outcome.result or []
             else:
                 rotated += verdict.outcomes(_failed(outcome.error), code_of(outcome.error))
-        return _answer(RotationView(credential_id=reference, connections=rotated))
+        return RotationView(credential_id=reference, connections=rotated)
 
     async def _carried_out(
         self, verdict: _Verdict, order: Rotate, *, wait: float
@@ -185,13 +258,10 @@ class Rotator:
         self, reference: str, uses: Sequence[CredentialUse], digests: Digests
     ) -> list[_Verdict]:
         """The update for each source; those that change are checked."""
-        by_source: dict[UUID | None, list[CredentialUse]] = {}
-        for use in uses:
-            by_source.setdefault(use.airbyte_source_id, []).append(use)
+        by_source = _by_source(uses)
         pending = by_source.pop(None, [])
         found = [_Verdict(pending, outcome="busy", code=NotActive.code)] if pending else []
-        name = next(use.source_type for use in uses if use.credential_id == reference)
-        credential = await fetch(self._auth_broker, name, reference)
+        credential = await fetch(self._auth_broker, _source_type(reference, uses), reference)
         outcomes = await batches.each(
             by_source.values(),
             lambda standing: self._verdict(reference, standing, credential, digests),
@@ -221,33 +291,18 @@ class Rotator:
         Raises:
             Invalid: the credential does not fit the specification of the source.
         """
-        # The oldest connection with the credential; others may use its source without having one.
-        first = next(use for use in uses if use.credential_id == reference)
+        first = _first(reference, uses)
         uses = [first, *(use for use in uses if use is not first)]
         if first.airbyte_source_id is None:
             return _Verdict(uses)
         try:
-            specification = await self._configurations.definitions.specification_of_source(
-                first.airbyte_source_id
+            compared = await self._compared(
+                reference, first.airbyte_source_id, uses, credential, digests
             )
-            configuration = await self._configurations.built(
-                specification, first.source_type, dict(first.configuration), reference, credential
-            )
-            now = digests.of(reference, configuration)
-            changed = sorted(one for one in now if first.digests.get(one) != now[one])
-            dropped = sorted(
-                one
-                for one in first.digests.keys() - now.keys()
-                if not _was_default(specification, digests, reference, one, first.digests[one])
-            )
-            if not (changed or dropped):
+            if not compared.is_different:
                 return _Verdict(uses)
             renewed = await self._check(
-                first.airbyte_source_id,
-                configuration,
-                specification,
-                changed=changed,
-                dropped=dropped,
+                compared, changed=compared.changed, dropped=compared.dropped
             )
         except UpstreamMissing as missing:
             return _Verdict(uses, outcome="failed", code=missing.code)
@@ -262,32 +317,59 @@ class Rotator:
             credential_id=reference,
             source_type=first.source_type,
             airbyte_source_id=first.airbyte_source_id,
-            digests=now,
-            changed=changed,
-            dropped=dropped,
+            digests=compared.digests,
+            changed=compared.changed,
+            dropped=compared.dropped,
             is_there_already=renewed,
             connection_ids=[use.connection_id for use in uses],
             configuration=dict(first.configuration),
         )
         return _Verdict(uses, order)
 
-    async def _check(
+    async def _compared(
         self,
+        reference: str,
         source_id: UUID,
-        configuration: Mapping[str, Any],
-        specification: Specification,
-        **difference: list[str],
-    ) -> bool:
+        uses: Sequence[CredentialUse],
+        credential: Credential,
+        digests: Digests,
+    ) -> _Compared:
+        """Compare a credential with what a source was given last.
+
+        Raises:
+            Invalid: the credential does not fit the specification of the source.
+            Upstream: the specification cannot be read.
+        """
+        first = _first(reference, uses)
+        specification = await self._configurations.definitions.specification_of_source(source_id)
+        configuration = await self._configurations.built(
+            specification, first.source_type, dict(first.configuration), reference, credential
+        )
+        now = digests.of(reference, configuration)
+        return _Compared(
+            source_id,
+            specification,
+            configuration,
+            digests=now,
+            changed=sorted(one for one in now if first.digests.get(one) != now[one]),
+            dropped=sorted(
+                one
+                for one in first.digests.keys() - now.keys()
+                if not _was_default(specification, digests, reference, one, first.digests[one])
+            ),
+        )
+
+    async def _check(self, compared: _Compared, **difference: list[str]) -> bool:
         """Check the configuration; True if the connector renewed a secret, which Airbyte stores."""
-        source = await self._airbyte.get_configured_source(source_id)
+        source = await self._airbyte.get_configured_source(compared.source_id)
         whole = merged(
             source.connection_configuration,
-            configuration,
-            specified=specification,
+            compared.configuration,
+            specified=compared.specification,
             keep_secrets=False,
             **difference,
         )
-        return await self._airbyte.check_source_update(source_id, whole, name=source.name)
+        return await self._airbyte.check_source_update(compared.source_id, whole, name=source.name)
 
     async def _begin(self, use: CredentialUse, order: Rotate) -> HttpResult | UUID:
         """Record the order, unless the source was updated since the comparison."""
@@ -314,8 +396,10 @@ class RotateSaga:
         airbyte: AirbyteClient,
         auth_broker: AuthBroker,
         configurations: SourceConfigurations,
+        jobs: Jobs,
         digests: Digests,
     ) -> None:
+        self._jobs = jobs
         self._call_s = settings.airbyte_timeout.total_seconds()
         self._peer_s = settings.peer_timeout.total_seconds()
         self._db = db
@@ -369,16 +453,23 @@ class RotateSaga:
             "update", update, find=took_effect, within=self._peer_s + 6 * self._call_s
         )
         async with self._db.transaction() as session:
+            was_rejected = False
             for connection_id in sorted(order.connection_ids):
                 row = await registry.lock_connection(session, connection_id, even_archived=True)
                 if row.credential_id == order.credential_id:
                     credential_queries.save_digests(row, order.digests)
+                was_rejected |= row.credential_rejected_since is not None
+                credential_queries.accept(row)
                 outbox.record(session, EventType.CREDENTIAL_ROTATED, row, ref=operation.id)
             await registry.forget_renewals(session, order.airbyte_source_id)
             if order.is_there_already:
                 registry.record_discovery(
                     session, order.airbyte_source_id, "check", is_renewed=True
                 )
+            if was_rejected:
+                # Its next observation may be hours away, since the last ones have failed.
+                source = str(order.airbyte_source_id)
+                await self._jobs.enqueue(session, OBSERVE_SOURCE, source, after=timedelta(0))
             await operation.finish(session, status=200, body="{}")
 
     async def undo(self, operation: Operation) -> None:
@@ -389,6 +480,22 @@ class RotateSaga:
         """Finish the operation; the next rotation retries what is not known to have arrived."""
         async with self._db.transaction() as session:
             await operation.finish(session)
+
+
+def _by_source(uses: Sequence[CredentialUse]) -> dict[UUID | None, list[CredentialUse]]:
+    found: dict[UUID | None, list[CredentialUse]] = {}
+    for use in uses:
+        found.setdefault(use.airbyte_source_id, []).append(use)
+    return found
+
+
+def _first(reference: str, uses: Sequence[CredentialUse]) -> CredentialUse:
+    """The oldest connection with the credential; others may use its source without having one."""
+    return next(use for use in uses if use.credential_id == reference)
+
+
+def _source_type(reference: str, uses: Sequence[CredentialUse]) -> str:
+    return _first(reference, uses).source_type
 
 
 def _was_default(

@@ -195,6 +195,12 @@ class ConnectionView(BaseModel):
     """The undecided repair for which AAM paused it in Airbyte; None where AAM did not pause it."""
     pause_requested_by: str | None = None
     """The person who paused it; it stays paused until a person resumes it."""
+    credential_changed_at: datetime | None = None
+    """Since when its store is known to have another credential than its source; rotate it."""
+    credential_rejected_since: datetime | None = None
+    """Since when its source rejects the credential that it has."""
+    credential_rejected_cause: str | None = None
+    """The known cause of that."""
     description: str | None = None
     labels: dict[str, str] = {}
     created_at: datetime
@@ -474,6 +480,9 @@ class JobView(BaseModel):
     """The known cause of a failed sync; `unknown` where its log has to be read."""
     failure_explanation: str | None = None
     "The cause as a sentence; for callers with connections:write."
+    follow_up: Literal["due", "observed", "retried", "rejected", "skipped"] | None = None
+    """What AAM did after a failure of the source: observed it, retried the sync with a new
+    credential, or found the credential rejected; `due` until then."""
     started_at: datetime
     ended_at: datetime | None = None
     duration_seconds: float

@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.orchestrator.catalog_reconciler import ReapplySaga
-from services.orchestrator.credentials import CredentialShared, Digests, expect_unused
+from services.orchestrator.credentials import CredentialShared, expect_unused
 from services.orchestrator.destination_fit import DestinationFit
 from services.orchestrator.destinations import Destinations
 from services.orchestrator.job_history import record_job
@@ -26,6 +26,7 @@ from shared import registry
 from shared.airbyte_client import AirbyteClient, Destination
 from shared.config import Settings
 from shared.connectors import Connectors
+from shared.credential_digests import Digests
 from shared.database import Database
 from shared.destinations import DestinationReader
 from shared.discoveries import Begun, Discoveries, Recent

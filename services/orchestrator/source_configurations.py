@@ -13,7 +13,7 @@ from services.orchestrator.credentials import fetch
 from services.orchestrator.source_definitions import SourceDefinitions
 from shared.airbyte_client import AirbyteClient
 from shared.config import Settings
-from shared.credential_documents import Credential
+from shared.credential_documents import EXPIRES_AT, Credential
 from shared.domain import specification as specifications
 from shared.domain.specification import Fault, Json, Path, Specification, json_path
 from shared.errors import Invalid, UpstreamUnreachable
@@ -126,6 +126,8 @@ class SourceConfigurations:
                 store, and may not.
         """
         document = {} if credential is None else credential.document
+        if EXPIRES_AT in document and not specifications.has_member(specification, EXPIRES_AT):
+            document = {name: one for name, one in document.items() if name != EXPIRES_AT}
         made = specifications.complete(specification, configuration, document)
         if made.faults:
             raise _refused(

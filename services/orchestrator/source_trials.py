@@ -19,7 +19,7 @@ from uuid import UUID, uuid4, uuid5
 import msgspec
 
 from services.orchestrator import trial_queries
-from services.orchestrator.credentials import Digests, OrderNote, expect_unused
+from services.orchestrator.credentials import OrderNote, expect_unused
 from services.orchestrator.sagas.onboard import unreadable
 from services.orchestrator.service import Orchestrator
 from services.orchestrator.source_schemas import (
@@ -33,6 +33,7 @@ from services.orchestrator.source_schemas import (
 from shared.airbyte_client import AirbyteClient
 from shared.auth import scopes
 from shared.config import Settings
+from shared.credential_digests import Digests
 from shared.database import Database
 from shared.discoveries import ON_REQUEST
 from shared.domain import catalog as catalogs

@@ -264,6 +264,28 @@ _ASK = text("""
 """)
 
 
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A source that is due now."""
+
+    workspace_id: UUID | None
+
+
+async def bring_forward(session: AsyncSession, source_id: UUID) -> Due | None:
+    """Make a source due now; None if no live connection uses it."""
+    row = (await session.execute(_BRING_FORWARD, {"source": source_id})).one_or_none()
+    return None if row is None else Due(*row)
+
+
+_BRING_FORWARD = text(f"""
+    INSERT INTO observations AS o (airbyte_source_id, airbyte_workspace_id)
+    SELECT c.airbyte_source_id, c.airbyte_workspace_id FROM connections c
+    WHERE c.airbyte_source_id = :source AND {LIVE} ORDER BY c.created_at LIMIT 1
+    ON CONFLICT (airbyte_source_id) DO UPDATE SET next_at = least(o.next_at, now())
+    RETURNING o.airbyte_workspace_id
+""")  # noqa: S608 - no input
+
+
 async def answered_since(session: AsyncSession, source_id: UUID, since: datetime) -> bool:
     """Whether an observation that began then or later has ended."""
     return bool(await session.scalar(_ANSWERED, {"source": source_id, "since": since}))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -25,7 +25,7 @@ from shared.airbyte_client import AirbyteClient
 from shared.config import Settings
 from shared.connectors import Connectors
 from shared.database import Database
-from shared.discoveries import Begun, Discoveries, Postponed
+from shared.discoveries import FAILED_DISCOVERY, Begun, Discoveries, Postponed
 from shared.domain.catalog import InvalidCatalog, StreamId, identify
 from shared.domain.cooperative import Steps, run_cooperatively
 from shared.errors import (
@@ -73,6 +73,18 @@ class Observed(msgspec.Struct, frozen=True, eq=False):
         return max(self.claim.interval, self.pace)
 
 
+class _Failed(NamedTuple):
+    """How a connector failed in a discovery."""
+
+    error: ConnectorFailed
+    discovery_id: UUID
+
+    @property
+    def is_of_configuration(self) -> bool:
+        """Whether the source rejected its configuration, such as the credential in it."""
+        return self.error.members.get("failure_type") == "config_error"
+
+
 class Observer:
     """Observes sources; the result of every observation is recorded."""
 
@@ -84,6 +96,7 @@ class Observer:
         self._discoveries = Discoveries(settings, db, airbyte)
         self._connectors = Connectors(settings, db, airbyte)
         self._comparing = Comparison(db, jobs)
+        self._jobs = jobs
 
     async def begin(self, claims: Sequence[Claim]) -> dict[UUID, Begun]:
         """Record the discoveries of claims that will be discovered one after the other.
@@ -127,7 +140,7 @@ class Observer:
         except Unavailable:
             raise
         except AamError as error:
-            await self._failed(claim, slot, error)
+            await self._failed(claim, slot, error, begun)
             return None
         is_open = len(discovered.catalog) <= _SMALL_BYTES and not (
             begun.is_renewing or discovered.configuration_updated
@@ -147,7 +160,10 @@ class Observer:
         """Postpone the observation; report it, once, where a sync has delayed it for hours."""
         log.info("observation_postponed", source=str(claim.source_id), code=why.code)
         is_long = claim.postponed_for is not None and claim.postponed_for >= _LONGEST_POSTPONED
-        if is_long and why.code not in ("discovery_quota", claim.code):
+        if is_long and why.code not in (
+            *("discovery_quota", "credential_rejected"),
+            claim.code,
+        ):
             await self._record_untrusted(
                 claim, slot, "failed", why.code, why.detail, is_reported=True, is_postponed=True
             )
@@ -157,7 +173,7 @@ class Observer:
                 session, claim.source_id, _with_jitter(why.pause), slot=slot
             )
 
-    async def _failed(self, claim: Claim, slot: UUID, error: AamError) -> None:
+    async def _failed(self, claim: Claim, slot: UUID, error: AamError, begun: Begun) -> None:
         # An unavailable Airbyte says nothing about the source, and costs it nothing.
         is_reported = isinstance(error, DiscoverFailed | UpstreamMissing)
         may_have_run = isinstance(error, Upstream) and error.has_run
@@ -170,7 +186,7 @@ class Observer:
             error.detail,
             is_reported=is_reported,
             is_costly=has_run,
-            failed=error if isinstance(error, ConnectorFailed) else None,
+            failed=_Failed(error, begun.id) if isinstance(error, ConnectorFailed) else None,
         )
 
     async def record(self, observations: Sequence[Observed], slot: UUID) -> None:
@@ -331,7 +347,7 @@ class Observer:
         is_reported: bool,
         is_costly: bool = False,
         is_postponed: bool = False,
-        failed: ConnectorFailed | None = None,
+        failed: _Failed | None = None,
     ) -> None:
         """Keep the last trusted snapshot; notify each connection once per new reason.
 
@@ -356,17 +372,28 @@ class Observer:
             suspicious_since=claim.suspicious_since,
             is_newly_suspicious=is_new,
             is_postponed=is_postponed,
-            cause=None if failed is None else failed.cause,
-            explanation=None if failed is None else failed.explanation,
-            log_reference=None if failed is None else failed.log,
+            cause=None if failed is None else failed.error.cause,
+            explanation=None if failed is None else failed.error.explanation,
+            log_reference=None if failed is None else failed.error.log,
         )
-        await self._end(claim, slot, seen, EventType.OBSERVATION_SUSPICIOUS if is_new else None)
+        event = EventType.OBSERVATION_SUSPICIOUS if is_new else None
+        await self._end(claim, slot, seen, event, failed)
 
-    async def _end(self, claim: Claim, slot: UUID, seen: Seen, event: EventType | None) -> None:
+    async def _end(
+        self,
+        claim: Claim,
+        slot: UUID,
+        seen: Seen,
+        event: EventType | None,
+        failed: _Failed | None = None,
+    ) -> None:
         async with self._db.transaction() as session:
             if not await observation_queries.end_observation(session, claim, seen, slot=slot):
                 log.warning("claim_lost", source=str(claim.source_id))
                 return
+            if failed is not None and failed.is_of_configuration:
+                payload = str(failed.discovery_id)
+                await self._jobs.enqueue(session, FAILED_DISCOVERY, payload, after=timedelta(0))
             if event is None:
                 return
             for connection_id in await comparison_queries.connections_of_source(
@@ -387,12 +414,12 @@ def _retry_pause(claim: Claim, failures: int) -> timedelta:
     return min(doubled, claim.interval)
 
 
-def _growing_pause(claim: Claim, failures: int, failed: ConnectorFailed | None) -> timedelta:
+def _growing_pause(claim: Claim, failures: int, failed: _Failed | None) -> timedelta:
     """The pause after so many consecutive failed discoveries, which may exceed the interval.
 
     After an exhausted API quota, the first pause is a whole interval.
     """
-    is_used_up = failed is not None and failed.cause == Cause.QUOTA_EXCEEDED
+    is_used_up = failed is not None and failed.error.cause == Cause.QUOTA_EXCEEDED
     first = claim.interval if is_used_up else _FIRST_PAUSE
     doubled: timedelta = first * 2 ** min(failures - 1, _MOST_DOUBLED)
     return min(doubled, max(_LONGEST_PAUSE, 2 * claim.interval))

@@ -20,7 +20,7 @@ from services.schema_observer.observer import Observed, Observer, open_discoveri
 from shared import batches, registry
 from shared.config import Settings
 from shared.database import Database
-from shared.discoveries import Begun
+from shared.discoveries import OBSERVE_SOURCE, Begun
 from shared.errors import AamError
 from shared.job_queue import Jobs
 from shared.observability import logs
@@ -71,6 +71,7 @@ class Scheduler:
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
         jobs.on(_ENTRYPOINT, self._fill_slot, at_once=_SLOTS_IN_ALL)
+        jobs.on(OBSERVE_SOURCE, self._observe_soon, at_once=_SLOTS_IN_ALL)
 
     @property
     def periodic_tasks(self) -> tuple[PeriodicTask, PeriodicTask]:
@@ -249,6 +250,19 @@ class Scheduler:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+    async def _observe_soon(self, payload: str) -> None:
+        """The job: observe one source now, or next if there is no slot for it.
+
+        It counts as a scheduled observation, which leaves a part of the daily limit to people.
+        """
+        source_id = UUID(payload)
+        async with self._db.transaction() as session:
+            found = await claim_queries.bring_forward(session, source_id)
+        if found is not None:
+            task = await self.observe_now(source_id, found.workspace_id)
+            if task is not None:
+                await task
 
     async def _observe_once(self, claims: list[Claim], slot: UUID) -> None:
         async with self._capacity:

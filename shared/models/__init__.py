@@ -12,6 +12,7 @@ from shared.models.connections import (
     VersionOrigin,
 )
 from shared.models.connectors import SavedState, SourceConnector
+from shared.models.credentials import CredentialVersionRow
 from shared.models.observations import DiscoveryRow, Drift, Observation, SettingChange, Watch
 from shared.models.operations import ImportItem, OperationRow, OperationStatus, PeriodicRun
 from shared.models.repairs import Knowledge, Plan, Policy, Repair, RepairState

@@ -92,6 +92,7 @@ class Connection(Base):
             postgresql_where=text("archived_at IS NULL"),
         ),
         where_set("connections", "paused_by"),
+        where_set("connections", "credential_rejected_since"),
         Index("ix_connections_created_at_id", "created_at", "id"),
         Index(
             "ix_connections_airbyte_workspace_id_created_at_id",
@@ -119,6 +120,12 @@ class Connection(Base):
     """The credential's reference, as the auth_broker reads it."""
     credential_digests: Mapped[str | None] = mapped_column(RawJson())
     """HMAC of each value last sent to Airbyte, by its place; the key is not in the registry."""
+    credential_changed_at: Mapped[datetime | None]
+    """Since when the store is known to have another credential than its source; None if not."""
+    credential_rejected_since: Mapped[datetime | None]
+    """Since when its source rejects the credential that it has; None if it does not."""
+    credential_rejected_cause: Mapped[str | None]
+    """The known cause (`shared.failure_causes`) of that."""
     airbyte_source_id: Mapped[UUID | None]
     airbyte_connection_id: Mapped[UUID | None]
     airbyte_destination_id: Mapped[UUID]
@@ -214,6 +221,15 @@ class JobHistory(Base):
         # Only running jobs are polled, however many have ended.
         Index("ix_job_history_running", "id", postgresql_where=text("ended_at IS NULL")),
         where_set("job_history", "ended_at"),
+        Index(
+            "ix_job_history_follow_up_due",
+            "ended_at",
+            postgresql_where=text("follow_up = 'due'"),
+        ),
+        CheckConstraint(
+            "follow_up IN ('due', 'observed', 'retried', 'rejected', 'skipped')",
+            name="follow_up_known",
+        ),
         CheckConstraint("started_by IN ('aam', 'airbyte')", name="started_by_known"),
     )
 
@@ -235,6 +251,9 @@ class JobHistory(Base):
     """The known cause (`shared.failure_causes`) that its message matches; None if none does."""
     failure_explanation: Mapped[str | None]
     """The cause as a fixed sentence."""
+    follow_up: Mapped[str | None]
+    """What AAM did after a failure of the source: observed, retried, rejected (the credential was)
+    or skipped; `due` until then, and None after any other end."""
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     ended_at: Mapped[datetime | None]
 

@@ -150,7 +150,10 @@ _KINDS: Final = (
     *("onboard", "edit", "sync", "refresh", "cancel"),
     *("apply", "archive", "pause", "reapply", "rotate", "upgrade"),
 )
-_ENTRYPOINTS: Final = ("plan", "observe", "resume.orchestrator", "resume.drift_repair_agent")
+_ENTRYPOINTS: Final = (
+    *("plan", "observe", "observe.source", "failed_sync", "failed_discovery"),
+    *("resume.orchestrator", "resume.drift_repair_agent"),
+)
 _UPSTREAM: Final = (
     "ok",
     "cancelled",

@@ -196,6 +196,9 @@ _CONNECTION_JSON = f"""
         'imported', t.imported, 'drifted_upstream_at', {stamp("t.drifted_upstream_at")},
         'upstream_code', t.upstream_code, 'paused_by', t.paused_by,
         'pause_requested_by', t.pause_requested_by, 'description', t.description,
+        'credential_changed_at', {stamp("t.credential_changed_at")},
+        'credential_rejected_since', {stamp("t.credential_rejected_since")},
+        'credential_rejected_cause', t.credential_rejected_cause,
         'labels', t.labels,
         'created_at', {stamp("t.created_at")}, 'updated_at', {stamp("t.updated_at")},
         'archived_at', {stamp("t.archived_at")}
@@ -286,6 +289,7 @@ _JOB_JSON = f"""
         'failure_code', t.failure_code, 'failure_cause', t.failure_cause,
         'failure_explanation',
             CASE WHEN CAST(:explained AS boolean) THEN t.failure_explanation END,
+        'follow_up', t.follow_up,
         'started_at', {stamp("t.started_at")}, 'ended_at', {stamp("t.ended_at")},
         'duration_seconds', extract(epoch FROM coalesce(t.ended_at, now()) - t.started_at),
         'suspicious_streams', (

@@ -14,6 +14,8 @@ from shared.models import DiscoveryRow
 from shared.registry.connections import LIVE
 
 _DAY = "interval '24 hours'"
+_REJECTED_EVERY = "interval '1 hour'"
+"""How often a source that rejects its credential is discovered."""
 _RUNNING = "d.ended_at IS NULL AND d.expires_at > now()"
 
 
@@ -36,6 +38,8 @@ class SourceLoad:
     """When the oldest running sync of the source started; None if none is running."""
     is_renewing: bool
     """Whether its connector renews its own tokens, by its type or by earlier discoveries."""
+    rejected_for: timedelta | None
+    """How long a source that rejects its credential is not to be discovered; None if it may be."""
 
 
 async def lock_discoveries(session: AsyncSession, source_ids: Collection[UUID]) -> None:
@@ -101,7 +105,12 @@ _LOADS = text(f"""
         coalesce(past.is_renewed, false) OR coalesce((
             SELECT bool_or(c.source_type = ANY(CAST(:types AS text[]))) FROM connections c
             WHERE c.airbyte_source_id = source.id
-        ), false)
+        ), false),
+        CASE WHEN past.newest_at > now() - {_REJECTED_EVERY} AND EXISTS (
+            SELECT FROM connections c
+            WHERE c.airbyte_source_id = source.id AND c.credential_rejected_since IS NOT NULL
+                AND {LIVE}
+        ) THEN past.newest_at + {_REJECTED_EVERY} - now() END
     FROM unnest(CAST(:sources AS uuid[])) source (id)
     CROSS JOIN LATERAL (
         SELECT
@@ -116,7 +125,8 @@ _LOADS = text(f"""
                 WHERE d.purpose = 'discover' AND d.ended_at IS NOT NULL AND d.code IS NULL
                     AND d.started_at > clock_timestamp() - CAST(:recent AS interval)
             ))[1] AS recent_snapshot_id,
-            bool_or(d.is_renewed) AS is_renewed
+            bool_or(d.is_renewed) AS is_renewed,
+            max(d.started_at) FILTER (WHERE d.purpose <> 'check') AS newest_at
         FROM discoveries d WHERE d.airbyte_source_id = source.id
     ) past
 """)  # noqa: S608 - no input

@@ -76,6 +76,7 @@ TABLES = (
     "webhook_deliveries",
     "knowledge",
     "credential_audit",
+    "credential_versions",
     "setting_changes",
     "source_trials",
     "source_connectors",

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from services.orchestrator.credentials import Digests
+from shared.credential_digests import Digests
 from tests import leaks
 from tests.fakes.airbyte_server import WIDGETS, AirbyteServer
 from tests.integration.conftest import CREDENTIALS, Mesh, Meshes

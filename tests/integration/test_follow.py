@@ -24,6 +24,7 @@ from shared.errors import (
     UpstreamMissing,
     UpstreamUnknown,
 )
+from shared.job_queue import Jobs
 from tests.factories import open_operation
 from tests.integration.conftest import Mesh
 from tests.waiting import until
@@ -58,7 +59,8 @@ async def follower(mesh: Mesh, clock: Clock) -> AsyncIterator[JobFollower]:
     """One that the test runs by hand, beside the mesh's own, which waits longer."""
     db = Database.at(mesh.settings.registry_address, application="test")
     async with AirbyteClient.from_settings(mesh.settings) as airbyte:
-        yield JobFollower(db, airbyte, Volumes(db), lost_after=LOST_AFTER, clock=clock)
+        jobs = Jobs(mesh.settings.registry_address, application="test")
+        yield JobFollower(db, airbyte, jobs, Volumes(db), lost_after=LOST_AFTER, clock=clock)
     await db.close()
 
 

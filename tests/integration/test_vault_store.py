@@ -328,3 +328,31 @@ async def test_invalid_reference_does_not_reach_the_vault(
         assert refused.value.code == "invalid_credential_id"
         quoted = f"vault:{path}".replace("#", "%23").replace("?", "%3F")
         assert (await ask(app, quoted, bearer=token(f"vault:{path}"))).status_code in (404, 422)
+
+
+async def test_version_is_the_vaults_own(
+    bao: OpenBao, sql: Sql, registry_url: str, secret_id_file: Path
+) -> None:
+    """It changes with each write; the end of a version is when the vault deletes it."""
+    bao.put("versioned", api_key=CANARY)
+    wrapped = bao.wrapped_secret_id()
+    body = {"credential_ids": ["vault:versioned"], "digest_key": "ab" * 32}
+    headers = {"Authorization": f"Bearer {token(None)}"}
+
+    async def version(app: FastAPI) -> dict[str, Any]:
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://aam") as client:
+            answer = await client.post("/credentials/versions", headers=headers, json=body)
+        found: dict[str, Any] = answer.json()["credentials"][0]
+        return found
+
+    async with serving(registry_url, bao.settings(secret_id_file, wrapped)) as app:
+        first, again = await version(app), await version(app)
+        bao.put("versioned", api_key=CANARY, expires_at="2027-01-31")
+        second = await version(app)
+
+    assert first == again
+    assert first["version"].startswith("1 of ")
+    assert first["expires_at"] is None
+    assert second["version"].startswith("2 of ")
+    assert second["expires_at"] == "2027-01-31T00:00:00Z"

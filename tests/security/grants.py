@@ -39,6 +39,7 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
         "rag_engine": "SELECT(id name)",
     },
     "credential_audit": {"auth_broker": "INSERT"},
+    "credential_versions": {"orchestrator": "SELECT INSERT UPDATE DELETE"},
     "discoveries": {
         "orchestrator": "SELECT INSERT UPDATE",
         "schema_observer": "SELECT INSERT UPDATE DELETE",

@@ -28,6 +28,7 @@ class Reaction(StrEnum):
 
 Verify = Literal["read_back", "sync"]
 OnSuspiciousVolume = Literal["report", "rollback"]
+Credentials = Literal["apply", "propose", "ignore"]
 Reactions = Mapping[str, Mapping[str, Reaction]]
 
 DEFAULT: Final[dict[str, dict[str, Reaction]]] = {
@@ -64,6 +65,7 @@ class PolicyOverrides(msgspec.Struct, frozen=True, omit_defaults=True):
     rename_min_confidence: float | None = None
     discoveries_per_day: int | None = None
     on_suspicious_volume: OnSuspiciousVolume | None = None
+    credentials: Credentials | None = None
 
 
 class Policy:
@@ -88,6 +90,7 @@ class Policy:
         )
         self.discoveries_per_day = own.discoveries_per_day
         self.on_suspicious_volume: OnSuspiciousVolume = own.on_suspicious_volume or "report"
+        self.credentials: Credentials = own.credentials or "apply"
 
     @classmethod
     def read(cls, stored: str | None) -> Policy:

@@ -164,6 +164,12 @@ class PolicyOrder(BaseModel):
     on_suspicious_volume: OnSuspiciousVolume | None = None
     """What to do if a stream has no rows, or far fewer than usual, since the sync that verifies a
     repair: `report` it (the default), or restore the previous version (`rollback`)."""
+    credentials: Literal["apply", "propose", "ignore"] | None = None
+    """What happens when the connection's credential changes in its store; null for the default.
+
+    `apply` checks it and sends it to the source, `propose` only reports it. If several connections
+    share a source, the strictest value applies.
+    """
     by: By | None = None
     """Who requests the change. If left out, the caller, who is recorded in any case."""
 
@@ -190,6 +196,7 @@ class PolicyView(BaseModel):
                     "rename_min_confidence": 0.9,
                     "discoveries_per_day": None,
                     "on_suspicious_volume": "report",
+                    "credentials": "apply",
                     "own": {"reactions": {"field": {"added": "propose"}}},
                     "updated_by": "Ada",
                     "requested_by": "ada@example.com (key ab12cd34)",
@@ -207,6 +214,8 @@ class PolicyView(BaseModel):
     discoveries_per_day: int | None = None
     """Most discoveries of the source in 24 hours; null for the installation's default."""
     on_suspicious_volume: OnSuspiciousVolume
+    credentials: Literal["apply", "propose", "ignore"] = "apply"
+    """What happens when the connection's credential changes in its store."""
     own: dict[str, Any]
     updated_by: str | None = None
     requested_by: str | None = None

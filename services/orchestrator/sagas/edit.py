@@ -14,11 +14,12 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.orchestrator import credential_queries, edit_queries
-from services.orchestrator.credentials import Digests, OrderNote, fetch, merged
+from services.orchestrator.credentials import OrderNote, fetch, merged
 from services.orchestrator.source_configurations import SourceConfigurations
 from shared import outbox, registry
 from shared.airbyte_client import AirbyteClient, ConnectionSettings
 from shared.config import Settings
+from shared.credential_digests import Digests
 from shared.database import Database
 from shared.domain.specification import Specification
 from shared.errors import (
@@ -398,6 +399,7 @@ async def _note_credential(
     checked = operation.results["check"]
     row.credential_id = new.credential_id
     credential_queries.save_digests(row, checked["digests"])
+    credential_queries.accept(row)
     await registry.forget_renewals(session, new.airbyte_source_id)
     if checked["renewed"]:
         registry.record_discovery(session, new.airbyte_source_id, "check", is_renewed=True)

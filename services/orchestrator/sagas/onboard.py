@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 
 from services.orchestrator import credential_queries
-from services.orchestrator.credentials import Digests, OrderNote
+from services.orchestrator.credentials import OrderNote
 from services.orchestrator.destination_fit import DESTINATION_CANNOT_HOLD, DestinationFit
 from services.orchestrator.source_configurations import SourceConfigurations
 from shared import outbox, registry, snapshots, source_types
@@ -22,6 +22,7 @@ from shared.airbyte_client import (
 from shared.catalog_comparison import matches
 from shared.config import Settings
 from shared.connectors import Connectors
+from shared.credential_digests import Digests
 from shared.database import Database
 from shared.discoveries import Begun, Discoveries
 from shared.domain import catalog as catalogs

@@ -130,6 +130,11 @@ def is_secret_path(specification: Specification, path: Path) -> bool:
     return False
 
 
+def has_member(specification: Specification, name: str) -> bool:
+    """Whether a configuration may have this member at the top, in any variant."""
+    return bool(model.below([specification.schema], name))
+
+
 def is_restorable(specification: Specification, pointer: Pointer, mask: str) -> bool:
     """Whether Airbyte restores a secret for which its mask is sent; otherwise it stores the mask.
 
