@@ -2,8 +2,8 @@
 
 Each secret of the tests is a canary, generated for this run. While the tests run, their outputs are
 collected: logs, printed text, responses of services, rows, events, command lines.
-They are scanned for every canary in every likely encoding. A find fails the run, and is reported by
-kind of secret and by test, without the secret.
+They are scanned for every canary in every likely encoding. A match fails the run; the report names
+the kind of secret and the test, without the secret.
 
 Two outputs are allowed, and so not collected: requests to the fake Airbyte, and the auth_broker's
 response with a connector configuration.
