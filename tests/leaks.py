@@ -266,8 +266,8 @@ async def add_answer(response: httpx.Response) -> None:
     path = response.request.url.path
     if not _ALLOWED.fullmatch(path):
         head = "\n".join(f"{name}: {value}" for name, value in response.headers.items())
-        _outputs.add(f"the answer to {response.request.method} {path}", head)
-        _outputs.add(f"the answer to {response.request.method} {path}", response.content)
+        _outputs.add(f"the response to {response.request.method} {path}", head)
+        _outputs.add(f"the response to {response.request.method} {path}", response.content)
 
 
 async def add_rows(connection: Any) -> None:
@@ -289,7 +289,7 @@ async def add_entries(redis: Any) -> None:
         if await redis.type(key) in ("stream", b"stream"):
             _outputs.add("the stream of events", repr(await redis.xrange(key)))
         else:
-            _outputs.add("what Redis holds", repr((key, await redis.dump(key))))
+            _outputs.add("a Redis key", repr((key, await redis.dump(key))))
 
 
 class _CommandLines(threading.Thread):
@@ -344,7 +344,7 @@ def pytest_configure(config: pytest.Config) -> None:
     def read(self: CaptureFixture[Any]) -> Any:
         captured = readouterr(self)
         for output in captured:
-            _outputs.add("what was printed", output)
+            _outputs.add("captured output", output)
         return captured
 
     servers.generate_once = generate_once
@@ -373,7 +373,7 @@ def pytest_collection_finish() -> None:
         try:
             await answer(self, scope, receive, take)
         finally:
-            _outputs.add(f"the answer to {scope['method']} {scope['path']}", b"\n".join(parts))
+            _outputs.add(f"the response to {scope['method']} {scope['path']}", b"\n".join(parts))
 
     requests.RequestLog.__call__ = heard
 
