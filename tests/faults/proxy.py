@@ -1,4 +1,4 @@
-"""A scripted TCP proxy in front of a server that spoils selected requests on the wire."""
+"""A scripted TCP proxy that injects network faults into selected requests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CHUNK = 65536
 
 
 class Proxy:
-    """Forwards everything except the next requests of a path that a test spoils.
+    """Forwards all traffic, except the requests that a test selects for a fault.
 
     `late_effect` closes the caller's connection and delivers the request `seconds` later;
     `slow_response` sends the response a byte at a time over `seconds`.
@@ -49,7 +49,7 @@ class Proxy:
             task.cancel()
 
     def spoil(self, path: str, mode: Mode, *, times: int = 1, seconds: float = 1.0) -> None:
-        """Spoil the next requests of a path."""
+        """Inject a fault into the next requests of a path."""
         self._planned += [(f"/{path} ".encode(), mode, seconds)] * times
 
     def _next(self, data: bytes) -> tuple[Mode, float] | None:
