@@ -129,7 +129,7 @@ class CheckedBackend:
     async def completed(self, command_id: str) -> None:
         """Wait until a command has ended."""
         async with asyncio.timeout(60):
-            while (await self("commands/status", id=command_id))["status"] != "completed":  # noqa: ASYNC110 (the server's doing)
+            while (await self("commands/status", id=command_id))["status"] != "completed":  # noqa: ASYNC110 (changed by the server)
                 await asyncio.sleep(0.05)
 
 

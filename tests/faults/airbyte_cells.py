@@ -144,9 +144,9 @@ def _on_the_wire(kind: Kind, step: str, mode: Mode) -> Cell:
         world.settings = {"AIRBYTE_API_URL": f"http://127.0.0.1:{proxy.port}/api/v1"}
         try:
             await world.replace(SERVICE[kind])
-            proxy.spoil(f"api/v1/{PATH[f'{kind}.{step}']}", mode, seconds=2 * T_CALL)
+            proxy.inject(f"api/v1/{PATH[f'{kind}.{step}']}", mode, seconds=2 * T_CALL)
             answer = await case.ask()
-            assert proxy.spoilt == 1
+            assert proxy.injected == 1
             assert answer.status_code in (200, 201, 202), answer.text
             if mode == "late_effect":
                 # The late effect arrives only now, and nothing signals its arrival.

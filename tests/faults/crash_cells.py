@@ -120,7 +120,7 @@ def terms() -> Iterator[Cell]:
             yield _ended(kind, point)
 
 
-def ended_while_it_hangs() -> Cell:
+def terminated_during_request() -> Cell:
     async def run(world: World) -> None:
         case = Case(world, "onboard")
         world.settings = {

@@ -145,7 +145,7 @@ async def test_failed_repair_is_rolled_back_once_despite_a_crash(
     assert (await armed.client.put(path, json={"verify": "sync"})).status_code == 200
     await _drift(world, connection, offering(ACCOUNT | {"Region__c": "string"}))
     async with asyncio.timeout(_WITHIN_S):
-        while not world.airbyte.jobs:  # noqa: ASYNC110 (another process's doing)
+        while not world.airbyte.jobs:  # noqa: ASYNC110 (changed by another process)
             await asyncio.sleep(0.1)
 
     if failpoint == "repair.sync_started":

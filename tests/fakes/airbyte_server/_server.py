@@ -270,7 +270,7 @@ class AirbyteServer(ScriptedBackend):
             fault = self._next_fault(path)
             if fault is None:
                 return self._sent(await self._act(request, content))
-            return await self._spoil(fault, request, content)
+            return await self._fail(fault, request, content)
         finally:
             for slot in slots:
                 self._in_flight[slot] -= 1
@@ -288,7 +288,7 @@ class AirbyteServer(ScriptedBackend):
                 return fault
         return None
 
-    async def _spoil(
+    async def _fail(
         self, fault: PlannedFault, request: web.BaseRequest, content: bytes
     ) -> web.StreamResponse:
         true: Answer | None = None
