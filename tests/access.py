@@ -1,4 +1,4 @@
-"""Who calls in the tests: a key that may everything, and the keys that services sign with."""
+"""Credentials of the tests: an API key with every scope, and the services' signing keys."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from shared.auth.service_tokens import Signer, make_pair
 from tests import leaks
 
 KEY = new_key("test")
-"""Of this run alone; `let_in` makes a registry know it."""
+"""Generated for this run; `let_in` inserts it into a registry."""
 NAME = f"tests (key {KEY.id})"
 HEADERS = {"Authorization": f"Bearer {KEY.key}"}
 leaks.know("the caller's key", KEY.key.partition(f"_{KEY.id}_")[2])
 
 
 async def let_in_now(connection: asyncpg.Connection[asyncpg.Record]) -> None:
-    """Have a registry know the key."""
+    """Insert the key into a registry."""
     await connection.execute(
         "INSERT INTO api_keys (id, digest, scopes, owner, created_by)"
         " VALUES ($1, $2, $3, 'tests', 'tests') ON CONFLICT DO NOTHING",
@@ -38,7 +38,7 @@ async def let_in_now(connection: asyncpg.Connection[asyncpg.Record]) -> None:
 
 
 async def insert(connection: asyncpg.Connection[asyncpg.Record], *scopes: Scope) -> NewKey:
-    """Another key, which may do so much and no more."""
+    """Insert another key with exactly these scopes, and return it."""
     key = new_key("test")
     leaks.know("another caller's key", key.key.partition(f"_{key.id}_")[2])
     await connection.execute(
@@ -52,7 +52,7 @@ async def insert(connection: asyncpg.Connection[asyncpg.Record], *scopes: Scope)
 
 
 def let_in(url: str) -> None:
-    """Have the registry at this URL know the key."""
+    """Insert the key into the registry at this URL, from synchronous code."""
 
     async def insert() -> None:
         connection = await asyncpg.connect(url)
@@ -61,13 +61,13 @@ def let_in(url: str) -> None:
         finally:
             await connection.close()
 
-    with ThreadPoolExecutor(1) as other:  # a test may have a loop of its own in this thread
+    with ThreadPoolExecutor(1) as other:  # this thread may already run an event loop
         other.submit(asyncio.run, insert()).result()
 
 
 @cache
 def service_keys() -> dict[str, Any]:
-    """The services' key folders, with rate limits that no test reaches."""
+    """Create the services' key pairs; return the settings for them, with very high rate limits."""
     folder = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for service in {caller for caller, _ in SERVICE_CALLS}:
@@ -86,25 +86,25 @@ def service_keys() -> dict[str, Any]:
 
 
 def signer(service: str) -> Signer:
-    """What a service signs with."""
+    """Return the signer of a service's tokens."""
     return Signer(service, service_keys()["service_private_key_dir"] / f"{service}.pem")
 
 
 def environment() -> dict[str, str]:
-    """The same as environment variables of a process."""
+    """Return the settings of `service_keys` as environment variables."""
     return {name.upper(): str(path) for name, path in service_keys().items()}
 
 
 def client(url: str = "http://aam", **options: Any) -> httpx.AsyncClient:
-    """A caller with the key."""
+    """Build an HTTP client that sends the key."""
     hooks = {"response": [leaks.add_answer]}
     return httpx.AsyncClient(base_url=url, headers=HEADERS, event_hooks=hooks, **options)
 
 
 class Everybody:
-    """Lets the key in without asking a registry: for an application without one."""
+    """Accepts the tests' key without a registry, for applications that have none."""
 
     async def caller(self, presented: str) -> Caller | None:
-        """The tests' caller, by the key."""
+        """Return the tests' caller for their key, None for any other."""
         scopes = frozenset(KEY_SCOPES)
         return Caller(f"key:{KEY.id}", NAME, scopes) if presented == KEY.key else None

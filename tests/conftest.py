@@ -72,7 +72,7 @@ def _is_deep(item: pytest.Item) -> bool:
 
 
 def pytest_collection_finish() -> None:
-    """Create the services' keys before the first test, to which they would count as leftovers.
+    """Create the services' keys before the first test, which would report them as leftovers.
 
     Also exempts the collected tests and modules from garbage collection.
     """

@@ -1,4 +1,4 @@
-"""Decode an answer by the class that its route documents for it, with no member that it lacks."""
+"""Validate responses against the models that their routes document; unknown members are errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 
 def routes_of(app: FastAPI) -> Iterator[APIRoute]:
-    """The routes of an application that are in its description."""
+    """Yield the application's routes that are in its OpenAPI document."""
     for context in iter_route_contexts(app.routes):
         route = context.original_route
         if isinstance(route, APIRoute) and route.include_in_schema:
@@ -21,12 +21,12 @@ def routes_of(app: FastAPI) -> Iterator[APIRoute]:
 
 
 def name_of(route: APIRoute) -> str:
-    """Its method and path, as `GET /connections/{connection_id}`."""
+    """Return a route's method and path, such as `GET /connections/{connection_id}`."""
     return f"{next(iter(route.methods or ()))} {route.path_format}"
 
 
 def classes_of(route: APIRoute) -> dict[int, Any]:
-    """The class of each answer that a route documents by one, by its status."""
+    """Return the documented response models of a route, by status; 2xx only."""
     found = {
         int(status): one["model"]
         for status, one in route.responses.items()
@@ -38,18 +38,18 @@ def classes_of(route: APIRoute) -> dict[int, Any]:
 
 
 def makes_its_own(route: APIRoute) -> bool:
-    """Whether its function returns a response, which FastAPI does not make by the class."""
+    """Whether the endpoint builds its own response, which FastAPI does not validate."""
     returned = inspect.signature(route.endpoint, eval_str=True).return_annotation
     return returned is Response and route.response_model is not None
 
 
 def decode(app: FastAPI, answer: httpx.Response) -> str | None:
-    """Decode an answer by its class, and return the name of its route.
+    """Validate a response against its documented model, and return the name of its route.
 
-    None where no class documents the answer.
+    None if no model is documented for its status.
 
     Raises:
-        ValidationError: a member is missing, of another type, or not in the class.
+        ValidationError: a member is missing, of another type, or not in the model.
     """
     route = next(
         route

@@ -1,4 +1,4 @@
-"""Rows of the registry as tests need them: valid, and the least that is."""
+"""Factories of valid, minimal registry rows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def connection(**changes: Any) -> Connection:
 
 
 async def open_operation(sql: Sql, connection_id: UUID | str, kind: str = "sync") -> None:
-    """Insert a running operation of a connection, which has an owner for an hour."""
+    """Insert a running operation of a connection, with a lease of one hour."""
     await sql.execute(
         "INSERT INTO operations (id, kind, connection_id, status, request, step, lease_until,"
         " deadline, request_id) VALUES (gen_random_uuid(), $1, $2, 'running', '{}', 'step',"

@@ -1,6 +1,6 @@
-"""`make test-all`: every test, then each part at depth, with its time.
+"""`make test-all`: the whole suite, then each in-depth run; prints the duration of each.
 
-Every part runs, also after one that failed; the command fails when any did.
+A failed part does not stop the next ones; the command fails if any part failed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _PARALLEL = ("-n", "4", "--dist", "load")
 
 @dataclass(frozen=True)
 class Part:
-    """A Python module with its arguments, and what is set in its environment."""
+    """A Python module to run with its arguments and additional environment variables."""
 
     name: str
     command: tuple[str, ...]
@@ -24,7 +24,7 @@ class Part:
 
 
 def parts(suite: tuple[str, ...]) -> list[Part]:
-    """In the order in which they run; `suite` is what `make test` passes to pytest."""
+    """Return the parts in the order they run; `suite` holds pytest's arguments for the suite."""
     return [
         Part("tests", ("pytest", *suite), {"AAM_DEEP": "1"}),
         Part(
@@ -48,18 +48,18 @@ def parts(suite: tuple[str, ...]) -> list[Part]:
             {"AAM_BODIES": "10000"},
         ),
         Part(
-            "5 % of Airbyte's calls lost",
+            "5 % of Airbyte calls fail",
             ("pytest", *_PARALLEL, "tests/integration", "--ignore", "tests/integration/local"),
             {"AAM_FAULT_RATE": "0.05"},
         ),
-        Part("four clients of other authors", ("tests.clients",)),
+        Part("four third-party clients", ("tests.clients",)),
         Part("mutants", ("tests.mutants",)),
         Part("corpus of connector releases", ("tests.corpus",)),
     ]
 
 
 def main() -> int:
-    """Run them one after the other; pytest's arguments for the suite are this command's."""
+    """Run the parts sequentially; this command's arguments are passed to pytest for the suite."""
     outcomes: list[tuple[Part, int, float]] = []
     for part in parts(tuple(sys.argv[1:])):
         print(f"\n== {part.name}", flush=True)  # noqa: T201

@@ -2,8 +2,8 @@
 
 Each secret of the tests is a canary, generated for this run. While the tests run, their outputs are
 collected: logs, printed text, responses of services, rows, events, command lines.
-They are scanned for every canary in every likely encoding. A find fails the run, and is reported by
-kind of secret and by test, without the secret.
+They are scanned for every canary in every likely encoding. A match fails the run; the report names
+the kind of secret and the test, without the secret.
 
 Two outputs are allowed, and so not collected: requests to the fake Airbyte, and the auth_broker's
 response with a connector configuration.
@@ -267,8 +267,8 @@ async def add_answer(response: httpx.Response) -> None:
     path = response.request.url.path
     if not _ALLOWED.fullmatch(path):
         head = "\n".join(f"{name}: {value}" for name, value in response.headers.items())
-        _outputs.add(f"the answer to {response.request.method} {path}", head)
-        _outputs.add(f"the answer to {response.request.method} {path}", response.content)
+        _outputs.add(f"the response to {response.request.method} {path}", head)
+        _outputs.add(f"the response to {response.request.method} {path}", response.content)
 
 
 async def add_rows(connection: Any) -> None:
@@ -290,7 +290,7 @@ async def add_entries(redis: Any) -> None:
         if await redis.type(key) in ("stream", b"stream"):
             _outputs.add("the stream of events", repr(await redis.xrange(key)))
         else:
-            _outputs.add("what Redis holds", repr((key, await redis.dump(key))))
+            _outputs.add("a Redis key", repr((key, await redis.dump(key))))
 
 
 class _CommandLines(threading.Thread):
@@ -345,7 +345,7 @@ def pytest_configure(config: pytest.Config) -> None:
     def read(self: CaptureFixture[Any]) -> Any:
         captured = readouterr(self)
         for output in captured:
-            _outputs.add("what was printed", output)
+            _outputs.add("captured output", output)
         return captured
 
     servers.generate_once = generate_once
@@ -374,7 +374,7 @@ def pytest_collection_finish() -> None:
         try:
             await answer(self, scope, receive, take)
         finally:
-            _outputs.add(f"the answer to {scope['method']} {scope['path']}", b"\n".join(parts))
+            _outputs.add(f"the response to {scope['method']} {scope['path']}", b"\n".join(parts))
 
     requests.RequestLog.__call__ = heard
 

@@ -1,8 +1,8 @@
 """Connections to the run's Postgres that outlive a test, since opening one is expensive.
 
-A new Postgres backend needs about 30 ms of processor time until it has planned its first
-statements, and a mesh would open two dozen. Closing a Database saves its engine, with its idle
-connections, for the next Database with the same login and settings.
+A new Postgres backend needs about 30 ms of CPU time until it has planned its first statements, and
+a mesh would open two dozen. Closing a Database returns its engine, with its idle connections, to a
+pool for the next Database with the same login and settings.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What tests ask about processes: which there are, and whether they are gone."""
+"""Helpers to run processes, and to check which ones are alive."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 
 
 def run(command: Sequence[str | Path], **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end, whatever its exit code, and capture what it writes."""
+    """Run a command to completion and capture its output; a non-zero exit code is no error."""
     return subprocess.run(command, capture_output=True, text=True, check=False, **options)
 
 
 def are_gone(pids: Iterable[int]) -> bool:
-    """Whether none of them is left."""
+    """Whether none of these processes is alive."""
     return not any(map(is_alive, pids))
 
 
 def is_alive(pid: int) -> bool:
-    """Whether there is such a process."""
+    """Whether a process with this id exists."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -30,7 +30,7 @@ def is_alive(pid: int) -> bool:
 
 
 def family(pid: int) -> set[int]:
-    """A process with all its descendants."""
+    """Return a process id with those of all its descendants."""
     listed = subprocess.run(
         ["/bin/ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True
     ).stdout
@@ -42,7 +42,7 @@ def family(pid: int) -> set[int]:
 
 
 def becomes_true(fact: Callable[[], bool], timeout_s: float) -> bool:
-    """Whether it is true within `timeout_s` seconds."""
+    """Poll until `fact` returns True; False after `timeout_s` seconds."""
     deadline = time.monotonic() + timeout_s
     while not fact():
         if time.monotonic() > deadline:

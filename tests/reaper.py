@@ -1,4 +1,4 @@
-"""Cleans up after a test run, however it ended: ends its processes, deletes its temporary folder.
+"""Cleans up after a test run, even a killed one: ends its processes, deletes its temporary folder.
 
 A separate script, started with the run's mark and folder. Its standard input closes when the run
 ends, even by `kill -9`. It then kills every process that has the mark in its environment or uses

@@ -1,7 +1,7 @@
-"""`make test-repeat N=10`: the suite again and again, each time in another random order.
+"""`make test-repeat N=10`: run the suite N times, each time in a different random order.
 
-A line for each run: its number, its seed, how it ended, how long it took, and what failed in it,
-with the file that holds its whole output. A run is repeated with pytest's `--randomly-seed`.
+Prints one line per run: number, seed, result, duration and counts. For a failed run it also prints
+the failures and the path of the complete output. `--randomly-seed` of pytest reproduces a run.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _TOTALS = re.compile(
 
 
 def main() -> int:
-    """Arguments: how often, then pytest's."""
+    """Run the suite; the arguments are the number of runs, then those of pytest."""
     count, arguments = int(sys.argv[1]), sys.argv[2:]
     failures = 0
     for number in range(1, count + 1):

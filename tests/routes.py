@@ -1,7 +1,7 @@
-"""FastAPI's analysis of a route, made once for all the applications that a run builds.
+"""Caches FastAPI's route analysis, so that it runs once for all applications of a test run.
 
-An application analyses each router that it includes, its parameters and models, before the first
-request: a tenth of a second for the services of a mesh, which every test of theirs would spend.
+An application analyses the parameters and models of each included router before its first request.
+For the services of a mesh that takes a tenth of a second, which each test would repeat.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from fastapi.routing import APIRoute, _EffectiveRouteContext
 
-_KEPT = "_aam_kept_context"
+_CACHED = "_aam_cached_context"
 
 
 @pytest.fixture(autouse=True, scope="session")
 def routes_are_analysed_once() -> Iterator[None]:
-    """No service overrides dependencies, so applications can share the stored analysis."""
+    """Share the analysis between applications, which is safe as none overrides dependencies."""
     analyse = _EffectiveRouteContext.from_api_route
 
     def analyse_once(
@@ -28,11 +28,11 @@ def routes_are_analysed_once() -> Iterator[None]:
             include_context.tags,
             [one.dependency for one in include_context.dependencies],
         )
-        kept = original_route.__dict__.get(_KEPT)
-        if kept is None or kept[0] != key:
+        cached = original_route.__dict__.get(_CACHED)
+        if cached is None or cached[0] != key:
             analysed = analyse(original_route=original_route, include_context=include_context)
-            kept = original_route.__dict__[_KEPT] = (key, analysed)
-        context: _EffectiveRouteContext = kept[1]
+            cached = original_route.__dict__[_CACHED] = (key, analysed)
+        context: _EffectiveRouteContext = cached[1]
         return context
 
     with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""A test that leaves something behind fails, and a run that is killed leaves nothing."""
+"""A test that leaks resources fails, and a killed run leaves no processes or files."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def _environment() -> dict[str, str]:
 
 
 def test_leftover_fails_the_test_that_left_it(tmp_path: Path) -> None:
-    """Each kind, by name, and no other test; leftovers of a failed test are only removed."""
+    """Every kind of leaked resource is reported; those of a failed test are only cleaned up."""
     (tmp_path / "test_leaving.py").write_text(textwrap.dedent(LEAVING))
     (tmp_path / "test_serving.py").write_text(textwrap.dedent(SERVING))
     (tmp_path / "test_orphaning.py").write_text(textwrap.dedent(ORPHANING))
@@ -167,7 +167,7 @@ HANGING = """
     ],
 )
 def test_killed_run_leaves_nothing(tmp_path: Path, workers: list[str]) -> None:
-    """After kill -9 of pytest: no `make` with its children, no server, no temporary folder."""
+    """After kill -9 of pytest no `make` with its children, server or temporary folder remains."""
     (tmp_path / "test_hanging.py").write_text(textwrap.dedent(HANGING))
     report = tmp_path / "report"
     with subprocess.Popen(

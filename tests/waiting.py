@@ -1,4 +1,4 @@
-"""Waiting in a test for what another task, process or server does."""
+"""Polling until a condition holds that another task, process or server changes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 async def until(fact: Callable[[], Any], *, within: float = 60) -> Any:
-    """Wait until `fact` returns something true, or an awaitable of it, and return that."""
+    """Poll `fact`, which may be async, until its result is truthy, and return the result."""
     async with asyncio.timeout(within):
         while True:
             found = fact()
@@ -19,7 +19,7 @@ async def until(fact: Callable[[], Any], *, within: float = 60) -> Any:
 
 
 async def until_not(fact: Callable[[], Any], *, within: float = 60) -> None:
-    """Wait until `fact` no longer returns something true, or an awaitable of it."""
+    """Poll `fact`, which may be async, until its result is falsy."""
 
     async def is_over() -> bool:
         found = fact()

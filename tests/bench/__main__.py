@@ -1,6 +1,6 @@
-"""`python -m tests.bench [PART …]`: the benchmarks in one table; exit 1 when a limit is missed.
+"""`python -m tests.bench [NAME …]`: run benchmarks, print one table, exit 1 if a limit is missed.
 
-Everything is measured beside a floor of the same run, since absolute times move with the machine.
+Results are compared with a baseline measured in the same run, since absolute times vary.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from tests.bench import (
     volume,
 )
 from tests.bench.environment import Stage, stage
-from tests.bench.results_table import Line, console, empty, show
+from tests.bench.results_table import Line, add_rows, console, new_table
 
-Part = Callable[[Stage, Path], Iterable[Line]]
-PARTS: dict[str, Part] = {
+Benchmark = Callable[[Stage, Path], Iterable[Line]]
+BENCHMARKS: dict[str, Benchmark] = {
     "apply": apply.measure,
     "strict_json": strict_json.measure,
     "authentication": lambda stage, _document: authentication.measure(stage),
@@ -52,16 +52,16 @@ PARTS: dict[str, Part] = {
 
 
 def main(chosen: list[str]) -> int:
-    """Run the parts that were named, or all."""
-    out, table, missed = console(), empty(), 0
+    """Run the named benchmarks, or all of them."""
+    out, table, missed = console(), new_table(), 0
     started = time.monotonic()
     with stage() as set_up, out.status("Measuring …") as status:
         document = set_up.folder / "discovered.json"
         document.write_bytes(large_catalog.discovered())
-        for name in chosen or PARTS:
+        for name in chosen or BENCHMARKS:
             status.update(f"Measuring {name} …")
-            lines = list(PARTS[name](set_up, document))
-            show(name, lines, table)
+            lines = list(BENCHMARKS[name](set_up, document))
+            add_rows(name, lines, table)
             missed += sum(line.is_missed for line in lines)
     out.print(table)
     out.print(f"\n{time.monotonic() - started:.0f} s; {missed or 'no'} limit(s) missed.")

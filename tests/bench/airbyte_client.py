@@ -1,4 +1,4 @@
-"""What a call through the Airbyte client costs beside plain httpx: many at once, small JSON."""
+"""Throughput of the Airbyte client compared with plain httpx: concurrent requests, small JSON."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from tests.bench.airbyte_server import ID
 from tests.bench.environment import Stage
 from tests.bench.results_table import Line
 
-AT_ONCE = 100
+CONCURRENCY = 100
 CALLS = 500
 ROUNDS = 3
 
 
 def measure(stage: Stage) -> Iterator[Line]:
-    """Both rates, in turns, as medians."""
+    """Measure both rates alternately and compare their medians."""
     plain, ours = uvloop.run(_rates(stage.airbyte_url))
     yield Line(
-        job=f"{AT_ONCE} requests at once, floor: plain httpx",
+        job=f"{CONCURRENCY} concurrent requests; baseline: plain httpx",
         measured=ours,
         unit="/s",
-        floor=plain,
+        baseline=plain,
         limit=5,
         at_least=True,
     )
@@ -38,23 +38,23 @@ async def _rates(base: str) -> tuple[float, float]:
     ours: list[float] = []
     async with httpx.AsyncClient() as bare, AirbyteClient(base) as client:
 
-        async def by_httpx() -> None:
-            answer = await bare.post(f"{base}/sources/get", json={"sourceId": str(ID)})
-            answer.json()
+        async def post_with_httpx() -> None:
+            response = await bare.post(f"{base}/sources/get", json={"sourceId": str(ID)})
+            response.json()
 
         for _ in range(ROUNDS):
-            plain.append(await _rate(by_httpx))
+            plain.append(await _rate(post_with_httpx))
             ours.append(await _rate(lambda: client.get_source(ID)))
     return statistics.median(plain), statistics.median(ours)
 
 
 async def _rate(call: Callable[[], Awaitable[object]]) -> float:
-    """Calls per second, with `AT_ONCE` of them under way all the time."""
+    """Return calls per second, with `CONCURRENCY` calls in flight at any time."""
 
-    async def one_after_another() -> None:
-        for _ in range(CALLS // AT_ONCE):
+    async def worker() -> None:
+        for _ in range(CALLS // CONCURRENCY):
             await call()
 
     started = time.perf_counter()
-    await asyncio.gather(*(one_after_another() for _ in range(AT_ONCE)))
+    await asyncio.gather(*(worker() for _ in range(CONCURRENCY)))
     return CALLS / (time.perf_counter() - started)

@@ -1,7 +1,7 @@
-"""An Airbyte that costs next to nothing: it gives back the catalog bytes that it was sent.
+"""A minimal Airbyte server for benchmarks: it returns the catalog bytes it last received.
 
-`python -m tests.bench.airbyte_server PORT`: a process of its own, so that only its callers are
-measured.
+`python -m tests.bench.airbyte_server PORT` runs it in a separate process, so that its own work is
+not part of the measurement.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from uuid import UUID
 import uvloop
 
 ID: Final = UUID("6f1d0f62-7f3c-4f0a-9a55-6a5a3c1f2b10")
-"""Of everything that it knows, but for connections: those have the id that is asked for."""
+"""Id of every object except connections, which are returned with the requested id."""
 _SOURCE = (
     f'{{"sourceId":"{ID}","name":"bench","workspaceId":"{ID}","sourceDefinitionId":"{ID}",'
     '"connectionConfiguration":{},"sourceName":"Bench"}'
 ).encode()
-_ASKED_FOR = b'"connectionId":"'
+_CONNECTION_ID = b'"connectionId":"'
 _CONNECTION = (
     f'","name":"bench","sourceId":"{ID}","destinationId":"{ID}",'
     '"status":"active","breakingChange":false,"syncCatalog":'
 ).encode()
 _STATUSES = f'[{{"connectionId":"{ID}","connectionSyncStatus":"synced"}}]'.encode()
 _CATALOG = b'"syncCatalog":'
-_OFFERED: Final = b"""{"streams":[{"stream":{"name":"Account","jsonSchema":{"type":"object",
+_DISCOVERED: Final = b"""{"streams":[{"stream":{"name":"Account","jsonSchema":{"type":"object",
 "properties":{"Id":{"type":["string","null"]},"Name":{"type":["string","null"]},
 "SystemModstamp":{"type":["string","null"],"format":"date-time"}}},
 "supportedSyncModes":["full_refresh","incremental"],"sourceDefinedCursor":true,
 "defaultCursorField":["SystemModstamp"],"sourceDefinedPrimaryKey":[["Id"]]},
 "config":{"syncMode":"incremental","cursorField":["SystemModstamp"],
 "destinationSyncMode":"append_dedup","primaryKey":[["Id"]],"selected":true}}]}"""
-_ANSWERS = {
+_RESPONSES = {
     b"/api/v1/instance_configuration": b'{"version":"2.0.0"}',
     b"/api/v1/health": b'{"available":true}',
     b"/api/v1/connections/status": _STATUSES,
@@ -41,50 +41,50 @@ _ANSWERS = {
     b"/api/v1/commands/status": b'{"id":"1","status":"completed"}',
     b"/api/v1/commands/output/discover": (
         b'{"id":"1","status":"succeeded","catalogId":"%s","catalog":%s}'
-        % (str(ID).encode(), _OFFERED)
+        % (str(ID).encode(), _DISCOVERED)
     ),
 }
 
 
 class _Connection(asyncio.Protocol):
-    """Answers one whole request after the other."""
+    """An HTTP/1.1 server connection that handles one request at a time."""
 
     catalog = b'{"streams":[]}'
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._held = bytearray()
+        self._buffer = bytearray()
         self._head: tuple[bytes, int] | None = None
 
     def data_received(self, data: bytes) -> None:
-        self._held += data
+        self._buffer += data
         while True:
             if self._head is None:
-                end = self._held.find(b"\r\n\r\n")
+                end = self._buffer.find(b"\r\n\r\n")
                 if end < 0:
                     return
-                head = bytes(self._held[:end])
+                head = bytes(self._buffer[:end])
                 length = head.lower().partition(b"content-length:")[2].split(b"\r\n")[0]
                 self._head = head.split(b" ", 2)[1], int(length or 0)
-                del self._held[: end + 4]
+                del self._buffer[: end + 4]
             path, size = self._head
-            if len(self._held) < size:
+            if len(self._buffer) < size:
                 return
-            body = bytes(self._held[:size])
-            del self._held[:size]
+            body = bytes(self._buffer[:size])
+            del self._buffer[:size]
             self._head = None
-            self._answer(path, body)
+            self._respond(path, body)
 
-    def _answer(self, path: bytes, body: bytes) -> None:
+    def _respond(self, path: bytes, body: bytes) -> None:
         if path.endswith(b"/connections/update"):
-            # AAM writes the catalog last; what it wrote is kept as it is.
+            # AAM writes `syncCatalog` as the last key; its bytes are stored unchanged.
             _Connection.catalog = body[body.index(_CATALOG) + len(_CATALOG) : -1]
         parts = [_SOURCE]
         if b"/connections/" in path:
-            asked = body.partition(_ASKED_FOR)[2][: len(str(ID))] or str(ID).encode()
-            parts = [b"{", _ASKED_FOR, asked, _CONNECTION, _Connection.catalog, b"}"]
-        if path in _ANSWERS:
-            parts = [_ANSWERS[path]]
+            requested_id = body.partition(_CONNECTION_ID)[2][: len(str(ID))] or str(ID).encode()
+            parts = [b"{", _CONNECTION_ID, requested_id, _CONNECTION, _Connection.catalog, b"}"]
+        if path in _RESPONSES:
+            parts = [_RESPONSES[path]]
         length = sum(len(part) for part in parts)
         head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
         self._transport.writelines([head % length, *parts])

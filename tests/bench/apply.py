@@ -1,4 +1,4 @@
-"""What applying a catalog of a big org costs, and whether a large body lets others have a turn."""
+"""Latency of applying a large org's catalog, and how long a large body blocks the event loop."""
 
 from __future__ import annotations
 
@@ -38,54 +38,56 @@ _VERSION = """
 
 
 def measure(stage: Stage, document: Path) -> Iterator[Line]:
-    """Best of several applies, in turns with their floor; then the event loop under 16 MiB."""
+    """Measure applies alternately with their baseline, then event loop stalls on a 16 MiB body."""
     ms, size = uvloop.run(_times(stage, document.read_bytes()))
-    floor, insert = min(ms["floor"]), min(ms["insert"])
+    baseline, insert = min(ms["baseline"]), min(ms["insert"])
     changed, unchanged = min(ms["changed"]), min(ms["unchanged"])
     yield Line(
-        job=f"apply {size / 1e6:.1f} MB without the insert; floor: receive, check, orjson, send",
+        job=f"apply {size / 1e6:.1f} MB, insert excluded; baseline: receive, check, parse, send",
         measured=changed - insert,
-        floor=floor,
-        # 4 before every step was recorded: see docs/decisions/0012.
+        baseline=baseline,
+        # It was 4 before every step was recorded: see docs/decisions/0012.
         limit=6,
     )
-    yield Line(job="JSONB insert of that catalog, by raw asyncpg", measured=insert, floor=floor)
-    yield Line(job="apply, all of it", measured=changed, floor=floor)
-    yield Line(job="apply of what is there already", measured=unchanged, floor=floor)
     yield Line(
-        job="processor time of one apply, and of its floor",
+        job="JSONB insert of that catalog, by raw asyncpg", measured=insert, baseline=baseline
+    )
+    yield Line(job="apply, insert included", measured=changed, baseline=baseline)
+    yield Line(job="apply of an unchanged catalog", measured=unchanged, baseline=baseline)
+    yield Line(
+        job="CPU time of one apply",
         measured=min(ms["changed cpu"]),
-        floor=min(ms["floor cpu"]),
+        baseline=min(ms["baseline cpu"]),
     )
     yield Line(
-        job="16 MiB body: longest stall of the event loop that is our own, worst round",
+        job="16 MiB body: longest event loop stall, CPU time, worst round",
         measured=max(ms["stall run"]),
         limit=50,
     )
-    yield Line(job="the same by the clock, median round", measured=statistics.median(ms["stall"]))
-    yield Line(job="the same by the clock, worst round", measured=max(ms["stall"]))
+    yield Line(job="same, wall-clock time, median round", measured=statistics.median(ms["stall"]))
+    yield Line(job="same, wall-clock time, worst round", measured=max(ms["stall"]))
     yield Line(job="apply of the 16 MiB body", measured=min(ms["large"]))
 
 
 async def _times(stage: Stage, document: bytes) -> tuple[dict[str, list[float]], int]:
     sql = await asyncpg.connect(stage.registry_url)
     service = await Http.to(stage.serve("tests.bench.blocked_loop_app:app"))
-    floor = await Http.to(stage.serve("tests.bench.baseline_servers:app"))
+    baseline = await Http.to(stage.serve("tests.bench.baseline_servers:app"))
     snapshot_id = await _snapshot(stage, document)
-    wired, other = uuid4(), uuid4()
-    for connection_id in (wired, other):
-        await sql.execute(_CONNECTION, str(connection_id), airbyte_server.ID)
+    connection_id, insert_only_id = uuid4(), uuid4()
+    for new_id in (connection_id, insert_only_id):
+        await sql.execute(_CONNECTION, str(new_id), airbyte_server.ID)
     one = large_catalog.selected(document)
-    await sql.execute(_VERSION, wired, 1, one.decode())
+    await sql.execute(_VERSION, connection_id, 1, one.decode())
     ms: dict[str, list[float]] = defaultdict(list)
     for number in range(ROUNDS):
-        wanted = large_catalog.drifted(one, number)  # streams that nobody has seen before
-        body = _order(wired, snapshot_id, wanted)
+        wanted = large_catalog.drifted(one, number)  # stream schemas that are not stored yet
+        body = _order(connection_id, snapshot_id, wanted)
         start = time.perf_counter()
-        await sql.execute(_VERSION, other, number + 1, wanted.decode())
+        await sql.execute(_VERSION, insert_only_id, number + 1, wanted.decode())
         ms["insert"].append((time.perf_counter() - start) * 1000)
         for what, http, path in (
-            ("floor", floor, "/apply"),
+            ("baseline", baseline, "/apply"),
             ("changed", service, _PATH),
             ("unchanged", service, _PATH),
         ):
@@ -94,21 +96,23 @@ async def _times(stage: Stage, document: bytes) -> tuple[dict[str, list[float]],
             ms[f"{what} cpu"].append(await _spent_ms(http) - spent)
     for number in range(LARGE_ROUNDS):
         body = _order(
-            wired, snapshot_id, _filled(large_catalog.drifted(one, ROUNDS + number), document)
+            connection_id,
+            snapshot_id,
+            _filled(large_catalog.drifted(one, ROUNDS + number), document),
         )
-        await service.ask("/bench/watch")
+        await service.request("/bench/watch")
         ms["large"].append(await timed_ms(service, _PATH, body))
-        stall, run = (await service.ask("/bench/longest")).split()
+        stall, run = (await service.request("/bench/longest")).split()
         ms["stall"].append(float(stall))
         ms["stall run"].append(float(run))
     await sql.close()
     service.close()
-    floor.close()
+    baseline.close()
     return ms, len(one)
 
 
 async def _snapshot(stage: Stage, document: bytes) -> UUID:
-    """The discovery that the catalogs come from, kept as the orchestrator keeps it."""
+    """Store the discovery that the catalogs come from, as the orchestrator does."""
     db = Database.at(postgres_address(stage.registry_url), application="bench")
     discovered = Discovered(document, catalog_id=airbyte_server.ID, configuration_updated=False)
     snapshot_id = await snapshots.store(db, airbyte_server.ID, discovered)
@@ -117,8 +121,8 @@ async def _snapshot(stage: Stage, document: bytes) -> UUID:
 
 
 async def _spent_ms(http: Http) -> float:
-    """Processor time of the server's process so far."""
-    return float(await http.ask("/bench/cpu"))
+    """Return the CPU time of the server's process so far."""
+    return float(await http.request("/bench/cpu"))
 
 
 def _order(connection_id: UUID, snapshot_id: UUID, sync_catalog: bytes) -> bytes:
@@ -127,7 +131,7 @@ def _order(connection_id: UUID, snapshot_id: UUID, sync_catalog: bytes) -> bytes
 
 
 def _filled(chosen: bytes, document: bytes) -> bytes:
-    """A catalog with as many streams beside the selected ones as a body may hold."""
+    """Add unselected streams to the catalog until it reaches the maximum body size."""
     streams = list(catalog.scan(chosen))
     known = {catalog.identify(raw, 0)[0] for raw in streams}
     left = CATALOG.body_bytes - len(chosen) - 1024

@@ -1,9 +1,10 @@
-"""One service twice in one process: as it is, and below /without where everybody is let in.
+"""One service with and without authentication, in one process.
 
-Below /signature it is as below /without, after one check of an Ed25519 signature.
+Requests below /key and /token are authenticated; those below /without are not. Below /signature,
+one Ed25519 signature is verified and nothing else is checked.
 
-The first part of a path is a name under which the request's processor time is kept;
-`GET /bench/times` answers them in milliseconds by name.
+The first path segment is the name under which the request's CPU time is recorded;
+`GET /bench/times` returns the times in milliseconds by name.
 """
 
 from __future__ import annotations
@@ -24,30 +25,31 @@ from shared.config import RagEngineSettings, load
 from shared.http.authentication import Gate
 from shared.http.shutdown import for_server
 
-_ANYBODY = Caller("bench", "bench", frozenset(KEY_SCOPES))
+_CALLER = Caller("bench", "bench", frozenset(KEY_SCOPES))
 
 
-class _LetIn:
-    """Stands where the gate stands."""
+class _NoAuthentication:
+    """Middleware that replaces the gate and accepts every request."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope.setdefault("state", {})["caller"] = _ANYBODY
+        scope.setdefault("state", {})["caller"] = _CALLER
         await self._app(scope, receive, send)
 
 
 def _without_gate(app: FastAPI) -> FastAPI:
     gate: object = Gate
     app.user_middleware = [
-        Middleware(_LetIn) if layer.cls is gate else layer for layer in app.user_middleware
+        Middleware(_NoAuthentication) if layer.cls is gate else layer
+        for layer in app.user_middleware
     ]
     return app
 
 
-class _Both:
-    """Chooses by the path; it is asked one request at a time."""
+class _PathRouter:
+    """Selects the application by the first path segment; handles one request at a time."""
 
     def __init__(self, gated: FastAPI, open_: FastAPI) -> None:
         self._gated, self._open = gated, open_
@@ -74,4 +76,4 @@ _MESSAGE = b"." * 300
 _SIGNATURE = _signer.sign(_MESSAGE)
 _KEY = _signer.public_key()
 _settings = load(RagEngineSettings)
-app = _Both(for_server(build(_settings)), _without_gate(build(_settings)))
+app = _PathRouter(for_server(build(_settings)), _without_gate(build(_settings)))

@@ -1,4 +1,4 @@
-"""The floors as servers: the least that any service doing the job would have to do."""
+"""HTTP servers used as baselines: the minimum work that each request requires."""
 
 from __future__ import annotations
 
@@ -33,29 +33,29 @@ async def _lifespan(app: Starlette) -> AsyncIterator[None]:
         httpx.AsyncClient(transport=AiohttpTransport()) as airbyte,
     ):
         app.state.pool, app.state.airbyte = pool, airbyte
-        gc.disable()  # the collector triples what orjson takes
+        gc.disable()  # garbage collection triples the time of orjson
         yield
 
 
 async def _apply(request: Request) -> Response:
-    """Receive the body, see that it means one thing, parse it, send on what Airbyte gets."""
+    """Receive the body, check it for ambiguous JSON, parse it, forward the catalog to Airbyte."""
     body = await request.body()
     check(body, CATALOG)
     orjson.loads(body)
     url = os.environ["AIRBYTE_API_URL"] + "/sink"
     catalog = body[body.index(b'"sync_catalog":') :]
-    answer = await request.app.state.airbyte.post(url, content=catalog)
-    return Response(answer.content, media_type="application/json")
+    response = await request.app.state.airbyte.post(url, content=catalog)
+    return Response(response.content, media_type="application/json")
 
 
 async def _page(request: Request) -> Response:
-    """The orchestrator's page of connections, by the same SQL."""
+    """Return the orchestrator's page of connections, with the same SQL."""
     page = await request.app.state.pool.fetchval(_PAGE, 100)
     return Response(page, media_type="application/json")
 
 
 async def _cpu(_request: Request) -> Response:
-    """Processor time spent so far, in milliseconds."""
+    """Return the CPU time spent so far, in milliseconds."""
     return Response(f"{time.process_time() * 1000:.2f}")
 
 

@@ -1,8 +1,8 @@
-"""The drift_repair_agent with a heartbeat beside it that tells how long its event loop stood still.
+"""The drift_repair_agent with a heartbeat task that measures how long its event loop was blocked.
 
-`GET /bench/watch` starts the heartbeat, `GET /bench/longest` ends it and answers two times: by the
-clock, and of that what the loop's own thread ran, which a busy machine cannot make longer.
-`GET /bench/cpu` answers the processor time spent so far, in milliseconds.
+`GET /bench/watch` starts the heartbeat. `GET /bench/longest` stops it and returns the longest stall
+in wall-clock time and in CPU time of the loop's thread, which a busy machine does not distort.
+`GET /bench/cpu` returns the CPU time of the process so far. All times are in milliseconds.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from services.drift_repair_agent import main
 _BEAT_S = 0.001
 
 
-class _Watched:
+class _WithHeartbeat:
     def __init__(self, service: ASGIApp) -> None:
         self._service = service
-        self._heart: asyncio.Task[None] | None = None
+        self._heartbeat: asyncio.Task[None] | None = None
         self._longest = self._longest_run = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -31,14 +31,14 @@ class _Watched:
         times: tuple[float, ...] = (self._longest, self._longest_run)
         if scope["path"] == "/bench/cpu":
             times = (time.process_time(),)
-        if self._heart is not None:
-            self._heart.cancel()
-            self._heart = None
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+            self._heartbeat = None
         if scope["path"] == "/bench/watch":
             self._longest = self._longest_run = 0.0
-            self._heart = asyncio.create_task(self._beat())
-        answer = " ".join(f"{seconds * 1000:.2f}" for seconds in times)
-        await Response(answer)(scope, receive, send)
+            self._heartbeat = asyncio.create_task(self._beat())
+        content = " ".join(f"{seconds * 1000:.2f}" for seconds in times)
+        await Response(content)(scope, receive, send)
 
     async def _beat(self) -> None:
         before, before_run = time.perf_counter(), time.thread_time()
@@ -50,4 +50,4 @@ class _Watched:
             before, before_run = now, now_run
 
 
-app = _Watched(main.app)
+app = _WithHeartbeat(main.app)

@@ -1,4 +1,4 @@
-"""What the domain's questions cost on a big org, beside the least that would answer them."""
+"""Time of the catalog functions on a large org's catalog, compared with minimal baselines."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from shared.domain.cooperative import Steps
 from tests.bench import large_catalog
 from tests.bench.results_table import Line, best_ms
 
-# In all 1,500 streams deepdiff takes minutes.
+# deepdiff would take minutes for all 1,500 streams.
 _SMALL = 30
 
 
@@ -28,29 +28,31 @@ class _Envelope(msgspec.Struct):
 
 
 def scan_and_hash(document: bytes) -> list[bytes]:
-    """The floor of looking at a document: cut it into streams, hash each."""
+    """Split a document into streams and hash each: the baseline for reading a document once."""
     streams = msgspec.json.decode(document, type=_Envelope).streams
     return [xxhash.xxh3_128_digest(raw) for raw in streams]
 
 
 def measure(document: bytes) -> Iterator[Line]:
-    """One line per question, and one for the longest that an event loop would wait for any."""
+    """Measure each function, and the longest single step, which bounds event loop stalls."""
     moved = orjson.dumps(orjson.loads(document), option=orjson.OPT_SORT_KEYS)
     posted = large_catalog.selected(document)
     configured = catalog.parse(posted)
     gc.freeze()
     longest = [0.0]
 
-    def whole(job: str, steps: Callable[[], Steps[Any]], *, floor: float) -> Line:
+    def measure_steps(job: str, steps: Callable[[], Steps[Any]], *, baseline: float) -> Line:
         longest.append(_longest_ms(steps))
-        return Line(job=job, measured=best_ms(lambda: _to_the_end(steps())), floor=floor)
+        return Line(job=job, measured=best_ms(lambda: _run_all(steps())), baseline=baseline)
 
-    floor = best_ms(lambda: scan_and_hash(document))
+    baseline = best_ms(lambda: scan_and_hash(document))
     hashes = best_ms(lambda: [catalog.canonical_hash(raw) for raw in catalog.scan(document)])
-    yield Line(job="canonical hash of every stream", measured=hashes, floor=floor)
+    yield Line(job="canonical hash of every stream", measured=hashes, baseline=baseline)
     for every in (False, True):
         steps = partial(catalog.merge.steps, configured, document, every_stream=every)
-        yield whole(f"merge, {'all' if every else 'selected'} streams", steps, floor=floor)
+        yield measure_steps(
+            f"merge, {'all' if every else 'selected'} streams", steps, baseline=baseline
+        )
     others = (
         ("equal", document),
         ("5 changed", large_catalog.drifted(document)),
@@ -58,33 +60,37 @@ def measure(document: bytes) -> Iterator[Line]:
     )
     for what, other in others:
         compare = partial(drift.diff.steps, document, other)
-        yield whole(f"diff of two discoveries, {what}", compare, floor=2 * floor)
+        yield measure_steps(f"diff of two discoveries, {what}", compare, baseline=2 * baseline)
 
     changed = large_catalog.drifted(document)
     plan = partial(healing.plan_changes.steps, configured, changed)
-    yield whole("plan of a connection, 5 changed", plan, floor=floor)
+    yield measure_steps("plan of a connection, 5 changed", plan, baseline=baseline)
     judged = healing.plan_changes(configured, changed)
     decisions = [healing.Instruction(c, "apply") for c, verdict in judged if verdict.affects_sync]
     heal = partial(healing.heal.steps, configured, changed, decisions)
-    yield whole(f"heal of a connection, {len(decisions)} decisions", heal, floor=floor)
+    yield measure_steps(
+        f"heal of a connection, {len(decisions)} decisions", heal, baseline=baseline
+    )
 
-    gc.disable()  # the collector triples what orjson takes
-    yield from _others(document)
-    floor = best_ms(lambda: orjson.loads(posted))
+    gc.disable()  # garbage collection triples the time of orjson
+    yield from _alternatives(document)
+    baseline = best_ms(lambda: orjson.loads(posted))
     gc.enable()
-    yield whole("parse of the selected streams", partial(catalog.parse.steps, posted), floor=floor)
-    yield whole("validate", partial(catalog.validate.steps, configured), floor=floor)
-    prints = partial(catalog.fingerprint_of.steps, configured)
-    yield whole("fingerprint, all of it remembered", prints, floor=floor)
-    yield Line(job="longest single step of all these", measured=max(longest))
+    yield measure_steps(
+        "parse of the selected streams", partial(catalog.parse.steps, posted), baseline=baseline
+    )
+    yield measure_steps("validate", partial(catalog.validate.steps, configured), baseline=baseline)
+    fingerprint = partial(catalog.fingerprint_of.steps, configured)
+    yield measure_steps("fingerprint, every hash cached", fingerprint, baseline=baseline)
+    yield Line(job="longest single step of all the above", measured=max(longest))
 
 
-def _others(document: bytes) -> Iterator[Line]:
-    """The same answer by parsing and comparing, and by deepdiff; beside them, floors, ours."""
+def _alternatives(document: bytes) -> Iterator[Line]:
+    """Time the same comparison with orjson and with deepdiff; our `diff` is the baseline."""
     changed = large_catalog.drifted(document)
     ours = best_ms(lambda: drift.diff(document, changed))
     plain = best_ms(lambda: _parse_and_compare(document, changed), rounds=1)
-    yield Line(job="parse both and compare, 5 changed", measured=plain, floor=ours)
+    yield Line(job="parse both and compare, 5 changed", measured=plain, baseline=ours)
 
     small = large_catalog.discovered(streams=_SMALL)
     changed = large_catalog.drifted(small)
@@ -92,11 +98,11 @@ def _others(document: bytes) -> Iterator[Line]:
     deep = best_ms(
         lambda: DeepDiff(orjson.loads(small), orjson.loads(changed), ignore_order=True), rounds=1
     )
-    yield Line(job=f"deepdiff of {_SMALL} streams, 5 changed", measured=deep, floor=ours)
+    yield Line(job=f"deepdiff of {_SMALL} streams, 5 changed", measured=deep, baseline=ours)
 
 
 def _parse_and_compare(before: bytes, after: bytes) -> list[str]:
-    """The names of the streams that differ, by the shortest program that tells them."""
+    """Return the names of the streams that differ, by comparing parsed documents."""
     old, new = (
         {pair["stream"]["name"]: pair["stream"] for pair in orjson.loads(document)["streams"]}
         for document in (before, after)
@@ -105,7 +111,7 @@ def _parse_and_compare(before: bytes, after: bytes) -> list[str]:
 
 
 def _longest_ms(steps: Callable[[], Steps[Any]]) -> float:
-    """The longest single step, which is how long an event loop would stand still."""
+    """Return the time of the longest single step, which is how long an event loop is blocked."""
     run, took = steps(), [0.0]
     while True:
         start = time.perf_counter()
@@ -116,6 +122,6 @@ def _longest_ms(steps: Callable[[], Steps[Any]]) -> float:
         took.append(time.perf_counter() - start)
 
 
-def _to_the_end(run: Steps[Any]) -> None:
+def _run_all(run: Steps[Any]) -> None:
     for _ in run:
         pass

@@ -1,7 +1,7 @@
-"""What people's earlier decisions do to the suggestions that come after them.
+"""How earlier review decisions affect rename suggestions.
 
-The declared renames are asked about again, each after a sequence of decisions. Except for the
-history no sequence says which pair is right: what is suggested must stay as true as it was without.
+Suggestions for the declared renames are computed again after a sequence of decisions. Except for
+the history, no sequence reveals which pair is correct, so accuracy must not drop.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Decisions: TypeAlias = Callable[[Step], Sequence[PastDecision]]
 def decision(
     step: Step, removed: str, became: str | None, *, accepted: bool = True, at: str = HERE
 ) -> PastDecision:
-    """What a person decided in a connection about a field of the step's application."""
+    """Build a reviewer's decision about a field of the step's application."""
     return PastDecision(
         entity="field",
         namespace=None,
@@ -36,60 +36,61 @@ def decision(
 
 
 def dropped(step: Step) -> list[PastDecision]:
-    """Every field that is gone was dropped once before: it became nothing then."""
+    """Each removed field was decided before to be a removal, not a rename."""
     return [decision(step, removed, None) for removed in step.removed]
 
 
 def mistaken(step: Step) -> list[PastDecision]:
-    """What is suggested wrongly was rejected before."""
+    """Each incorrect suggestion was rejected before."""
     return [
         decision(step, removed, became, accepted=False)
-        for removed, became in ask(step)
+        for removed, became in suggested_pairs(step)
         if step.gold.get(removed) != became
     ]
 
 
 def others_words(step: Step) -> list[PastDecision]:
-    """Other fields were rejected as renames in the same words."""
+    """Suggestions for other fields whose names contain the same words were rejected before."""
     return [
         decision(step, f"{removed}_x", f"{became}_x", accepted=False)
-        for removed, became in ask(step)
+        for removed, became in suggested_pairs(step)
     ]
 
 
 def elsewhere(step: Step) -> list[PastDecision]:
-    """Another connection rejected every suggestion, also the right ones."""
+    """Every suggestion was rejected in another connection, the correct ones too."""
     return [
-        decision(step, removed, became, accepted=False, at=THERE) for removed, became in ask(step)
+        decision(step, removed, became, accepted=False, at=THERE)
+        for removed, became in suggested_pairs(step)
     ]
 
 
 SEQUENCES: dict[str, Decisions] = {
-    "each field was dropped before": dropped,
-    "each wrong suggestion was rejected before": mistaken,
-    "other fields were rejected in the same words": others_words,
+    "each field dropped before": dropped,
+    "each wrong suggestion rejected before": mistaken,
+    "other fields with the same words rejected": others_words,
     "another connection rejected each suggestion": elsewhere,
 }
 
 
-def ask(step: Step, past: Sequence[PastDecision] = ()) -> dict[tuple[str, str], float]:
-    """What is suggested after these decisions, newest first."""
+def suggested_pairs(step: Step, past: Sequence[PastDecision] = ()) -> dict[tuple[str, str], float]:
+    """Return the suggestions' confidence by pair, given these decisions, newest first."""
     question = replace(step.question, past=past, stream=step.application, connection=HERE)
     return {(s.removed[0], s.became[0]): s.confidence for s in suggest(question).suggestions}
 
 
 def after(judged: Iterable[Step], decisions: Decisions) -> list[Assessed]:
-    """The suggestions about each step after its own sequence of decisions."""
-    return renames.assess(judged, lambda step: ask(step, decisions(step)))
+    """Assess the suggestions for each step after its own sequence of decisions."""
+    return renames.assess(judged, lambda step: suggested_pairs(step, decisions(step)))
 
 
 def history(judged: Iterable[Step]) -> list[Assessed]:
-    """The suggestions of a connection whose steps come in order and are each decided truly."""
+    """Assess the suggestions when the steps come in order and each is decided correctly."""
     suggestions: list[Assessed] = []
     past: dict[str, list[PastDecision]] = {}
     for step in judged:
         known = past.setdefault(step.application, [])
-        suggested = ask(step, known)
+        suggested = suggested_pairs(step, known)
         suggestions += renames.assess([step], lambda _, suggested=suggested: suggested)  # type: ignore[misc]
         for removed, became in suggested:
             if step.gold.get(removed) != became:
@@ -100,7 +101,7 @@ def history(judged: Iterable[Step]) -> list[Assessed]:
 
 
 def measure() -> Iterator[Line]:
-    """F1 and calibration after each sequence, beside those without any decision."""
+    """Measure F1 and calibration after each sequence, compared with those without decisions."""
     judged = renames.steps()
     if not judged:
         yield Line(job=renames.ABSENT, measured=0, unit="steps")
@@ -108,22 +109,22 @@ def measure() -> Iterator[Line]:
     total = sum(len(step.gold) for step in judged)
     plain = renames.assess(judged)
     results = {name: after(judged, decisions) for name, decisions in SEQUENCES.items()}
-    results["every step was decided in order"] = history(judged)
+    results["every step decided in order"] = history(judged)
     for name, suggestions in results.items():
-        best, floor = (
+        best, baseline = (
             100 * renames.best_f1(suggestions, total),
             100 * renames.best_f1(plain, total),
         )
         limit = 0.8 if name.startswith("another") else 1
         yield Line(
-            job=f"{name}: best F1 (floor: no decision)",
+            job=f"{name}: best F1; baseline: no decisions",
             measured=best,
-            floor=floor,
+            baseline=baseline,
             unit="%",
             limit=limit,
             at_least=True,
         )
         error = 100 * renames.ece(suggestions)
-        # Where only the wrong ones are known, what is left proves true more often than it says.
+        # With only the wrong suggestions rejected, the remaining ones are underconfident.
         at_most = None if "wrong" in name else 15
         yield Line(job=f"{name}: calibration error", measured=error, unit="%", limit=at_most)

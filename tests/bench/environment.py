@@ -1,4 +1,4 @@
-"""What the benchmarks run on: a registry of their own, and each server in a process of its own."""
+"""The benchmark environment: a dedicated registry, and each server in a separate process."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ _START_TIMEOUT_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A migrated registry, an Airbyte that costs nothing, and room for more processes."""
+    """A migrated registry, a minimal Airbyte server, and the servers started on top of them."""
 
     folder: Path
     registry_url: str
-    """As its owner; the processes in `environment` have the URL with their own login."""
+    """Registry URL of the owner role; servers started by `serve` use the services' role."""
     services_url: str
-    """As the login of all services."""
+    """Registry URL of the services' role."""
     airbyte_url: str
     environment: dict[str, str]
     _open: ExitStack
 
     def serve(self, app: str) -> int:
-        """Run an ASGI application as `make up` does; its port, once it answers."""
+        """Start an ASGI application as `make up` does, wait until it listens, return its port."""
         port = servers.free_port()
         command = ["uvicorn", app, "--host", "127.0.0.1", "--port", str(port), "--no-access-log"]
         command += ["--http", "shared.http.uvicorn_protocol:Http"]
-        command += ["--timeout-keep-alive", "60"]  # an idle turn is no reason to hang up
+        command += ["--timeout-keep-alive", "60"]  # keep idle connections open between rounds
         self._open.enter_context(
             _running(command, port, log=self.folder / f"{app}.log", environment=self.environment)
         )
@@ -47,7 +47,7 @@ class Stage:
 
 @contextmanager
 def stage() -> Iterator[Stage]:
-    """A stage that leaves no process and no file."""
+    """Set up a `Stage`; its processes and files are removed afterwards."""
     with ExitStack() as open_:
         folder = servers.temporary_dir()
         open_.callback(servers.remove, folder)
@@ -100,7 +100,7 @@ def _running(
 
 
 class Http:
-    """One kept connection that speaks as little HTTP as will do: its own cost is next to none."""
+    """A minimal HTTP/1.1 client on one keep-alive connection, with negligible overhead."""
 
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, authorization: str
@@ -110,12 +110,16 @@ class Http:
 
     @classmethod
     async def to(cls, port: int, *, authorization: str = access.HEADERS["Authorization"]) -> Http:
-        """Connect."""
+        """Open a connection to a port of this machine."""
         opened = await asyncio.open_connection("127.0.0.1", port, limit=4 * 1024 * 1024)
         return cls(*opened, authorization)
 
-    async def ask(self, path: str, body: bytes | None = None, *, expected: int = 200) -> bytes:
-        """The answer to a GET, or to a POST of a JSON body; another status is an error."""
+    async def request(self, path: str, body: bytes | None = None, *, expected: int = 200) -> bytes:
+        """Send a GET, or a POST when there is a JSON body, and return the response body.
+
+        Raises:
+            AssertionError: The response status is not `expected`.
+        """
         head = f"{'GET' if body is None else 'POST'} {path} HTTP/1.1\r\nhost: bench\r\n"
         head += f"authorization: {self._authorization}\r\n"
         if body is not None:
@@ -125,20 +129,20 @@ class Http:
             self._writer.write(body)
         async with asyncio.timeout(30):
             await self._writer.drain()
-            answer = (await self._reader.readuntil(b"\r\n\r\n")).lower()
-            length = int(answer.partition(b"content-length:")[2].split(b"\r\n")[0])
+            head_received = (await self._reader.readuntil(b"\r\n\r\n")).lower()
+            length = int(head_received.partition(b"content-length:")[2].split(b"\r\n")[0])
             content = await self._reader.readexactly(length)
-        if b" %d " % expected not in answer[:16]:
-            raise AssertionError(f"{path} answered {answer[9:12]!r}: {content[:500]!r}")
+        if b" %d " % expected not in head_received[:16]:
+            raise AssertionError(f"{path} returned {head_received[9:12]!r}: {content[:500]!r}")
         return content
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._writer.close()
 
 
 async def timed_ms(http: Http, path: str, body: bytes | None = None) -> float:
-    """How long one request takes."""
+    """Return the latency of one request in milliseconds."""
     start = time.perf_counter()
-    await http.ask(path, body)
+    await http.request(path, body)
     return (time.perf_counter() - start) * 1000

@@ -1,4 +1,4 @@
-"""A big Salesforce org's catalog, as Airbyte answers its discovery."""
+"""The catalog of a large Salesforce org, as Airbyte's discovery returns it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EVERY_MODE = ("append", "overwrite", "append_dedup", "overwrite_dedup")
 
 
 def discovered(*, streams: int = STREAMS, fields: int = FIELDS) -> bytes:
-    """Everything that the org offers; nothing is selected yet."""
+    """Build the discovered catalog: every stream of the org, none selected."""
     types: tuple[dict[str, Any], ...] = (
         {"type": ["string", "null"]},
         {"type": ["string", "null"], "format": "date-time"},
@@ -65,7 +65,7 @@ def discovered(*, streams: int = STREAMS, fields: int = FIELDS) -> bytes:
 
 
 def selected(document: bytes) -> bytes:
-    """The catalog of a connection that syncs `SELECTED` streams of this discovery."""
+    """Build the catalog of a connection that syncs `SELECTED` streams of this discovery."""
     streams = catalog.parse(document).streams
     names = [stream.id.name for stream in streams[:: len(streams) // SELECTED]]
     chosen = catalog.choose(document, streams=names[:SELECTED], destination_sync_modes=EVERY_MODE)
@@ -73,6 +73,6 @@ def selected(document: bytes) -> bytes:
 
 
 def drifted(document: bytes, number: int = 7) -> bytes:
-    """The same catalog after a field was renamed in `CHANGED` streams, each number to another."""
+    """Rename one field in `CHANGED` streams; `number` becomes part of the new name."""
     renamed = b'"Renamed_Field_%d__c":' % number
     return document.replace(b'"Custom_Field_007__c":', renamed, CHANGED)

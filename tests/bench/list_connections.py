@@ -1,4 +1,4 @@
-"""What listing connections costs beside the same query by raw asyncpg behind Starlette."""
+"""Latency of listing connections, compared with the same query by asyncpg behind Starlette."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ _CONNECTIONS = f"""
         gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), 'ACTIVE', 1,
         now() - n * interval '1 second'
     FROM generate_series(1, {CONNECTIONS}) n
-"""  # noqa: S608 - a number of ours
+"""  # noqa: S608 - a constant
 
 
 def measure(stage: Stage) -> Iterator[Line]:
-    """One after the other, and ten at once; the best rounds, in turns."""
-    for at_once, (ours, floor) in uvloop.run(_times(stage)).items():
+    """Measure alternately with the baseline, sequentially and with ten in flight; best rounds."""
+    for concurrency, (ours, baseline) in uvloop.run(_times(stage)).items():
         yield Line(
-            job=f"page of 100 out of {CONNECTIONS:,}, {at_once} at once",
+            job=f"page of 100 out of {CONNECTIONS:,}, concurrency {concurrency}",
             measured=ours,
             unit="µs",
-            floor=floor,
+            baseline=baseline,
             limit=3,
         )
 
 
 async def _times(stage: Stage) -> dict[int, tuple[float, float]]:
-    """Microseconds per request of the service and of the floor, by how many are under way."""
+    """Return microseconds per request of the service and of the baseline, by concurrency."""
     sql = await asyncpg.connect(stage.registry_url)
     await sql.execute(_CONNECTIONS)
     await sql.execute("VACUUM ANALYZE connections")
     await sql.close()
     service = stage.serve("services.orchestrator.main:app")
-    floor = stage.serve("tests.bench.baseline_servers:app")
-    return {at_once: await _in_turns(service, floor, at_once=at_once) for at_once in (1, 10)}
+    baseline = stage.serve("tests.bench.baseline_servers:app")
+    return {n: await _alternate(service, baseline, concurrency=n) for n in (1, 10)}
 
 
-async def _in_turns(service: int, floor: int, *, at_once: int) -> tuple[float, float]:
-    ours = [await Http.to(service) for _ in range(at_once)]
-    theirs = [await Http.to(floor) for _ in range(at_once)]
+async def _alternate(service: int, baseline: int, *, concurrency: int) -> tuple[float, float]:
+    ours = [await Http.to(service) for _ in range(concurrency)]
+    theirs = [await Http.to(baseline) for _ in range(concurrency)]
     took_ours, took_theirs = [], []
     for _ in range(ROUNDS):
         took_theirs.append(await _each_us(theirs, "/page"))
@@ -61,10 +61,10 @@ async def _in_turns(service: int, floor: int, *, at_once: int) -> tuple[float, f
 
 
 async def _each_us(clients: list[Http], path: str) -> float:
-    async def one_after_another(http: Http) -> None:
+    async def worker(http: Http) -> None:
         for _ in range(REQUESTS // len(clients)):
-            await http.ask(path)
+            await http.request(path)
 
     start = time.perf_counter()
-    await asyncio.gather(*(one_after_another(http) for http in clients))
+    await asyncio.gather(*(worker(http) for http in clients))
     return (time.perf_counter() - start) * 1e6 / REQUESTS

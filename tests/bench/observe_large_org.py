@@ -1,4 +1,4 @@
-"""What a look at a big org costs beyond its discovery, and what a hundred changes take on disk."""
+"""Time of observing a large org without its discovery, and disk usage of a hundred snapshots."""
 
 from __future__ import annotations
 
@@ -37,24 +37,26 @@ _LEASE = timedelta(minutes=10)
 
 
 def measure(stage: Stage, document: Path) -> Iterator[Line]:
-    """Unchanged, 5 streams changed, each beside the scan and hash; then others' ways; then disk."""
+    """Measure observations, then alternative comparisons, then disk usage."""
     discovered = document.read_bytes()
     settings = Settings(_env_file=None, supabase_db_url=stage.registry_url)
     times = uvloop.run(_measure_observations(settings, discovered))
     for what, limit in (("nothing changed", 2), ("5 streams changed, one drift recorded", 3)):
         yield Line(
-            job=f"look at 30 MB, {what}; floor: raw scan and hash",
+            job=f"observe 30 MB, {what}; baseline: scan and hash",
             measured=times[what],
-            floor=times["floor"],
+            baseline=times["baseline"],
             limit=limit,
         )
     yield Line(
-        job="plain parse of both and compare, 5 streams changed; floor: the same",
-        measured=best_ms(lambda: _plain(discovered, large_catalog.drifted(discovered)), rounds=1),
-        floor=times["floor"],
+        job="orjson.loads of both and ==, 5 streams changed; baseline: scan and hash",
+        measured=best_ms(
+            lambda: _parse_and_compare(discovered, large_catalog.drifted(discovered)), rounds=1
+        ),
+        baseline=times["baseline"],
     )
-    yield from _small()
-    megabytes = uvloop.run(_on_disk(settings, discovered))
+    yield from _compare_small_documents()
+    megabytes = uvloop.run(_disk_megabytes(settings, discovered))
     yield Line(
         job=f"{SNAPSHOTS} snapshots, one field changed in each, on disk",
         measured=megabytes,
@@ -63,30 +65,30 @@ def measure(stage: Stage, document: Path) -> Iterator[Line]:
     )
 
 
-def _small() -> Iterator[Line]:
-    """What only small documents can be compared with in bearable time."""
+def _compare_small_documents() -> Iterator[Line]:
+    """Compare small documents with deepdiff too, which is too slow for large ones."""
     before = large_catalog.discovered(streams=20, fields=40)
     after = large_catalog.drifted(before)
     ours = best_ms(lambda: drift.diff(before, after))
     slow: dict[str, Callable[[], object]] = {
-        "plain parse and compare": lambda: _plain(before, after),
+        "orjson.loads and ==": lambda: _parse_and_compare(before, after),
         "deepdiff": lambda: DeepDiff(orjson.loads(before), orjson.loads(after)),
     }
     for name, compare in slow.items():
         yield Line(
-            job=f"20 x 40 fields, 5 changed: {name}; floor: diff",
+            job=f"20 x 40 fields, 5 changed: {name}; baseline: diff",
             measured=best_ms(compare),
-            floor=ours,
+            baseline=ours,
         )
 
 
-def _plain(before: bytes, after: bytes) -> bool:
+def _parse_and_compare(before: bytes, after: bytes) -> bool:
     equal: bool = orjson.loads(before) == orjson.loads(after)
     return equal
 
 
-class _Given:
-    """A source whose discovery costs nothing."""
+class _FixedSource:
+    """An Airbyte client whose discovery returns a fixed document at once."""
 
     def __init__(self, document: bytes) -> None:
         self.document = document
@@ -96,30 +98,30 @@ class _Given:
 
 
 async def _measure_observations(settings: Settings, document: bytes) -> dict[str, float]:
-    """Milliseconds: the best of a few observations of each kind, and of the floor between them."""
+    """Return the best time in milliseconds of each kind of observation and of the baseline."""
     db = Database.at(settings.registry_address, application="bench")
     jobs = Jobs(settings.registry_address, application="bench")
-    given = _Given(document)
-    observing = Observer(settings, db, cast(AirbyteClient, given), jobs)
+    source = _FixedSource(document)
+    observer = Observer(settings, db, cast(AirbyteClient, source), jobs)
     source_id = uuid4()
-    await _watched(db, source_id, document)
-    await _observe_once(db, observing, source_id)
+    await _add_connection(db, source_id, document)
+    await _observe_once(db, observer, source_id)
     gc.collect()
     gc.freeze()  # as a service does
-    times: dict[str, list[float]] = {"floor": [], "nothing changed": []}
+    times: dict[str, list[float]] = {"baseline": [], "nothing changed": []}
     changed = times.setdefault("5 streams changed, one drift recorded", [])
     for number in range(ROUNDS):
-        times["floor"].append(best_ms(lambda: scan_and_hash(given.document), rounds=1))
-        times["nothing changed"].append(await _observe_once(db, observing, source_id))
-        given.document = large_catalog.drifted(document, number)
-        changed.append(await _observe_once(db, observing, source_id))
+        times["baseline"].append(best_ms(lambda: scan_and_hash(source.document), rounds=1))
+        times["nothing changed"].append(await _observe_once(db, observer, source_id))
+        source.document = large_catalog.drifted(document, number)
+        changed.append(await _observe_once(db, observer, source_id))
     gc.unfreeze()
     await db.close()
     return {what: min(taken) for what, taken in times.items()}
 
 
-async def _watched(db: Database, source_id: UUID, document: bytes) -> None:
-    """A connection of 50 streams whose source was looked at once."""
+async def _add_connection(db: Database, source_id: UUID, document: bytes) -> None:
+    """Add a connection of 50 streams whose source was observed once."""
     snapshot_id = await snapshots.store(db, source_id, Discovered(document, ID, False))
     connection = Connection(
         id=uuid4(), name=f"bench {source_id}", source_type="Bench", airbyte_destination_id=ID
@@ -143,8 +145,8 @@ async def _watched(db: Database, source_id: UUID, document: bytes) -> None:
         await claim_queries.ask_for_source(session, row, accepts_missing=False, joins_within=_LEASE)
 
 
-async def _observe_once(db: Database, observing: Observer, source_id: UUID) -> float:
-    """Milliseconds of one look, its claim apart."""
+async def _observe_once(db: Database, observer: Observer, source_id: UUID) -> float:
+    """Return the milliseconds of one observation, without claiming it."""
     slot = uuid4()
     async with db.transaction() as session:
         (claim,) = await claim_queries.claim_sources(
@@ -158,20 +160,20 @@ async def _observe_once(db: Database, observing: Observer, source_id: UUID) -> f
             source_id=source_id,
         )
     start = time.perf_counter()
-    discovery = await observing.discover(claim, slot)
+    discovery = await observer.discover(claim, slot)
     assert discovery is not None
-    await observing.record([discovery], slot)
+    await observer.record([discovery], slot)
     return (time.perf_counter() - start) * 1000
 
 
-async def _on_disk(settings: Settings, document: bytes) -> float:
-    """Megabytes that the snapshots of a changing source add."""
+async def _disk_megabytes(settings: Settings, document: bytes) -> float:
+    """Return the megabytes that the snapshots of a changing source add."""
     db = Database.at(settings.registry_address, application="bench")
     source_id = uuid4()
     sql = await asyncpg.connect(settings.supabase_db_url.get_secret_value())
     before = await _size(sql)
     for number in range(SNAPSHOTS):
-        # Each in another stream, and in one that no other part of the benchmarks has stored.
+        # Each change is in a different stream, with a schema that no other benchmark has stored.
         document = document.replace(
             _FIELD, b'"Field_%d_of_%s":' % (number, source_id.hex.encode()), 1
         )

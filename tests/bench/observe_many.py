@@ -1,6 +1,6 @@
-"""How fast 10,000 sources are looked at, beside a bare loop of the same discoveries.
+"""Throughput of observing 10,000 sources, compared with a loop of the same discoveries.
 
-`python -m tests.bench.observe_many`: a process of its own, for its memory.
+`python -m tests.bench.observe_many` runs in a separate process, to measure its memory.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from tests.bench.environment import REPOSITORY, Stage
 from tests.bench.results_table import Line
 
 SOURCES = 10_000
-EARLY = 2_000
-BARE = 2_000
+FIRST_MEMORY_SAMPLE = 2_000
+BASELINE_DISCOVERIES = 2_000
 
 
-class _Fleet(msgspec.Struct, frozen=True):
-    """Rates in sources a second; memory in MB, when so many had been looked at."""
+class _Result(msgspec.Struct, frozen=True):
+    """Rates in sources per second; resident memory in MB, early in the run and at its end."""
 
-    bare: float
+    baseline: float
     observed: float
     early_mb: float
     late_mb: float
 
 
 def measure(stage: Stage) -> Iterator[Line]:
-    """Both rates with four discoveries at once, and whether memory grows with the sources."""
+    """Measure both rates with four concurrent discoveries, and whether memory grows."""
     run = subprocess.run(
         [sys.executable, "-m", "tests.bench.observe_many"],
         check=True,
@@ -52,52 +52,54 @@ def measure(stage: Stage) -> Iterator[Line]:
         stdout=subprocess.PIPE,
         timeout=300,
     )
-    result = msgspec.json.decode(run.stdout.splitlines()[-1], type=_Fleet)
+    result = msgspec.json.decode(run.stdout.splitlines()[-1], type=_Result)
     yield Line(
-        job=f"{SOURCES:,} connections observed; floor: a bare loop of discoveries",
+        job=f"{SOURCES:,} connections observed; baseline: a loop of discoveries",
         measured=result.observed,
         unit="/s",
-        floor=result.bare,
+        baseline=result.baseline,
         limit=0.5,
         at_least=True,
     )
     yield Line(
-        job=f"memory after {SOURCES:,}; floor: after {EARLY:,}",
+        job=f"memory after {SOURCES:,}; baseline: after {FIRST_MEMORY_SAMPLE:,}",
         measured=result.late_mb,
         unit="MB",
-        floor=result.early_mb,
+        baseline=result.early_mb,
         limit=1.1,
     )
 
 
-async def _observe() -> _Fleet:
+async def _observe() -> _Result:
     settings = load(Settings)
     sql = await asyncpg.connect(settings.supabase_db_url.get_secret_value())
     await _fill(sql, settings)
     async with AirbyteClient.from_settings(settings) as airbyte:
-        first = await _bare_s(airbyte, settings.discoveries_at_once)
+        first = await _baseline_s(airbyte, settings.discoveries_at_once)
         observed_s, early_mb, late_mb = await _observed(sql, settings)
-        last = await _bare_s(airbyte, settings.discoveries_at_once)
+        last = await _baseline_s(airbyte, settings.discoveries_at_once)
     await sql.close()
-    return _Fleet(2 * BARE / (first + last), SOURCES / observed_s, early_mb, late_mb)
+    return _Result(
+        2 * BASELINE_DISCOVERIES / (first + last), SOURCES / observed_s, early_mb, late_mb
+    )
 
 
-async def _bare_s(airbyte: AirbyteClient, at_once: int) -> float:
-    """Seconds for so many discoveries by the same client, as many at once."""
+async def _baseline_s(airbyte: AirbyteClient, at_once: int) -> float:
+    """Return the seconds for `BASELINE_DISCOVERIES` with the same client and concurrency."""
 
-    async def one_after_another() -> None:
-        for _ in range(BARE // at_once):
+    async def worker() -> None:
+        for _ in range(BASELINE_DISCOVERIES // at_once):
             await airbyte.discover_schema(ID)
 
     start = time.perf_counter()
-    await asyncio.gather(*(one_after_another() for _ in range(at_once)))
+    await asyncio.gather(*(worker() for _ in range(at_once)))
     return time.perf_counter() - start
 
 
 async def _observed(
     sql: asyncpg.Connection[asyncpg.Record], settings: Settings
 ) -> tuple[float, float, float]:
-    """Seconds from the first look to the last, and the memory early and late."""
+    """Return the seconds from the first observation to the last, and memory early and late."""
     app = schema_observer.build(settings)
     early_mb = 0.0
     async with app.router.lifespan_context(app), asyncio.timeout(240):
@@ -105,7 +107,7 @@ async def _observed(
             "UPDATE observations SET next_at = now() RETURNING clock_timestamp()"
         )
         while (done := await _done(sql, start)) < SOURCES:
-            if done >= EARLY and not early_mb:
+            if done >= FIRST_MEMORY_SAMPLE and not early_mb:
                 early_mb = _resident_mb()
             await asyncio.sleep(0.2)
         late_mb = _resident_mb()
@@ -123,7 +125,7 @@ async def _done(sql: asyncpg.Connection[asyncpg.Record], start: object) -> int:
 
 
 async def _fill(sql: asyncpg.Connection[asyncpg.Record], settings: Settings) -> None:
-    """Connections that were looked at before, each on a source of its own."""
+    """Insert connections that were observed before, each with its own source."""
     db = Database.at(settings.registry_address, application="bench")
     async with AirbyteClient.from_settings(settings) as airbyte:
         offered = await snapshots.offered(await airbyte.discover_schema(ID))

@@ -1,4 +1,4 @@
-"""What recording every step costs, beside the same calls and rows without operations."""
+"""Overhead of recording every step, compared with the same requests and rows without operations."""
 
 from __future__ import annotations
 
@@ -44,22 +44,23 @@ _CONFIG = ("Salesforce", "salesforce-prod")
 
 
 def measure(stage: Stage) -> Iterator[Line]:
-    """Medians of onboardings and applies, their Airbyte answering at once.
+    """Compare median latencies of onboardings and applies, with a local scripted Airbyte.
 
-    In turns with the same without operations, and with Airbyte's and the broker's calls alone.
+    They alternate with the same work without operations, and with only the requests to Airbyte
+    and to the auth broker.
     """
     p50 = {name: statistics.median(times) for name, times in uvloop.run(_times(stage)).items()}
     for kind, limit in (("onboard", 60), ("apply", 40)):
         calls = p50[f"{kind} calls"]
         yield Line(
-            job=f"{kind}, AAM's own time (without {calls:.1f} ms of calls), p50",
+            job=f"{kind}, AAM's own time (without {calls:.1f} ms of requests), p50",
             measured=p50[kind] - calls,
             limit=limit,
         )
         yield Line(
-            job=f"{kind}, all of it; floor: without operations",
+            job=f"{kind}, total time; baseline: without operations",
             measured=p50[kind],
-            floor=p50[f"{kind} plain"],
+            baseline=p50[f"{kind} plain"],
         )
 
 
@@ -90,25 +91,27 @@ async def _turn(mesh: Mesh, plain: Plain, name: str, ms: dict[str, list[float]])
         ms[what].append((time.perf_counter() - began) * 1000)
         return result
 
-    order: dict[str, object] = {**ORDER, "connection_name": name, "prefix": f"{name}_"}
-    answer = await timed("onboard", mesh.orchestrator.post("/connections/onboard", json=order))
-    assert answer.status_code == 201, answer.text
+    order: dict[str, object] = {**ORDER, "connection_name": name}
+    response = await timed("onboard", mesh.orchestrator.post("/connections/onboard", json=order))
+    assert response.status_code == 201, response.text
     await timed("onboard plain", plain.onboard(f"p{uuid4()}"))
     await timed("onboard calls", plain.calls(f"x{uuid4()}"))
 
-    created = answer.json()
-    connection_id, held = UUID(created["id"]), UUID(created["airbyte_connection_id"])
+    created = response.json()
+    connection_id, airbyte_connection_id = (
+        UUID(created[key]) for key in ("id", "airbyte_connection_id")
+    )
     document, _ = await plain.head(connection_id)
-    order = {"connection_id": created["id"], "sync_catalog": _grown(document)}
+    order = {"connection_id": created["id"], "sync_catalog": _with_new_field(document)}
     agent = mesh.drift_repair_agent
-    answer = await timed("apply", agent.post("/repair/apply_new_catalog", json=order))
-    assert answer.status_code == 200, answer.text
+    response = await timed("apply", agent.post("/repair/apply_new_catalog", json=order))
+    assert response.status_code == 200, response.text
     document, version = await plain.head(connection_id)
-    await timed("apply plain", plain.apply(connection_id, held, version))
-    await timed("apply calls", plain.update(held, document))
+    await timed("apply plain", plain.apply(connection_id, airbyte_connection_id, version))
+    await timed("apply calls", plain.update(airbyte_connection_id, document))
 
 
-def _grown(document: bytes) -> object:
+def _with_new_field(document: bytes) -> object:
     catalog = orjson.loads(document)
     fields = catalog["streams"][0]["stream"]["jsonSchema"]["properties"]
     fields[f"f_{uuid4().hex}"] = {"type": "string"}
@@ -116,7 +119,7 @@ def _grown(document: bytes) -> object:
 
 
 class Plain:
-    """The same calls and the same rows, and nothing that would survive a crash between them."""
+    """The same requests and rows without an operation, so without recovery after a crash."""
 
     def __init__(self, settings: Settings) -> None:
         self._airbyte = AirbyteClient.from_settings(settings)
@@ -124,20 +127,20 @@ class Plain:
         self._db = Database.at(settings.registry_address, application="bench")
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close the clients and the database."""
         await self._airbyte.aclose()
         await self._auth_broker.close()
         await self._db.close()
 
     async def head(self, connection_id: UUID) -> tuple[bytes, int]:
-        """A connection's head catalog and its number."""
+        """Return a connection's current catalog and its version number."""
         async with self._db.read() as session:
             row = await registry.find_connection(session, connection_id)
             head = await registry.read_version(session, connection_id, row.catalog_version)
         return head.sync_catalog.encode(), head.version_number
 
     async def calls(self, name: str) -> tuple[UUID, UUID, bytes, bytes]:
-        """The calls of an onboarding: the source, the connection, the discovery, the catalog."""
+        """Send the requests of an onboarding; return source id, connection id, both catalogs."""
         destination = await self._airbyte.get_destination(UUID(DESTINATION_ID))
         modes = await self._airbyte.destination_sync_modes(destination)
         credential = await self._auth_broker.document(*_CONFIG)
@@ -162,7 +165,7 @@ class Plain:
         return source.source_id, created.connection_id, discovered.catalog, chosen
 
     async def onboard(self, name: str) -> None:
-        """An onboarding without an operation."""
+        """Onboard a connection without an operation."""
         connection = Connection(
             id=uuid4(),
             name=name,
@@ -174,7 +177,7 @@ class Plain:
             await registry.insert_pending(session, connection)
         source_id, connection_id, _, chosen = await self.calls(name)
         snapshot_id = await snapshots.store(
-            self._db, source_id, self._discovered, read_connector=self._recorded
+            self._db, source_id, self._discovered, read_connector=self._record_connector
         )
         async with self._db.transaction() as session:
             row = await registry.lock_connection(session, connection.id)
@@ -192,7 +195,7 @@ class Plain:
             )
             outbox.record(session, EventType.CONNECTION_ONBOARDED, row)
 
-    async def _recorded(self, source_id: UUID) -> ConnectorVersion:
+    async def _record_connector(self, source_id: UUID) -> ConnectorVersion:
         async with self._db.transaction() as session:
             await registry.record_connector(
                 session, source_id, self._connector, check_again_after=timedelta(hours=6)
@@ -200,20 +203,20 @@ class Plain:
         return self._connector
 
     async def update(self, connection_id: UUID, document: bytes) -> None:
-        """The calls of an apply."""
+        """Send the requests of an apply."""
         await self._airbyte.connection_statuses([connection_id])
         await self._airbyte.update_connection(connection_id, document)
         await self._airbyte.get_connection(connection_id)
 
-    async def apply(self, connection_id: UUID, held: UUID, version: int) -> None:
-        """An apply without an operation."""
+    async def apply(self, connection_id: UUID, airbyte_connection_id: UUID, version: int) -> None:
+        """Apply a catalog without an operation."""
         document, _ = await self.head(connection_id)
-        grown = orjson.dumps(_grown(document))
+        grown = orjson.dumps(_with_new_field(document))
         async with self._db.transaction() as session:
             row = await registry.lock_connection(session, connection_id)
             registry.begin_heal(row, heal_id := uuid4())
             outbox.record(session, EventType.CATALOG_HEALING, row)
-        await self.update(held, grown)
+        await self.update(airbyte_connection_id, grown)
         async with self._db.transaction() as session:
             row = await registry.lock_connection(session, connection_id)
             registry.end_heal(row, heal_id, status=ConnectionStatus.ACTIVE)

@@ -1,4 +1,4 @@
-"""The one table that every benchmark's numbers come out in, each beside its floor and its limit."""
+"""The table of benchmark results, with each result's baseline, ratio and limit."""
 
 from __future__ import annotations
 
@@ -15,65 +15,65 @@ ROUNDS = 9
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Line:
-    """A measurement; `limit` is of the ratio to `floor`, or of the measurement without one.
+    """A measurement; `limit` applies to its ratio to `baseline`, or to `measured` without one.
 
-    No limit means that the line is there to be read. `at_least` turns the limit round.
+    The limit is a maximum, or a minimum with `at_least`. A line without a limit is informational.
     """
 
     job: str
     measured: float
     unit: str = "ms"
-    floor: float | None = None
+    baseline: float | None = None
     limit: float | None = None
     at_least: bool = False
 
     @property
     def ratio(self) -> float | None:
-        """How many times the floor it is."""
-        return None if self.floor is None else self.measured / self.floor
+        """The measurement divided by the baseline; None without a baseline."""
+        return None if self.baseline is None else self.measured / self.baseline
 
     @property
     def is_missed(self) -> bool:
-        """Whether it is on the wrong side of its limit."""
+        """Whether the limit is exceeded, or not reached with `at_least`."""
         if self.limit is None:
             return False
         judged = self.measured if self.ratio is None else self.ratio
         return judged < self.limit if self.at_least else judged > self.limit
 
 
-def show(part: str, lines: Iterable[Line], table: Table) -> None:
-    """Add a part's lines."""
+def add_rows(name: str, lines: Iterable[Line], table: Table) -> None:
+    """Add the lines of one benchmark to the table."""
     table.add_section()
-    table.add_row(f"[bold]{part}[/]")
+    table.add_row(f"[bold]{name}[/]")
     for line in lines:
         limit = ""
         if line.limit is not None:
             unit = line.unit if line.ratio is None else "x"
             limit = f"{'≥' if line.at_least else '≤'} {line.limit:g} {unit}"
             limit = f"[red]{limit}  missed[/]" if line.is_missed else f"[green]{limit}[/]"
-        floor = "" if line.floor is None else f"{line.floor:,.1f} {line.unit}"
+        baseline = "" if line.baseline is None else f"{line.baseline:,.1f} {line.unit}"
         ratio = "" if line.ratio is None else f"{line.ratio:.2f} x"
-        table.add_row("  " + line.job, f"{line.measured:,.1f} {line.unit}", floor, ratio, limit)
+        table.add_row("  " + line.job, f"{line.measured:,.1f} {line.unit}", baseline, ratio, limit)
 
 
-def empty() -> Table:
-    """The table's head."""
+def new_table() -> Table:
+    """Create a table with its header."""
     table = Table(box=None, pad_edge=False)
     table.add_column("")
-    for head in ("measured", "floor", "ratio"):
+    for head in ("measured", "baseline", "ratio"):
         table.add_column(head, justify="right")
     table.add_column("limit")
     return table
 
 
 def console() -> Console:
-    """A console wide enough for the table, also where the output is a file."""
+    """Create a console wide enough for the table, even when the output is not a terminal."""
     plain = Console()
     return plain if plain.is_terminal else Console(width=120)
 
 
 def best_ms(work: Callable[[], object], *, rounds: int = 3) -> float:
-    """The best of a few rounds, each from a collected heap."""
+    """Return the fastest of a few rounds, with a garbage collection before each."""
     times = []
     for _ in range(rounds):
         gc.collect()

@@ -1,7 +1,7 @@
-"""What keeping a snapshot of a big org costs, beside one scan and hash of the document's streams.
+"""Time of storing a snapshot of a large org, compared with scanning and hashing its streams.
 
-`python -m tests.bench.snapshot DOCUMENT SOURCE_ID`: a process of its own, for its peak
-memory.
+`python -m tests.bench.snapshot DOCUMENT SOURCE_ID` runs in a separate process, to measure its
+peak memory.
 """
 
 from __future__ import annotations
@@ -29,36 +29,39 @@ from tests.bench.results_table import ROUNDS, Line, best_ms
 
 
 def measure(stage: Stage, document: Path) -> Iterator[Line]:
-    """The same again, then all of it at first, then a few streams that changed."""
+    """Measure storing an unchanged document, a few changed streams, and a first snapshot."""
     source_id = uuid4()
     megabytes = document.stat().st_size / 1e6
-    memory = "its peak memory; floor: the document"
-    first, again = _measured(stage, document, source_id), _measured(stage, document, source_id)
+    memory = "peak memory growth; baseline: document size"
+    first, again = (
+        _run_in_subprocess(stage, document, source_id),
+        _run_in_subprocess(stage, document, source_id),
+    )
     yield Line(
-        job=f"{megabytes:.0f} MB, nothing changed; floor: raw scan and hash of each stream",
-        measured=again.again_ms,
-        floor=again.floor_ms,
+        job=f"{megabytes:.0f} MB, nothing changed; baseline: scan and hash each stream",
+        measured=again.repeated_ms,
+        baseline=again.baseline_ms,
         limit=2,
     )
-    yield Line(job=memory, measured=again.grown_mb, unit="MB", floor=megabytes, limit=3)
+    yield Line(job=memory, measured=again.peak_growth_mb, unit="MB", baseline=megabytes, limit=3)
     drifted = document.with_suffix(".drifted")
     drifted.write_bytes(large_catalog.drifted(document.read_bytes()))
-    other = _measured(stage, drifted, source_id)
-    yield Line(job="5 streams changed", measured=other.first_ms, floor=other.floor_ms)
-    yield Line(job="first snapshot", measured=first.first_ms, floor=first.floor_ms)
-    yield Line(job=memory, measured=first.grown_mb, unit="MB", floor=megabytes)
+    other = _run_in_subprocess(stage, drifted, source_id)
+    yield Line(job="5 streams changed", measured=other.first_ms, baseline=other.baseline_ms)
+    yield Line(job="first snapshot", measured=first.first_ms, baseline=first.baseline_ms)
+    yield Line(job=memory, measured=first.peak_growth_mb, unit="MB", baseline=megabytes)
 
 
-class _Kept(msgspec.Struct, frozen=True):
-    """What one process found: its first keep, and the best of those after it."""
+class _Result(msgspec.Struct, frozen=True):
+    """One process's measurements: its first `store`, and the fastest of the repeated ones."""
 
     first_ms: float
-    again_ms: float
-    floor_ms: float
-    grown_mb: float
+    repeated_ms: float
+    baseline_ms: float
+    peak_growth_mb: float
 
 
-def _measured(stage: Stage, document: Path, source_id: UUID) -> _Kept:
+def _run_in_subprocess(stage: Stage, document: Path, source_id: UUID) -> _Result:
     run = subprocess.run(
         [sys.executable, "-m", "tests.bench.snapshot", str(document), str(source_id)],
         check=True,
@@ -67,10 +70,10 @@ def _measured(stage: Stage, document: Path, source_id: UUID) -> _Kept:
         stdout=subprocess.PIPE,
         timeout=60,
     )
-    return msgspec.json.decode(run.stdout.splitlines()[-1], type=_Kept)
+    return msgspec.json.decode(run.stdout.splitlines()[-1], type=_Result)
 
 
-async def _keep(path: Path, source_id: UUID) -> _Kept:
+async def _measure_in_this_process(path: Path, source_id: UUID) -> _Result:
     db = Database.at(load(Settings).registry_address, application="bench")
     await db.ping()
     before = _peak_mb()
@@ -80,31 +83,31 @@ async def _keep(path: Path, source_id: UUID) -> _Kept:
     await snapshots.store(db, source_id, discovered)
     first = time.perf_counter() - start
     grown = _peak_mb() - before
-    again, floor = [], []
+    again, baseline = [], []
     for _ in range(ROUNDS):
-        floor.append(best_ms(lambda: scan_and_hash(discovered.catalog), rounds=1))
+        baseline.append(best_ms(lambda: scan_and_hash(discovered.catalog), rounds=1))
         start = time.perf_counter()
         await snapshots.store(db, source_id, discovered)
         again.append(time.perf_counter() - start)
     await db.close()
-    return _Kept(
+    return _Result(
         first_ms=first * 1000,
-        again_ms=min(again) * 1000,
-        floor_ms=min(floor),
-        grown_mb=grown,
+        repeated_ms=min(again) * 1000,
+        baseline_ms=min(baseline),
+        peak_growth_mb=grown,
     )
 
 
 def _peak_mb() -> float:
-    """The most memory this process has had so far."""
+    """Return the peak resident memory of this process."""
     status = Path("/proc/self/status")
     if status.exists():
-        # Not ru_maxrss, which on Linux starts with the parent's.
+        # On Linux, ru_maxrss is inherited from the parent process.
         peak = status.read_text().partition("VmHWM:")[2].split()[0]
         return int(peak) * 1024 / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
 if __name__ == "__main__":
-    found = uvloop.run(_keep(Path(sys.argv[1]), UUID(sys.argv[2])))
+    found = uvloop.run(_measure_in_this_process(Path(sys.argv[1]), UUID(sys.argv[2])))
     sys.stdout.write(msgspec.json.encode(found).decode() + "\n")

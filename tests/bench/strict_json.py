@@ -1,4 +1,4 @@
-"""What reading a body strictly costs beside parsing it, and whether others are served meanwhile."""
+"""Time of strict JSON checking compared with parsing, and latency of other requests meanwhile."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _NO_ROUTE = "/bench"
 
 
 def measure(stage: Stage, document: Path) -> Iterator[Line]:
-    """Both on one catalog, in turns; then /health of a service that is sent it again and again.
+    """Measure both on one catalog, then /health while a service receives it repeatedly.
 
-    Without the collector, which makes what builds a tree several times slower.
+    Garbage collection is off, since it slows down `json.loads` several times.
     """
     body = _body(document.read_bytes())
     strict, plain = [], []
@@ -34,18 +34,18 @@ def measure(stage: Stage, document: Path) -> Iterator[Line]:
         strict.append(best_ms(lambda: check(body, CATALOG), rounds=1))
     gc.enable()
     yield Line(
-        job=f"strict reading of {len(body) / 1e6:.1f} MB; floor: json.loads",
+        job=f"strict check of {len(body) / 1e6:.1f} MB; baseline: json.loads",
         measured=min(strict),
-        floor=min(plain),
+        baseline=min(plain),
         limit=2.5,
     )
     times, alone = uvloop.run(_health_ms(stage, body))
     yield Line(
-        job=f"/health while it reads such bodies, p99 of {len(times)}",
+        job=f"/health during such requests, p99 of {len(times)}",
         measured=_p99(times),
         limit=100,
     )
-    yield Line(job="the same, p50", measured=statistics.median(times))
+    yield Line(job="same, p50", measured=statistics.median(times))
     yield Line(job="/health of the idle service, p99", measured=_p99(alone))
 
 
@@ -62,22 +62,22 @@ def _body(document: bytes) -> bytes:
 
 async def _health_ms(stage: Stage, body: bytes) -> tuple[list[float], list[float]]:
     port = stage.serve("tests.bench.blocked_loop_app:app")
-    asking, sending = await Http.to(port), await Http.to(port)
-    await asking.ask("/health")
-    alone = [await timed_ms(asking, "/health") for _ in range(200)]
+    health, uploads = await Http.to(port), await Http.to(port)
+    await health.request("/health")
+    alone = [await timed_ms(health, "/health") for _ in range(200)]
 
     async def send() -> None:
         for _ in range(BODIES):
-            await sending.ask(_NO_ROUTE, body, expected=404)  # read, and then nobody's
+            await uploads.request(_NO_ROUTE, body, expected=404)  # the body is read before the 404
 
     under_way = asyncio.create_task(send())
     times = []
     while not under_way.done():
-        times.append(await timed_ms(asking, "/health"))
+        times.append(await timed_ms(health, "/health"))
         await asyncio.sleep(0.002)
     under_way.result()
-    asking.close()
-    sending.close()
+    health.close()
+    uploads.close()
     return times, alone
 
 

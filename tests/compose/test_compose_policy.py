@@ -1,4 +1,4 @@
-"""Each rule of the container policy finds the fault that it is for."""
+"""Each rule of the container policy detects its violation."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ PLANTED: list[tuple[str, str, Any]] = [
 
 @pytest.fixture(scope="module")
 def compose() -> dict[str, Any]:
-    """The file, its variables as they are written."""
+    """The parsed file, without interpolation of variables."""
     loaded: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
     return loaded
 
 
 def violations(compose: dict[str, Any]) -> set[str]:
-    """The names of the services that break the policy."""
+    """Return the names of the services that violate the policy."""
     return {str(error.absolute_path[1]) for error in POLICY.iter_errors(compose)}
 
 
 def test_compose_file_follows_policy(compose: dict[str, Any]) -> None:
-    """As it stands; `make check` says the same with check-jsonschema."""
+    """`make check` checks the same with check-jsonschema."""
     assert violations(compose) == set()
 
 
@@ -63,7 +63,7 @@ def test_compose_file_follows_policy(compose: dict[str, Any]) -> None:
 def test_each_violation_is_reported(
     compose: dict[str, Any], service: str, member: str, value: Any
 ) -> None:
-    """Planted alone in a copy, it is the only violation."""
+    """A copy of the file with one violation has only that one."""
     broken = copy.deepcopy(compose)
     broken["services"][service][member] = value
     assert violations(broken) == {service}
@@ -73,7 +73,7 @@ def test_each_violation_is_reported(
 def test_new_service_must_follow_policy(compose: dict[str, Any], member: str) -> None:
     broken = copy.deepcopy(compose)
     broken["services"]["console"] = broken["services"]["orchestrator"]
-    assert violations(broken) == {"console"}  # only one may call the auth_broker
+    assert violations(broken) == {"console"}  # only the orchestrator may call the auth_broker
     broken["services"]["console"] = {
         name: value
         for name, value in compose["services"]["schema-observer"].items()

@@ -1,4 +1,4 @@
-"""How docker-compose.yml wires the mesh: who waits for whom, and who reads what."""
+"""docker-compose.yml: start order, networks, ports, volumes, and access to secrets."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _VARIABLE = re.compile(r"\$\{(?P<name>\w+)(?P<op>:[-+?])(?P<word>[^}]*)\}")
 
 
 def filled_in(value: Any, **environment: str) -> Any:
-    """The value with its variables replaced as compose does it."""
+    """Interpolate variables as compose does."""
     if isinstance(value, dict):
         return {name: filled_in(of, **environment) for name, of in value.items()}
     if isinstance(value, list):
@@ -52,20 +52,20 @@ def filled_in(value: Any, **environment: str) -> Any:
 
 @pytest.fixture(scope="module")
 def text() -> str:
-    """The file as it stands."""
+    """The text of docker-compose.yml."""
     return (ROOT / "docker-compose.yml").read_text()
 
 
 @pytest.fixture(scope="module")
 def compose(text: str) -> dict[str, Any]:
-    """The file with nothing set."""
+    """The parsed file with no variable set."""
     composed: dict[str, Any] = filled_in(yaml.safe_load(text))
     return composed
 
 
 @pytest.fixture(scope="module")
 def services(compose: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Its services by name."""
+    """The services by name."""
     found: dict[str, dict[str, Any]] = compose["services"]
     return found
 
@@ -75,13 +75,13 @@ def _of_airbyte(services: dict[str, dict[str, Any]]) -> set[str]:
 
 
 def _started(service: dict[str, Any], profiles: set[str]) -> bool:
-    """Compose's rule; without COMPOSE_PROFILES the one active profile is the empty one."""
+    """Whether compose starts a service; without COMPOSE_PROFILES `profiles` is `{""}`."""
     wanted = set(service.get("profiles", []))
     return not wanted or bool(wanted & profiles)
 
 
 def test_starts_without_any_variable_set(services: dict[str, dict[str, Any]]) -> None:
-    """The mesh, its stores and the whole of Airbyte start."""
+    """The mesh, its stores and all containers of Airbyte start."""
     assert services.keys() >= OURS | STORES
     assert {name for name, of in services.items() if not _started(of, {""})} == set()
 
@@ -98,7 +98,7 @@ def test_starts_without_any_variable_set(services: dict[str, dict[str, Any]]) ->
 def test_external_airbyte_needs_no_containers_of_airbyte(
     text: str, environment: dict[str, str], profiles: set[str], with_airbyte: bool
 ) -> None:
-    """Its containers are left out, and nothing of ours waits for one of them."""
+    """Airbyte's containers are not started, and none of our services depends on them."""
     services = filled_in(yaml.safe_load(text), **environment)["services"]
     started = {name for name, of in services.items() if _started(of, profiles)}
     assert started == {*OURS, *STORES, *(_of_airbyte(services) if with_airbyte else ())}
@@ -112,7 +112,7 @@ def test_external_airbyte_needs_no_containers_of_airbyte(
 
 
 def test_published_ports(services: dict[str, dict[str, Any]]) -> None:
-    """Four of our services and one port of Airbyte, on loopback only."""
+    """Only four of our services and one port of Airbyte, on loopback."""
     published = {name: of["ports"] for name, of in services.items() if "ports" in of}
     assert published == {
         "airbyte-proxy": ["127.0.0.1:8000:8000"],
@@ -125,7 +125,7 @@ def test_published_ports(services: dict[str, dict[str, Any]]) -> None:
 
 
 def test_networks(compose: dict[str, Any], services: dict[str, dict[str, Any]]) -> None:
-    """Containers with secrets are on internal networks; only one has the engine's socket."""
+    """Containers with secrets are on internal networks; only one has the engine socket."""
     internal = {name for name, of in compose["networks"].items() if of.get("internal")}
     on = {
         network: {name for name, of in services.items() if network in of.get("networks", [])}
@@ -145,7 +145,7 @@ def test_networks(compose: dict[str, Any], services: dict[str, dict[str, Any]]) 
 def test_connectors_reach_the_warehouse(
     compose: dict[str, Any], services: dict[str, dict[str, Any]]
 ) -> None:
-    """Airbyte starts them in the network and with the volumes that its settings name."""
+    """Airbyte starts them with the network and volumes of its settings."""
     environment = services["airbyte-worker"]["environment"]
     assert environment["DOCKER_NETWORK"] == compose["networks"]["warehouse"]["name"]
     assert environment["WORKSPACE_DOCKER_MOUNT"] == compose["volumes"]["airbyte-workspace"]["name"]
@@ -156,7 +156,7 @@ def test_connectors_reach_the_warehouse(
 
 
 def test_health_checks(services: dict[str, dict[str, Any]]) -> None:
-    """Each service is asked on its own port, and each store by its own client."""
+    """Services are checked on their own port, stores with their own client."""
     for name, port in SERVICES.items():
         assert f"http://127.0.0.1:{port}/health" in services[name]["healthcheck"]["test"][-1]
         assert f"--port={port}" in services[name]["command"]
@@ -166,7 +166,7 @@ def test_health_checks(services: dict[str, dict[str, Any]]) -> None:
 
 
 def test_start_order(services: dict[str, dict[str, Any]]) -> None:
-    """Passwords, Postgres, the tables and the warehouse, then the containers that need them."""
+    """First passwords, Postgres, migrations and warehouse, then the containers that need them."""
     done, healthy = "service_completed_successfully", "service_healthy"
     after = {
         name: {one: how["condition"] for one, how in of.get("depends_on", {}).items()}
@@ -193,10 +193,7 @@ def test_start_order(services: dict[str, dict[str, Any]]) -> None:
 def test_state_is_in_named_volumes(
     compose: dict[str, Any], services: dict[str, dict[str, Any]]
 ) -> None:
-    """Nothing of ours writes to the machine's own folders; settings are written by two alone.
-
-    No service can read the login of another.
-    """
+    """No bind mount is writable, and no service can read another's database login."""
     for name in OURS | STORES:
         for mount in services[name].get("volumes", []):
             source = mount.partition(":")[0]
@@ -230,7 +227,7 @@ def _mounting(services: dict[str, dict[str, Any]], volume: str) -> set[str]:
 
 
 def test_every_setting_is_passed_to_the_services(services: dict[str, dict[str, Any]]) -> None:
-    """A variable in .env reaches the services, except those of the tests and the CA file."""
+    """Every setting of .env is passed on, except test settings and the CA file."""
     not_here = {"SUPABASE_DB_CA_FILE", "AAM_ENV", "AAM_FAILPOINTS"}
     read = dict.fromkeys(
         ("orchestrator", "drift-repair-agent", "schema-observer", "airbyte-setup"),
@@ -248,7 +245,7 @@ def test_every_setting_is_passed_to_the_services(services: dict[str, dict[str, A
 
 
 def test_only_the_auth_broker_gets_credentials(services: dict[str, dict[str, Any]]) -> None:
-    """No other container has a credential as variable or file, and it has no other secret."""
+    """No other container gets credentials, and the auth_broker gets no other secrets."""
     for name, service in services.items():
         holds = [
             one
@@ -263,7 +260,7 @@ def test_only_the_auth_broker_gets_credentials(services: dict[str, dict[str, Any
 
 
 def test_each_service_gets_only_its_own_key(services: dict[str, dict[str, Any]]) -> None:
-    """Only the container that creates the keys sees all; no service gets the first caller's key."""
+    """Only the container that creates the keys has all; no service gets the first API key."""
     for name, service in services.items():
         mounted = {mount.split(":")[0]: mount for mount in service.get("volumes", [])}
         keys = {one for one in mounted if one.startswith("key-") or one == "first-key"}
@@ -274,7 +271,7 @@ def test_each_service_gets_only_its_own_key(services: dict[str, dict[str, Any]])
 
 
 def test_mounted_files_exist(compose: dict[str, Any], services: dict[str, dict[str, Any]]) -> None:
-    """Compose would make an empty folder of a path that is mistyped."""
+    """Compose would create an empty folder for a misspelt path."""
     mounts = [mount for of in services.values() for mount in of.get("volumes", [])]
     paths = [mount.partition(":")[0] for mount in mounts if mount.startswith("./")]
     paths += [of["file"] for of in compose["configs"].values()]
@@ -284,7 +281,7 @@ def test_mounted_files_exist(compose: dict[str, Any], services: dict[str, dict[s
 
 
 def test_image_contains_only_named_files() -> None:
-    """The Dockerfile copies what .dockerignore lets through, and its user is that of compose."""
+    """The Dockerfile copies exactly what .dockerignore allows, and has the user of compose."""
     lines = (ROOT / "Dockerfile").read_text().splitlines()
     assert [line for line in lines if line.startswith("USER ")] == ["USER 10001:10001"]
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
@@ -304,7 +301,7 @@ _NAMES = ("orchestrator", "auth_broker", "drift_repair_agent", "schema_observer"
 
 
 def _drawing(tmp_path: Path) -> dict[str, str]:
-    """The environment of deploy/passwords.sh, and the folders that it names."""
+    """Return an environment for deploy/passwords.sh, with folders below `tmp_path`."""
     folders = {
         f"{name.upper()}_DIR": tmp_path / name for name in ("settings", "passwords", "migration")
     }
@@ -322,7 +319,7 @@ def _drawn(folder: Path) -> dict[str, str]:
 
 
 def test_passwords_are_generated_once(tmp_path: Path) -> None:
-    """The second start uses those of the first, and each service's URL has its own login."""
+    """The second start reuses those of the first, and each service's URL has its own login."""
     environment = _drawing(tmp_path)
     _draw(environment)
     first = _drawn(tmp_path)
@@ -356,7 +353,7 @@ def test_passwords_are_generated_once(tmp_path: Path) -> None:
 
 
 def test_upgrade_from_a_shared_login_keeps_the_keys(tmp_path: Path) -> None:
-    """The folder becomes the orchestrator's; webhook secrets stay the ones that receivers know."""
+    """The folder becomes the orchestrator's; receivers' webhook secrets stay valid."""
     environment = _drawing(tmp_path)
     old = tmp_path / "settings" / "orchestrator"
     (old / "webhook_signing_key").write_text("of before\n")
@@ -373,13 +370,13 @@ def test_upgrade_from_a_shared_login_keeps_the_keys(tmp_path: Path) -> None:
 
 
 def test_database_script_can_run_again(own_postgres: servers.Postgres, tmp_path: Path) -> None:
-    """Each role of the script gets its generated password, also on the second run."""
+    """Each role gets its generated password, on the second run too."""
     environment = _drawing(tmp_path)
     _draw(environment)
     script = (ROOT / "deploy/postgres/databases.sql").read_text()
     named = set(re.findall(r'"\$PASSWORDS_DIR/(\w+)"', script))
     assert named == {path.name for path in (tmp_path / "passwords").iterdir()} - {"postgres"}
-    # psql is not among the embedded server's programs: what it reads is replaced here.
+    # The embedded server has no psql: its variables and \gexec are replaced here.
     for variable, file in re.findall(r'\\set (\w+) `cat "\$PASSWORDS_DIR/(\w+)"`', script):
         password = (tmp_path / "passwords" / file).read_text().strip()
         script = script.replace(f":'{variable}'", f"'{password}'")
@@ -395,13 +392,13 @@ def test_database_script_can_run_again(own_postgres: servers.Postgres, tmp_path:
 
 
 async def _run_script(url: str, script: str) -> None:
-    """Run statements as psql does, and what the queries that end with its `gexec` return."""
+    """Run statements as psql does, including the results of queries that end with `gexec`."""
     sql = await asyncpg.connect(url)
     try:
         for part in re.split(r"(?<=;)\n|(?<=\\gexec)\n", script):
             if part.strip().endswith("\\gexec"):
                 for row in await sql.fetch(part.replace("\\gexec", "")):
-                    # The embedded server's superuser is `aam`: it stays what it is.
+                    # The embedded server's superuser is `aam`, which must remain unchanged.
                     await sql.execute(row[0])
             elif part.strip() and "ALTER ROLE aam LOGIN" not in part:
                 await sql.execute(part)

@@ -1,7 +1,7 @@
-"""Asks one running service everything that its description allows and forbids, by schemathesis.
+"""Runs schemathesis against one running service, based on its OpenAPI document.
 
-A process of its own: hypothesis seeds the random numbers of the process that it runs in. It reads
-an `Asked` as JSON from its input, and answers with a `Result`.
+A separate process, since Hypothesis seeds the process's random number generator. It reads an
+`Asked` as JSON from standard input, and writes a `Result` as JSON to standard output.
 """
 
 from __future__ import annotations
@@ -47,20 +47,20 @@ _LONGEST_REQUEST_S = 20
 
 @dataclass(frozen=True)
 class Asked:
-    """Which service, as whom, and how much."""
+    """The options of a run: service, credentials, number of requests."""
 
     url: str
     examples: int
-    """Random requests of each operation, and random walks."""
+    """Number of random requests per operation, and of stateful sequences."""
     seed: int
     authorization: str = ""
-    """The header of every request; left out where each has a token of its own."""
+    """The Authorization header of every request; empty with `signing_key`."""
     signing_key: str = ""
-    """Where the orchestrator's key is, to ask the auth_broker with."""
+    """Path of the orchestrator's private key, to sign a token per request to the auth_broker."""
     known: dict[str, str] = field(default_factory=dict)
-    """Path parameters of things that are there; half of the random requests name them."""
+    """Path parameters of existing objects, used in half of the random requests."""
     spared: list[str] = field(default_factory=list)
-    """Ids that no request may name: what the tests themselves stand on."""
+    """Ids that are never requested, such as the API key of the tests."""
 
 
 @dataclass
@@ -68,15 +68,15 @@ class Result:
     """The outcome of all requests."""
 
     cases: dict[str, int] = field(default_factory=dict)
-    """Requests by phase."""
+    """Number of requests by phase."""
     statuses: dict[int, int] = field(default_factory=dict)
     transitions: int = 0
-    """Requests that took what they sent from the answer before, along a link."""
+    """Number of requests with parameters from an earlier response, by an OpenAPI link."""
     found: dict[str, str] = field(default_factory=dict)
-    """What is not as described, by check, operation and phase."""
+    """Failures by check, operation and phase."""
 
-    def hear(self, event: Any) -> None:
-        """Take down what the engine says."""
+    def handle(self, event: Any) -> None:
+        """Record an event of the schemathesis engine."""
         if isinstance(event, events.FatalError):
             raise event.exception
         if isinstance(event, events.NonFatalError):
@@ -104,7 +104,7 @@ class Result:
 
 
 def ask(asked: Asked) -> Result:
-    """Walk through a service's description in all four phases."""
+    """Run all four phases against a service."""
     schema = schemathesis.openapi.from_url(f"{asked.url}/openapi.json", config=_config(asked))
 
     calls = count()
@@ -124,12 +124,12 @@ def ask(asked: Asked) -> Result:
         _sign(Signer("orchestrator", Path(asked.signing_key)))
     result = Result()
     for event in from_schema(schema).execute():
-        result.hear(event)
+        result.handle(event)
     return result
 
 
 def _sign(signer: Signer) -> None:
-    """Give each request a token of its own, which names the credential that it asks for."""
+    """Sign a separate token for each request, for the credential that it requests."""
 
     @schemathesis.auth(refresh_interval=None)
     class Tokens:

@@ -1,4 +1,4 @@
-"""Contract tests need Airbyte's API descriptions; where they are absent, these tests do not run."""
+"""Deselects the contract tests with Airbyte if its OpenAPI documents are not available."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _HERE = Path(__file__).parent
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect, and say so once, what has nothing to be judged by."""
+    """Deselect the tests that need the documents, and report their number."""
     if FOLDER.is_dir():
         return
     judged = [item for item in items if _HERE in item.path.parents and "airbyte" in item.path.name]
@@ -23,6 +23,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None:
         reporter.write_line(
-            f"{len(judged)} contract tests are left out: no Airbyte API descriptions in {FOLDER} "
-            "(AIRBYTE_OPENAPI_DIR says where they are)."
+            f"{len(judged)} contract tests are deselected: no Airbyte OpenAPI documents in "
+            f"{FOLDER} (set AIRBYTE_OPENAPI_DIR to their path)."
         )

@@ -1,8 +1,8 @@
-"""Airbyte's own API descriptions as the judge of what is sent to it and of what plays it.
+"""Validates requests and responses against Airbyte's own OpenAPI documents.
 
-The files are Airbyte's and are not part of this project: `AIRBYTE_OPENAPI_DIR` says where they are.
-They are read more strictly than OpenAPI does: a property that a schema does not name is an error,
-since a misspelt one would otherwise pass.
+The documents are Airbyte's and not part of this project; `AIRBYTE_OPENAPI_DIR` is their path. They
+are applied more strictly than OpenAPI requires: a property that a schema does not define is an
+error, since a misspelt one would otherwise pass.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ VERSIONS = {"0.63.19": "config-v0.63.19", "2.0.0": "config-v2.0.0", "head": "con
 
 @dataclass(frozen=True)
 class Correction:
-    """Where a description is wrong about Airbyte, and what is true instead."""
+    """A correction of a schema that does not match Airbyte's behaviour."""
 
     schema: str
     change: Json
@@ -37,12 +37,12 @@ class Correction:
     versions: tuple[str, ...] = tuple(VERSIONS)
 
     def changes(self, version: str) -> bool:
-        """Whether the description says something else than this."""
+        """Whether the correction changes the schema in this version."""
         schema = _read(VERSIONS[version])["components"]["schemas"].get(self.schema)
         return schema is not None and self.applied_to(schema) != schema
 
     def applied_to(self, schema: Json) -> Json:
-        """The schema as it should be; a name with a `+` adds to what is there."""
+        """Return the corrected schema; a name with a `+` is merged with the existing value."""
         change = {
             name.removeprefix("+"): {**schema.get(name[1:], {}), **value}
             if name.startswith("+")
@@ -109,7 +109,7 @@ CORRECTIONS = (
 
 @dataclass(frozen=True)
 class Liberty:
-    """A property that a description does not name and that Airbyte ignores."""
+    """A property that a document does not define and that Airbyte ignores."""
 
     version: str
     path: str
@@ -157,7 +157,7 @@ class Description:
         return f"/v1/{path}" in self._document["paths"]
 
     def about_request(self, method: str, path: str, body: object) -> list[str]:
-        """What is wrong with a request body; empty when nothing is."""
+        """Return the errors in a request body; empty if it is valid."""
         operation = self._operation(method, path)
         if operation is None:
             return [f"{method} {path} is not in {self.version}"]
@@ -174,7 +174,7 @@ class Description:
         return self._about(pointer, operation["requestBody"], body)
 
     def about_answer(self, method: str, path: str, status: int, body: object) -> list[str]:
-        """What is wrong with an answer; a status that is not described is not judged."""
+        """Return the errors in a response; an undocumented status is not checked."""
         operation = self._operation(method, path)
         if operation is None:
             return [f"{method} {path} is not in {self.version}"]
@@ -215,18 +215,18 @@ class Description:
 
 @cache
 def description(version: str) -> Description:
-    """The description of one of `VERSIONS`."""
+    """Return the OpenAPI document of one of `VERSIONS`."""
     return Description(version)
 
 
 def _read(name: str) -> Json:
-    """The file as JSON: parsing its YAML takes a second, so what came of it is kept."""
+    """Read a document; cached as JSON, since parsing the YAML takes a second."""
     source = FOLDER / f"{name}.yaml"
     about = source.stat()
     cached = ROOT / ".pytest_cache" / "openapi" / f"{name}-{about.st_mtime_ns}-{about.st_size}.json"
     if not cached.is_file():
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        parsed = yaml.load(source.read_bytes(), Loader=loader)  # noqa: S506 - both are safe ones
+        parsed = yaml.load(source.read_bytes(), Loader=loader)  # noqa: S506 - both are safe loaders
         cached.parent.mkdir(parents=True, exist_ok=True)
         fresh = cached.with_suffix(f".{os.getpid()}")
         fresh.write_bytes(orjson.dumps(parsed, option=orjson.OPT_NON_STR_KEYS))
@@ -236,7 +236,7 @@ def _read(name: str) -> Json:
 
 
 def _composed(node: object, found: set[str]) -> set[str]:
-    """Names of the schemas that others are composed of, which must stay open."""
+    """Return the names of schemas used in compositions, which must allow further properties."""
     if isinstance(node, dict):
         for word in ("allOf", "oneOf", "anyOf"):
             for part in node.get(word, []):
@@ -251,7 +251,7 @@ def _composed(node: object, found: set[str]) -> set[str]:
 
 
 def _tighten(node: object) -> None:
-    """Close objects that name their properties, and say `nullable` as JSON schema does."""
+    """Disallow undefined properties of objects, and convert `nullable` to JSON Schema."""
     if isinstance(node, list):
         for value in node:
             _tighten(value)

@@ -1,7 +1,7 @@
-"""Both back ends of the local Airbyte answer alike: as described, and as recorded.
+"""Both back ends of the local Airbyte conform to the OpenAPI documents and to recorded responses.
 
-The files are Airbyte's (`AIRBYTE_OPENAPI_DIR`), and answers of real servers beside them
-(`AIRBYTE_RECORDED_DIR`). Each back end is taken through one life with every endpoint that there is.
+The documents are Airbyte's (`AIRBYTE_OPENAPI_DIR`); the responses were recorded from real servers
+(`AIRBYTE_RECORDED_DIR`). Each back end goes through one life cycle that calls every endpoint.
 """
 
 from __future__ import annotations
@@ -71,12 +71,12 @@ OPAQUE = {
     "jsonSchema",
     "streamState",
 }
-"""Members whose content is a connector's."""
+"""Members whose content is defined by the connector."""
 
 
 @dataclass
-class Asked:
-    """A back end, each of whose answers is compared with the descriptions."""
+class CheckedBackend:
+    """A back end whose requests and responses are validated against the OpenAPI documents."""
 
     backend: Plane | AirbyteServer
     judges: list[Description]
@@ -89,7 +89,7 @@ class Asked:
     async def __call__(
         self, path: str, *, method: str = "POST", answers: int = 200, **body: Any
     ) -> Any:
-        """Return an answer's JSON."""
+        """Call an endpoint, validate the exchange, and return the response's JSON."""
         content = orjson.dumps(body) if method == "POST" else b""
         answer = await dispatch.answer(self.backend, method, dispatch.BASE + path, content)
         found = orjson.loads(answer.content) if answer.content else None
@@ -106,19 +106,19 @@ class Asked:
         return found
 
     def fail_check(self, source_id: str) -> None:
-        """Script what the connector does by itself with a count of 13."""
+        """Script a failed check; the sample connector fails by itself with a count of 13."""
         if isinstance(self.backend, AirbyteServer):
             self.backend.fail_check("No such host.", source=source_id)
 
     def end_jobs(self, *, failed: bool) -> None:
-        """Script what the connector does by itself, fail with a count of 14."""
+        """Script the results of jobs; the sample connector fails with a count of 14."""
         if isinstance(self.backend, AirbyteServer):
             failure = ("config_error", "A field is gone.") if failed else None
             status: Literal["failed", "succeeded"] = "failed" if failed else "succeeded"
             self.backend.jobs_end_with(status, polls=3, records=1, bytes=9, failure=failure)
 
     async def ended(self, job_id: int) -> Json:
-        """Return a job when it has ended."""
+        """Wait until a job has ended, and return it."""
         async with asyncio.timeout(60):
             while True:
                 job: Json = await self("jobs/get", id=job_id)
@@ -129,7 +129,7 @@ class Asked:
     async def completed(self, command_id: str) -> None:
         """Wait until a command has ended."""
         async with asyncio.timeout(60):
-            while (await self("commands/status", id=command_id))["status"] != "completed":  # noqa: ASYNC110 (the server's doing)
+            while (await self("commands/status", id=command_id))["status"] != "completed":  # noqa: ASYNC110 (changed by the server)
                 await asyncio.sleep(0.05)
 
 
@@ -140,15 +140,15 @@ BACKENDS = [
 
 
 @pytest.fixture(params=BACKENDS, ids="-".join)
-async def ask(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Asked]:
-    """Each back end in each release that it can behave as."""
+async def ask(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[CheckedBackend]:
+    """Each back end in each release that it can emulate."""
     kind, version = request.param
     if kind == "scripted":
         backend = AirbyteServer(version=version)
         backend.offers(catalog(stream("Account", ("Id", "Name"), cursor="At", namespace="crm")))
         config = {"host": "h", "port": 1, "username": "u", "database": "d", "schema": "public"}
         destination = {"destinationDefinitionId": POSTGRES, "connectionConfiguration": config}
-        yield Asked(backend, [description(version)], destination)
+        yield CheckedBackend(backend, [description(version)], destination)
         return
     (flavour,) = [one for one in Flavour if one.release.version == version]
     settings = Settings(
@@ -164,11 +164,11 @@ async def ask(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[A
     }
     async with Plane.open(settings) as plane:
         judges = [description(judge) for judge in JUDGES[flavour]]
-        yield Asked(plane, judges, destination)
+        yield CheckedBackend(plane, judges, destination)
 
 
-async def test_a_life_with_every_endpoint(ask: Asked) -> None:
-    """Answers are as described, and have the members that real servers answered."""
+async def test_a_life_with_every_endpoint(ask: CheckedBackend) -> None:
+    """Responses are valid, and have the members that real servers' responses have."""
     await _instance(ask)
     source, destination = await _actors(ask)
     await _versions(ask, source)
@@ -178,11 +178,11 @@ async def test_a_life_with_every_endpoint(ask: Asked) -> None:
 
     release = ask.backend.release
     assert {key for key, route in ROUTES.items() if route.is_in(release)} == ask.paths
-    unplayed = "\n".join(_unplayed(ask))
-    assert not unplayed, unplayed
+    missing = "\n".join(_missing_members(ask))
+    assert not missing, missing
 
 
-async def _instance(ask: Asked) -> None:
+async def _instance(ask: CheckedBackend) -> None:
     workspace: Json = {"workspaceId": ask.backend.instance.workspace_id}
     await ask("health", method="GET")
     answer = await ask("instance_configuration", method="GET")
@@ -202,7 +202,7 @@ async def _instance(ask: Asked) -> None:
         await ask("workspaces/list")
 
 
-async def _actors(ask: Asked) -> tuple[str, str]:
+async def _actors(ask: CheckedBackend) -> tuple[str, str]:
     ids = []
     records: Json = {
         "sourceDefinitionId": HARDCODED_RECORDS,
@@ -245,8 +245,8 @@ async def _actors(ask: Asked) -> tuple[str, str]:
     return ids[0], ids[1]
 
 
-async def _unsaved(ask: Asked, by_id: Json, order: Json, invalid: Json) -> None:
-    """A configuration that no source has, and the specification of a source."""
+async def _unsaved(ask: CheckedBackend, by_id: Json, order: Json, invalid: Json) -> None:
+    """Check an unsaved configuration, and read the specification of a source."""
     place: Json = {"workspaceId": ask.backend.instance.workspace_id}
     definition = {"sourceDefinitionId": order["sourceDefinitionId"]}
     specified = await ask("source_definition_specifications/get", **definition, **place)
@@ -262,7 +262,7 @@ async def _unsaved(ask: Asked, by_id: Json, order: Json, invalid: Json) -> None:
     assert await ask("sources/list", **place) == before
 
 
-async def _versions(ask: Asked, source_id: str) -> None:
+async def _versions(ask: CheckedBackend, source_id: str) -> None:
     """Versions and upgrades; only the scripted back end has versions, pins and manifests."""
     by_id: Json = {"sourceId": source_id}
     manifests = "declarative_source_definitions/list_manifests"
@@ -303,7 +303,7 @@ async def _versions(ask: Asked, source_id: str) -> None:
     assert [(one["version"], one["isActive"]) for one in listed] == [(2, True), (1, False)]
 
 
-async def _discovery(ask: Asked, source_id: str) -> None:
+async def _discovery(ask: CheckedBackend, source_id: str) -> None:
     by_id: Json = {"sourceId": source_id}
     assert await ask("sources/most_recent_source_actor_catalog", **by_id) == {}
     found = await ask("sources/discover_schema", **by_id, disable_cache=True)
@@ -331,7 +331,7 @@ async def _discovery(ask: Asked, source_id: str) -> None:
     await ask("commands/run/check", id="unknown", actor_id=UNKNOWN, answers=403)
 
 
-async def _connection(ask: Asked, source_id: str, destination_id: str) -> None:
+async def _connection(ask: CheckedBackend, source_id: str, destination_id: str) -> None:
     found = await ask("sources/discover_schema", sourceId=source_id)
     workspace: Json = {"workspaceId": ask.backend.instance.workspace_id}
     order: Json = {
@@ -390,7 +390,7 @@ async def _connection(ask: Asked, source_id: str, destination_id: str) -> None:
     await _jobs(ask, source_id, connection["connectionId"])
 
 
-async def _mappers(ask: Asked, by_id: Json) -> None:
+async def _mappers(ask: CheckedBackend, by_id: Json) -> None:
     """Mappers are validated when they are written, and their keys are never shown."""
     if not ask.backend.release.since(1, 3):
         return
@@ -426,7 +426,7 @@ async def _mappers(ask: Asked, by_id: Json) -> None:
     assert held["syncCatalog"]["streams"][0]["config"]["mappers"] == []
 
 
-async def _jobs(ask: Asked, source_id: str, connection_id: str) -> None:
+async def _jobs(ask: CheckedBackend, source_id: str, connection_id: str) -> None:
     by_id: Json = {"connectionId": connection_id}
     ask.end_jobs(failed=False)
     job_id = (await ask("connections/sync", **by_id))["job"]["id"]
@@ -459,8 +459,8 @@ async def _jobs(ask: Asked, source_id: str, connection_id: str) -> None:
     await ask("connections/search")
 
 
-async def _refresh(ask: Asked, connection_id: str) -> None:
-    """A refresh is a job of its own type, and is stored while none can be started."""
+async def _refresh(ask: CheckedBackend, connection_id: str) -> None:
+    """A refresh is a job of its own type; it is stored while no job can be started."""
     by_id: Json = {"connectionId": connection_id}
     streams = [{"streamName": "Account", "streamNamespace": "crm"}]
     order: Json = {**by_id, "refreshMode": "Merge", "streams": streams}
@@ -488,8 +488,8 @@ async def _refresh(ask: Asked, connection_id: str) -> None:
     await ask("connections/refresh", **{**order, "connectionId": UNKNOWN}, answers=404)
 
 
-async def _states(ask: Asked, connection_id: str) -> None:
-    """A written state replaces only that of its streams; its type cannot change."""
+async def _states(ask: CheckedBackend, connection_id: str) -> None:
+    """Writing states replaces only those of the given streams; the state type cannot change."""
     by_id: Json = {"connectionId": connection_id}
     (before,) = (await ask("state/get", **by_id))["streamState"]
     other = {"streamDescriptor": {"name": "Other"}, "streamState": {"At": 2}}
@@ -503,7 +503,7 @@ async def _states(ask: Asked, connection_id: str) -> None:
     await ask.ended(job_id)
 
 
-async def _end(ask: Asked, source_id: str, destination_id: str) -> None:
+async def _end(ask: CheckedBackend, source_id: str, destination_id: str) -> None:
     workspace: Json = {"workspaceId": ask.backend.instance.workspace_id}
     (held,) = (await ask("connections/list", **workspace))["connections"]
     by_id: Json = {"connectionId": held["connectionId"]}
@@ -519,8 +519,8 @@ async def _end(ask: Asked, source_id: str, destination_id: str) -> None:
     assert (await ask("sources/list", **workspace))["sources"] == []
 
 
-async def test_what_is_not_there_is_named(ask: Asked) -> None:
-    """Endpoints of Airbyte that are not played are a 501 that names them, others a 404."""
+async def test_what_is_not_there_is_named(ask: CheckedBackend) -> None:
+    """Airbyte endpoints that are not implemented are a 501 that names them, others a 404."""
     for path in ("/api/public/v1/connections", "/api/v1/web_backend/connections/update"):
         answer = await dispatch.answer(ask.backend, "POST", path, b"{}")
         assert (answer.status, answer.content_type) == (501, "application/problem+json")
@@ -529,12 +529,12 @@ async def test_what_is_not_there_is_named(ask: Asked) -> None:
     assert (answer.status, answer.body["_links"]["self"]["href"]) == (404, "/elsewhere")
 
 
-# Recorded answers
+# Recorded responses
 
 
 @dataclass(frozen=True)
 class Recording:
-    """One answer of a real Airbyte."""
+    """One response of a real Airbyte."""
 
     name: str
     version: str
@@ -575,17 +575,17 @@ def _members(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
             yield from _members(each, f"{place}[]")
 
 
-NOT_PLAYED = {
+OMITTED = {
     "source_definition_specifications/get/advancedAuth": "logins in Airbyte's pages",
     "jobs/list/jobs[]/attempts[]/failureSummary/failures[]/stacktrace": (
         "a connector's stack trace may have secrets, so it is only in the masked job log"
     ),
 }
-"""Members of recorded answers that the local Airbyte does not have, and why."""
+"""Members of recorded responses that the local Airbyte omits, and why."""
 
 
-def _unplayed(ask: Asked) -> list[str]:
-    """Return the recorded members that the answers of this back end do not have."""
+def _missing_members(ask: CheckedBackend) -> list[str]:
+    """Return the members of recorded responses that this back end's responses lack."""
     found = []
     for recording in _recordings():
         played = ask.answers.get(recording.endpoint)
@@ -596,7 +596,7 @@ def _unplayed(ask: Asked) -> list[str]:
             continue
         own = {member for answer in played for member in _members(answer)}
         for place, kind in sorted(set(_members(recording.body)) - own):
-            if f"{recording.endpoint}{place}" not in NOT_PLAYED:
+            if f"{recording.endpoint}{place}" not in OMITTED:
                 found.append(f"{recording.name}: {recording.endpoint}{place} is a {kind}")
     return found
 
@@ -624,13 +624,13 @@ REFUSALS: Mapping[str, tuple[str, Refusal]] = {
 """How the local Airbyte builds each recorded error body, by the file's name."""
 
 
-# Real responses of others' Airbytes may not be copied into the repository.
+# Recorded responses of other parties' servers may not be copied into the repository.
 @pytest.mark.skipif(
     not RECORDED.is_dir(),
     reason="the recorded responses are not part of the repository: set AIRBYTE_RECORDED_DIR",
 )
 def test_error_bodies_are_as_recorded() -> None:
-    """Each has the status and the members that a real server of that release answered."""
+    """Status and members are those of a real server of that release."""
     played = set()
     for recording in _recordings():
         if recording.status < 400 or recording.body is None or recording.name in GATEWAYS:

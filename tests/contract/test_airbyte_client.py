@@ -1,4 +1,4 @@
-"""Every request that the client sends is one that Airbyte's own API descriptions allow."""
+"""Every request of the Airbyte client is valid against Airbyte's own OpenAPI documents."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WAREHOUSE = {"host": "db", "port": 5432, "username": "u", "database": "d", "sche
 
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_every_request_is_valid(version: str) -> None:
-    """One life of a source, with every method of the client."""
+    """Run the life cycle of a source, which calls every method of the client."""
     async with (
         AirbyteServer(version=version, auth="none") as airbyte,
         AirbyteClient(airbyte.url) as client,
@@ -44,7 +44,7 @@ async def test_every_request_is_valid(version: str) -> None:
 
 
 def test_every_method_is_used() -> None:
-    """A new method of the client comes with its place in the life above."""
+    """A new client method must be added to the life cycle above."""
     methods = {
         name
         for name, of in inspect.getmembers(AirbyteClient, inspect.iscoroutinefunction)

@@ -1,4 +1,4 @@
-"""The scriptable Airbyte server answers as Airbyte's own API descriptions say."""
+"""The responses of the scripted Airbyte server are valid against Airbyte's OpenAPI documents."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Json = dict[str, Any]
 
 @pytest.fixture(params=list(VERSIONS))
 async def server(request: pytest.FixtureRequest) -> AsyncIterator[AirbyteServer]:
-    """One Airbyte of each described version."""
+    """A scripted Airbyte of each documented version."""
     async with AirbyteServer(version=request.param) as airbyte:
         yield airbyte
 
 
 @pytest.fixture
 async def ask(server: AirbyteServer) -> AsyncIterator[Ask]:
-    """Call a path, and judge both what was sent and what came back."""
+    """A function that calls a path and validates request and response."""
     judge = description(server.version)
     async with httpx.AsyncClient(base_url=server.url) as client:
 
@@ -43,7 +43,7 @@ async def ask(server: AirbyteServer) -> AsyncIterator[Ask]:
 
 
 async def test_checks_and_discoveries_that_fail(server: AirbyteServer, ask: Ask) -> None:
-    """A connector's verdict, a connector that could not run, and a discovery without a catalog."""
+    """A failed check, a connector that could not run, and a discovery without a catalog."""
     for word, added in (("source", server.add_source("crm")), ("destination", _warehouse(server))):
         by_id = {f"{word}Id": added[f"{word}Id"]}
         server.fail_check("no such host", times=1)
@@ -66,7 +66,7 @@ async def test_checks_and_discoveries_that_fail(server: AirbyteServer, ask: Ask)
 
 
 async def test_connections_that_airbyte_changes(server: AirbyteServer, ask: Ask) -> None:
-    """A connection that Airbyte disabled, that a user cleared, and that was deleted."""
+    """A connection that was disabled by Airbyte, cleared by a user, and deleted."""
     source, destination = server.add_source("crm"), _warehouse(server)
     found = await ask("sources/discover_schema", sourceId=source["sourceId"], disable_cache=True)
     connection = await ask(
@@ -98,7 +98,7 @@ def _warehouse(server: AirbyteServer) -> Json:
 
 @pytest.mark.parametrize("version", [one for one in VERSIONS if one != "0.63.19"])
 async def test_token(version: str) -> None:
-    """The one call that needs no token, and two that do not go without."""
+    """The token endpoint needs no token; other endpoints return 401 without one."""
     judge = description(version)
     async with (
         AirbyteServer(version=version, auth="token") as server,
@@ -118,7 +118,7 @@ async def test_token(version: str) -> None:
 
 
 def test_corrections_are_needed() -> None:
-    """Each is about a schema that is there, and changes it."""
+    """Each correction applies to an existing schema and changes it."""
     for correction in CORRECTIONS:
         for version in correction.versions:
             assert correction.changes(version), (correction.schema, version)

@@ -1,4 +1,4 @@
-"""Every example of the descriptions runs as it stands, with ids of what is there in the paths."""
+"""Every request example in the OpenAPI documents works unchanged, with existing ids in the path."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ from tests.integration.drifting import repairs_until
 __all__ = ["redis", "registry_url", "sql"]
 
 Json = dict[str, Any]
-IN_ANOTHER_FORM = re.compile(r"\d\d:\d\d:\d\d(\.\d+)?\+00:00")
-"""A time that does not end in a Z."""
+NOT_UTC_Z = re.compile(r"\d\d:\d\d:\d\d(\.\d+)?\+00:00")
+"""A timestamp in UTC that does not end in Z."""
 SERVICES = ("schema_observer", "drift_repair_agent", "orchestrator")
-"""In the order in which their examples are tried."""
+"""In the order in which their examples run."""
 ORDER_OF_METHODS = ("get", "post", "put", "patch", "delete")
-NOT_AS_IT_STANDS = {
-    # Its body is the answer of the orchestrator's /discover, which is tried for itself below.
+NOT_RUN_UNCHANGED = {
+    # Its body is the response of the orchestrator's /discover; run separately below.
     "POST /repair/apply_new_catalog",
-    # Tried before the source loses what version 1 needs.
+    # Run before the source loses fields of version 1.
     "POST /connections/{connection_id}/rollback",
-    # Of another repair than the one that is approved.
+    # Needs another repair than the approved one.
     "POST /repairs/{repair_id}/reject",
-    # Tried before the others, since each needs or starts a job.
+    # Run before the others, since each needs or starts a job.
     "POST /connections/{connection_id}/jobs/{job_id}/cancel",
     "POST /connections/{connection_id}/streams/refresh",
-    # There is none that failed.
+    # No delivery has failed.
     "POST /webhooks/{webhook_id}/deliveries/{delivery_id}/retry",
 }
 
@@ -60,7 +60,7 @@ async def mesh(
     sql: asyncpg.Connection[asyncpg.Record],
     redis: Redis,
 ) -> AsyncIterator[Mesh]:
-    """The services, with a key for webhooks."""
+    """The services, with a signing key for webhooks."""
     add_destination(airbyte)
     settings = settings_for(airbyte, registry_url, redis_url, webhook_signing_key="s" * 40)
     async with running(settings, airbyte, sql=sql, redis=redis, order=ORDER) as mesh:
@@ -71,7 +71,7 @@ async def mesh(
 
 
 def decode_answers(client: httpx.AsyncClient) -> None:
-    """Fail where an answer is not what its route documents; remember which route it was of."""
+    """Validate each response against its documented model, and record its route."""
     app = app_of(client)
     app.state.decoded = set()
 
@@ -84,7 +84,7 @@ def decode_answers(client: httpx.AsyncClient) -> None:
 
 
 def app_of(client: httpx.AsyncClient) -> FastAPI:
-    """The application that a client asks."""
+    """Return the ASGI application of a client."""
     transport = client._transport
     assert isinstance(transport, httpx.ASGITransport)
     app = transport.app
@@ -93,7 +93,7 @@ def app_of(client: httpx.AsyncClient) -> FastAPI:
 
 
 def not_decoded(client: httpx.AsyncClient) -> set[str]:
-    """The routes that make their own answers, of which none was decoded."""
+    """Return the routes that build their own responses and of which none was validated."""
     app = app_of(client)
     routes = documented.routes_of(app)
     every = {documented.name_of(one) for one in routes if documented.makes_its_own(one)}
@@ -102,7 +102,7 @@ def not_decoded(client: httpx.AsyncClient) -> set[str]:
 
 
 def example_of(document: Json, operation: Json) -> Any:
-    """The first example of an operation's body; None where it takes none."""
+    """Return the first example of an operation's body; None if it has no body."""
     media = operation.get("requestBody", {}).get("content", {}).get("application/json")
     if media is None:
         return None
@@ -118,7 +118,7 @@ def example_of(document: Json, operation: Json) -> Any:
 
 
 async def run(client: httpx.AsyncClient, document: Json, ids: Json) -> list[str]:
-    """Ask for each operation of a description by its example; those that were not answered well."""
+    """Send the example of each operation; return those with an unexpected response."""
     wrong = []
     operations = [
         (method, path, item[method])
@@ -128,7 +128,7 @@ async def run(client: httpx.AsyncClient, document: Json, ids: Json) -> list[str]
     ]
     for method, path, operation in operations:
         name = f"{method.upper()} {path}"
-        if name in NOT_AS_IT_STANDS or path == "/connections/onboard":
+        if name in NOT_RUN_UNCHANGED or path == "/connections/onboard":
             continue
         filled = re.sub(r"\{(\w+)\}", lambda found: str(ids[found[1]]), path)
         answer = await client.request(
@@ -139,7 +139,7 @@ async def run(client: httpx.AsyncClient, document: Json, ids: Json) -> list[str]
             if any(one["name"] == "wait" for one in operation.get("parameters", ()))
             else None,
         )
-        if answer.status_code >= 300 or IN_ANOTHER_FORM.search(answer.text):
+        if answer.status_code >= 300 or NOT_UTC_Z.search(answer.text):
             wrong.append(f"{name}: {answer.status_code} {answer.text[:300]}")
         if name == "POST /api-keys":
             ids["key_id"] = answer.json()["id"]
@@ -147,7 +147,7 @@ async def run(client: httpx.AsyncClient, document: Json, ids: Json) -> list[str]
 
 
 async def proposed(mesh: Mesh, connection_id: str) -> str:
-    """The repair of a field that was dropped, which waits for a person."""
+    """Wait for a proposed repair, and return its id."""
     query = {"connection_id": connection_id, "state": "proposed"}
     async with asyncio.timeout(20):
         while True:
@@ -158,7 +158,7 @@ async def proposed(mesh: Mesh, connection_id: str) -> str:
 
 
 async def onboarded(mesh: Mesh, name: str) -> str:
-    """The id of the connection with this name, once it is ACTIVE."""
+    """Wait until the connection with this name is ACTIVE, and return its id."""
     async with asyncio.timeout(20):
         while True:
             query = {"name": name, "status": "ACTIVE"}
@@ -168,7 +168,7 @@ async def onboarded(mesh: Mesh, name: str) -> str:
 
 
 async def cancelled_and_refreshed(mesh: Mesh, document: Json, connection_id: str) -> str:
-    """The id of a job that was cancelled; after it, a stream was refreshed."""
+    """Cancel a job and refresh a stream; return the id of the cancelled job."""
     at = f"/connections/{connection_id}"
     started = (await mesh.orchestrator.post(f"{at}/sync")).json()
     job_id = str(started["job_id"])
@@ -184,10 +184,7 @@ async def cancelled_and_refreshed(mesh: Mesh, document: Json, connection_id: str
 
 
 async def test_every_example_runs(mesh: Mesh) -> None:
-    """With no more to do than to fill in the ids, which each description says where to find.
-
-    Every answer is decoded by the class that its route documents.
-    """
+    """Only ids are filled in; every response is validated against its documented model."""
     documents = {name: app_of(getattr(mesh, name)).openapi() for name in SERVICES}
     document = documents["orchestrator"]
     order = example_of(document, document["paths"]["/connections/onboard"]["post"])
@@ -209,7 +206,7 @@ async def test_every_example_runs(mesh: Mesh) -> None:
     mesh.airbyte.add_field("Account", "Region__c")
     observe = f"/connections/{id_}/observe"
     assert (await mesh.schema_observer.post(observe)).json()["outcome"] == "changed"
-    # A look at a connection that is being healed leaves what it found to a later one.
+    # An observation during a heal leaves its changes to a later one.
     await repairs_until(mesh, onboarding.json(), ["applied"])
     mesh.airbyte.drop_field("Account", "AnnualRevenue")
     await mesh.schema_observer.post(observe)
@@ -251,7 +248,7 @@ async def test_every_example_runs(mesh: Mesh) -> None:
 
 
 async def test_every_example_of_the_rag_engine_runs(mesh: Mesh) -> None:
-    """It has no ids in its paths."""
+    """Its paths have no ids."""
     url = mesh.settings.supabase_db_url
     values = {"supabase_db_url": url, **access.service_keys()}
     app = rag_engine.build(RagEngineSettings(_env_file=None, **values))

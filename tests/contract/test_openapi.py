@@ -1,4 +1,4 @@
-"""Each service describes itself by valid OpenAPI 3.1, with examples that its own schemas accept."""
+"""Each service has a valid OpenAPI 3.1 document, with examples that match its schemas."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SETTINGS: dict[str, type[RegistrySettings]] = {
 
 @pytest.fixture(scope="module", params=list(SERVICES))
 def document(request: pytest.FixtureRequest) -> Json:
-    """A service's /openapi.json; nothing is connected to for it."""
+    """A service's /openapi.json, built without any connection."""
     kind = SETTINGS.get(request.param, Settings)
     registry = Secret("postgresql://nobody:x@127.0.0.1:1/aam")
     settings = kind(supabase_db_url=registry, _env_file=None, **access.service_keys())
@@ -59,7 +59,7 @@ def _operations(document: Json) -> Iterator[tuple[str, Json]]:
 
 
 def _contents(document: Json) -> Iterator[tuple[str, Json]]:
-    """Every body that is described, with where it stands."""
+    """Yield every documented body, with its location."""
     for name, operation in _operations(document):
         for kind, media in operation.get("requestBody", {}).get("content", {}).items():
             yield f"{name} body {kind}", media
@@ -69,7 +69,7 @@ def _contents(document: Json) -> Iterator[tuple[str, Json]]:
 
 
 def _examples(document: Json, holder: Json) -> list[Any]:
-    """Where OpenAPI 3.1 lets examples stand: beside the schema, in it, or in what it refers to."""
+    """Return the examples: next to the schema, in it, or in the schema it references."""
     found = [of["value"] for of in holder.get("examples", {}).values()]
     found += [holder["example"]] if "example" in holder else []
     schema = holder.get("schema", {})
@@ -81,7 +81,7 @@ def _examples(document: Json, holder: Json) -> list[Any]:
 
 
 def test_document_is_whole(document: Json) -> None:
-    """The version, a title, one name per operation, and words for people."""
+    """It has a version and a title, and unique ids and descriptions of operations."""
     assert document["openapi"].startswith("3.1")
     assert document["info"]["title"].startswith("AAM ")
     assert document["info"]["description"]
@@ -98,7 +98,7 @@ def test_document_is_whole(document: Json) -> None:
 
 
 def test_schemas_are_valid(document: Json) -> None:
-    """Each is JSON schema 2020-12, and refers to nothing that is not there."""
+    """Each is valid JSON Schema 2020-12, and its references resolve."""
     for schema in document.get("components", {}).get("schemas", {}).values():
         jsonschema.Draft202012Validator.check_schema(schema)
     named = document.get("components", {}).get("schemas", {})
@@ -119,7 +119,7 @@ def _references(node: object) -> Iterator[str]:
 
 
 def test_every_operation_has_an_example(document: Json) -> None:
-    """Of what is sent, and of the answer when all is well."""
+    """Both the request body and the successful response have one."""
     missing = []
     for name, operation in _operations(document):
         body = operation.get("requestBody", {}).get("content", {})
@@ -132,12 +132,12 @@ def test_every_operation_has_an_example(document: Json) -> None:
             for media in response.get("content", {}).values()
         ]
         if well and not any(_examples(document, media) for media in well):
-            missing.append(f"{name}: answer")
+            missing.append(f"{name}: response")
     assert missing == []
 
 
 def test_examples_are_true(document: Json) -> None:
-    """An example that its own schema refuses would mislead whoever copies it."""
+    """Each example is valid against its own schema."""
     resource = Resource.from_contents(document, default_specification=DRAFT202012)
     registry: Registry[Any] = Registry().with_resource("urn:aam", resource)
     wrong = {}

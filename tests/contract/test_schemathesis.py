@@ -1,9 +1,9 @@
-"""What the descriptions promise, asked of the running services by schemathesis.
+"""Property-based tests of the running services with schemathesis.
 
-Each service runs over a real registry and the played Airbyte. Its description is walked through in
-four phases: its examples, every corner of its schemas, random requests, and walks along the links
-between its answers. AAM_SCHEMATHESIS=100 asks for that many random requests of each operation, and
-as many walks; AAM_SEED makes it another hundred.
+Each service runs with a real registry and the scripted Airbyte. The requests come in four phases:
+examples, boundary values of the schemas, random requests, and stateful sequences along OpenAPI
+links. AAM_SCHEMATHESIS=100 sets the number of random requests per operation and of sequences;
+AAM_SEED sets the random seed.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ async def mesh(
     sql: asyncpg.Connection[asyncpg.Record],
     redis: Redis,
 ) -> AsyncIterator[Mesh]:
-    """The services with one connection, and no key left that a run has made."""
+    """The services; API keys that a run has created are deleted afterwards."""
     add_destination(airbyte)
     settings = settings_for(airbyte, registry_url, redis_url, webhook_signing_key="s" * 40)
     async with running(settings, airbyte, sql=sql, redis=redis, order=ORDER) as mesh:
@@ -62,7 +62,7 @@ async def mesh(
 
 
 def app_of(mesh: Mesh, service: str) -> FastAPI:
-    """The application that a mesh runs."""
+    """Return the ASGI application of a service."""
     if service == "rag_engine":
         url = as_service(mesh.settings, "rag_engine").supabase_db_url
         values = {"supabase_db_url": url, **access.service_keys()}
@@ -72,7 +72,7 @@ def app_of(mesh: Mesh, service: str) -> FastAPI:
 
 
 async def ask_in_a_process(asked: Asked) -> Result:
-    """Send the requests from another process; no secret is on its command line."""
+    """Run schemathesis in a subprocess; options with secrets go through its standard input."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.contract.asking"),
         cwd=REPOSITORY,
@@ -89,9 +89,9 @@ async def ask_in_a_process(asked: Asked) -> Result:
     ["orchestrator", "auth_broker", "drift_repair_agent", "schema_observer", "rag_engine"],
 )
 async def test_service_is_as_it_is_described(service: str, mesh: Mesh) -> None:
-    """In every phase, which all run: no 5xx, nothing undescribed, nothing forbidden accepted."""
+    """In all four phases: no 5xx, no undocumented response, no invalid request accepted."""
     connection = await mesh.onboard()
-    # The mesh has begun the others, and ends them.
+    # The mesh runs the lifespan of the others.
     own: Literal["on", "off"] = "on" if service == "rag_engine" else "off"
     async with serving(app_of(mesh, service), lifespan=own) as url:
         asked = Asked(

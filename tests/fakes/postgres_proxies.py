@@ -14,7 +14,7 @@ import trustme
 
 
 class Proxy(ABC):
-    """Forwards sessions to a Postgres; all of them end with the block that opened the proxy."""
+    """Forwards sessions to a Postgres; they all end with the `async with` block of the proxy."""
 
     def __init__(self, upstream: str) -> None:
         """Forward to the Postgres at this URL."""
@@ -62,7 +62,7 @@ class TlsProxy(Proxy):
     """Terminates TLS for a Postgres built without it, as a pooler does; forwards plain sessions."""
 
     def __init__(self, upstream: str, issued: trustme.LeafCert) -> None:
-        """Present this certificate."""
+        """Forward to the Postgres at this URL, with this server certificate."""
         super().__init__(upstream)
         self._context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         issued.configure_cert(self._context)

@@ -1,4 +1,4 @@
-"""Mappers in the played releases: which exist, how they are validated, stored and shown."""
+"""Mappers in the emulated releases: which exist, how they are validated, stored and returned."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ RSA: Json = {"algorithm": "RSA", "publicKey": "0a"}
 
 
 def mapper(kind: str, **config: Any) -> Json:
-    """A mapper without an id."""
+    """Build a mapper without an id."""
     return {"type": kind, "mapperConfiguration": config}
 
 
 def hashing(field: str = "Email") -> Json:
-    """A hashing mapper."""
+    """Build a hashing mapper."""
     return mapper("hashing", targetField=field, method="SHA-256", fieldNameSuffix="_hashed")
 
 
 def encryption(field: str = "Email", **config: Any) -> Json:
-    """An encryption mapper."""
+    """Build an encryption mapper."""
     return mapper("encryption", targetField=field, fieldNameSuffix="_aes", **(AES | config))
 
 
 def renaming(old: str, new: str) -> Json:
-    """A field-renaming mapper."""
+    """Build a field-renaming mapper."""
     return mapper("field-renaming", originalFieldName=old, newFieldName=new)
 
 
 def rows(kind: str = "EQUAL", field: str = "Gone") -> Json:
-    """A row filter."""
+    """Build a row filter."""
     return mapper(
         "row-filtering", conditions={"type": kind, "fieldName": field, "comparisonValue": "x"}
     )
 
 
 class Airbyte:
-    """A connection of one stream in a played release."""
+    """A connection of one stream in an emulated release."""
 
     def __init__(self, version: str) -> None:
         self.server = AirbyteServer(version=version)
@@ -55,14 +55,14 @@ class Airbyte:
         self.id = ""
 
     async def post(self, path: str, **body: Any) -> tuple[int, Json]:
-        """The status and the body of an answer."""
+        """Send a request; return status and body of the response."""
         answer = await dispatch.answer(
             self.server, "POST", dispatch.BASE + path, orjson.dumps(body)
         )
         return answer.status, orjson.loads(answer.content or b"null")
 
     async def write(self, *mappers: Json, **config: Any) -> tuple[int, Json]:
-        """Create or update the connection with these mappers."""
+        """Create or update the connection with these mappers; return status and body."""
         (pair,) = catalog(stream("Account", FIELDS))["streams"]
         pair["config"] |= {"selected": True, "mappers": list(mappers), **config}
         order: Json = {"syncCatalog": {"streams": [pair]}}
@@ -80,28 +80,28 @@ class Airbyte:
 
 
 def config_of(connection: Mapping[str, Any]) -> Json:
-    """The stream's configuration in an answer."""
+    """Return the stream's configuration in a response."""
     (pair,) = connection["syncCatalog"]["streams"]
     config: Json = pair["config"]
     return config
 
 
 def words(problem: Json) -> list[str]:
-    """The error words of a refusal."""
+    """Return the validation errors of a problem response."""
     assert problem["type"] == "error:mapper-validation"
     return [one["error"] for one in problem["data"]["errors"]]
 
 
 @pytest.mark.parametrize("version", ["0.63.19", "1.0", "1.1"])
 async def test_mappers_are_unknown_before_1_2(version: str) -> None:
-    """They are dropped, whatever they name."""
+    """They are dropped without validation."""
     status, made = await Airbyte(version).write(hashing("Gone"))
     assert (status, "mappers" in config_of(made)) == (200, False)
 
 
 @pytest.mark.parametrize("version", ["1.2", "1.3", "1.8", "2.0.0"])
 async def test_mappers_are_validated_after_field_selection(version: str) -> None:
-    """Each sees what the one before left; row filters are not checked."""
+    """Each is validated against the previous one's output; row filters are not validated."""
     picked: Json = {
         "fieldSelectionEnabled": True,
         "selectedFields": [{"fieldPath": [name]} for name in ("Id", "SystemModstamp")],
@@ -120,7 +120,7 @@ async def test_mappers_are_validated_after_field_selection(version: str) -> None
 
 @pytest.mark.parametrize("version", ["1.2", "1.3", "1.8"])
 async def test_existing_target_is_refused_since_1_3(version: str) -> None:
-    """Before, there are two fields of one name; a deselected field is no obstacle."""
+    """Earlier releases accept two fields of one name; deselected fields do not conflict."""
     airbyte = Airbyte(version)
     status, answer = await airbyte.write(renaming("Email", "Total"))
     if version == "1.2":
@@ -163,7 +163,7 @@ async def test_wrong_configuration_is_a_problem_of_its_own(wrong: Json, kind: st
 
 
 async def test_hashed_fields_are_computed_and_used_only_alone() -> None:
-    """To remove a hash both must be empty; null mappers are a failure of the server."""
+    """Both must be empty to remove a hash; null mappers are a server error."""
     airbyte = Airbyte("2.0.0")
     shown = [{"fieldPath": ["Email"]}]
     _, made = await airbyte.write(hashedFields=shown)
@@ -179,7 +179,7 @@ async def test_hashed_fields_are_computed_and_used_only_alone() -> None:
 
 
 async def test_masked_key_is_found_by_the_mapper_s_id() -> None:
-    """Shown masked, stored in clear; another id has no key."""
+    """The key is masked in responses; an unknown id has no stored key."""
     airbyte = Airbyte("1.3")
     _, made = await airbyte.write(encryption(), encryption("Total", **RSA, key=None))
     aes, rsa = config_of(made)["mappers"]

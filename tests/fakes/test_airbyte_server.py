@@ -60,7 +60,7 @@ async def test_an_answer_is_lost(
     seen: type[Exception],
     after_effect: bool,
 ) -> None:
-    """The response is lost once, before or after the effect as requested."""
+    """The response is lost once, with or without the effect, as scripted."""
     order = _connection(server, "Account")
     server.fault("connections/create", kind, after_effect=after_effect)
     with pytest.raises(seen):

@@ -10,7 +10,7 @@ from tests.faults.case import EXPECTED, PATH, SERVICE, Case, Cell, Kind, Outcome
 from tests.faults.proxy import Mode, Proxy
 from tests.faults.world import T_CALL, World
 
-_SAYS_NOTHING: tuple[tuple[str, Fault, bool], ...] = (
+_REJECTIONSTHING: tuple[tuple[str, Fault, bool], ...] = (
     ("timeout_before", "hang", False),
     ("timeout_after", "hang", True),
     ("409_before", 409, False),
@@ -29,7 +29,7 @@ _SAYS_NOTHING: tuple[tuple[str, Fault, bool], ...] = (
 )
 
 
-_SAYS_NO: tuple[tuple[str, Fault, int], ...] = (
+_REJECTIONS: tuple[tuple[str, Fault, int], ...] = (
     ("400", 400, 422),
     ("401", 401, 502),
     ("403", 403, 502),
@@ -64,7 +64,7 @@ def _faulted(
 def unclear() -> Iterator[Cell]:
     for place in PATH:
         kind, step = place.split(".")
-        for name, fault, after_effect in _SAYS_NOTHING:
+        for name, fault, after_effect in _REJECTIONSTHING:
             if step in ("look", "discover") and (after_effect or name == "close_before"):
                 continue
             if (kind, step, name) in _NOT_A_CELL:
@@ -95,7 +95,7 @@ def refused() -> Iterator[Cell]:
         *("edit.settings", "cancel.cancel", "refresh.job", "reselect.refresh", "upgrade.upgrade"),
     ):
         kind, step = place.split(".")
-        for name, fault, status in _SAYS_NO:
+        for name, fault, status in _REJECTIONS:
             yield _faulted(
                 kind,
                 step,
@@ -135,7 +135,7 @@ def heal_deadline() -> Cell:
 
 
 def _on_the_wire(kind: Kind, step: str, mode: Mode) -> Cell:
-    """Spoil the request or its response with a proxy in front of Airbyte."""
+    """Inject a network fault into the request or response by a proxy in front of Airbyte."""
 
     async def run(world: World) -> None:
         case = await Case.prepared(world, kind)
@@ -144,12 +144,12 @@ def _on_the_wire(kind: Kind, step: str, mode: Mode) -> Cell:
         world.settings = {"AIRBYTE_API_URL": f"http://127.0.0.1:{proxy.port}/api/v1"}
         try:
             await world.replace(SERVICE[kind])
-            proxy.spoil(f"api/v1/{PATH[f'{kind}.{step}']}", mode, seconds=2 * T_CALL)
+            proxy.inject(f"api/v1/{PATH[f'{kind}.{step}']}", mode, seconds=2 * T_CALL)
             answer = await case.ask()
-            assert proxy.spoilt == 1
+            assert proxy.injected == 1
             assert answer.status_code in (200, 201, 202), answer.text
             if mode == "late_effect":
-                # The effect that must do no harm arrives only now: nothing signals it earlier.
+                # The late effect arrives only now, and nothing signals its arrival.
                 await asyncio.sleep(2 * T_CALL)
             await case.left("F")
         finally:

@@ -1,4 +1,4 @@
-"""An operation in a world, as the cells of the fault matrix run it.
+"""Runs one operation in a world, for the cells of the fault matrix.
 
 Outcomes: F completed exactly once; B rolled back, with nothing left; N nothing was recorded;
 R refused, with no change.
@@ -33,7 +33,7 @@ SERVICE: dict[str, str] = {
     "upgrade": "drift_repair_agent",
 }
 OPERATION: dict[str, str] = {"reselect": "apply"}
-"""The kind of the operation, as failpoints name it, where it is not the case's."""
+"""The operation's kind in the names of failpoints, if it differs from the case's kind."""
 EXPECTED = {"onboard": 201, "apply": 200, "sync": 202, "edit": 200, "cancel": 200, "refresh": 202}
 EXPECTED |= {"reselect": 200, "upgrade": 200}
 """The status of the response when the operation is completed."""
@@ -73,7 +73,7 @@ class Cell:
 
 
 class Case:
-    """An operation in a world: its preparation, its request, its expected result."""
+    """One operation in a world: preparation, request, and checks of the outcome."""
 
     def __init__(self, world: World, kind: Kind) -> None:
         self.world = world
@@ -84,7 +84,7 @@ class Case:
 
     @classmethod
     async def prepared(cls, world: World, kind: Kind) -> Case:
-        """Create a connection, unless one is onboarded, and what else the operation needs."""
+        """Create the preconditions of the operation, such as an onboarded connection."""
         case = cls(world, kind)
         await case._prepare()
         return case
@@ -116,7 +116,7 @@ class Case:
             self.order = await self._with_another_stream(client)
 
     async def changed(self, client: httpx.AsyncClient) -> dict[str, Any]:
-        """Build the order for a changed source: one more field, selected."""
+        """Build a request to apply a catalog with one more selected field."""
         catalog = (
             await client.get(f"/connections/{self.connection['id']}/catalog-versions/1")
         ).json()
@@ -125,7 +125,7 @@ class Case:
         return {"connection_id": self.connection["id"], "sync_catalog": catalog}
 
     async def _with_another_stream(self, client: httpx.AsyncClient) -> dict[str, Any]:
-        """Build the order to select a stream of which a global state has an entry."""
+        """Build a request to select a stream that has an entry in a global state."""
         path = f"/connections/{self.connection['id']}/catalog-versions/1"
         catalog = (await client.get(path)).json()
         (pair,) = [
@@ -143,7 +143,7 @@ class Case:
     async def ask(
         self, *, wait: float = 20, headers: dict[str, str] | None = None, replica: str = ""
     ) -> httpx.Response:
-        """Send the request of the operation."""
+        """Send the operation's request."""
         process = await self.world.running_or_armed(SERVICE[self.kind] + replica)
         of_connection = f"/connections/{self.connection.get('id')}"
         method, path, body = {
@@ -165,7 +165,7 @@ class Case:
         )
 
     async def left(self, outcome: Outcome) -> None:
-        """Assert that the world converges to the state that the outcome describes."""
+        """Assert that the world converges to the expected outcome."""
         await self.world.converged()
         rows = await self.world.fetch("SELECT * FROM connections")
         if self.kind == "onboard":
@@ -198,7 +198,7 @@ class Case:
             assert [row["airbyte_job_id"] for row in jobs] == list(self.world.airbyte.jobs)
 
     def _left_by_refreshing(self, outcome: Outcome, rows: list[Any]) -> None:
-        """The stream is selected and was refreshed once, or neither."""
+        """Assert that the stream is selected and was refreshed once, or neither."""
         airbyte = self.world.airbyte
         (held,) = airbyte.connections.values()
         names = {pair["stream"]["name"] for pair in held["syncCatalog"]["streams"]}

@@ -12,7 +12,7 @@ def _all() -> Iterator[Cell]:
     yield from crash_cells.kills()
     yield from crash_cells.compounds()
     yield from crash_cells.terms()
-    yield crash_cells.ended_while_it_hangs()
+    yield crash_cells.terminated_during_request()
     yield from airbyte_cells.unclear()
     yield from airbyte_cells.refused()
     for kind, steps in (
@@ -23,10 +23,10 @@ def _all() -> Iterator[Cell]:
         ("cancel", ("cancel",)),
         ("refresh", ("job",)),
     ):
-        yield from (outage_cells.database_away(kind, step) for step in steps)
+        yield from (outage_cells.database_stopped(kind, step) for step in steps)
     for kind in ("onboard", "apply", "sync", "edit", "cancel", "refresh"):
-        yield outage_cells.database_away_at_the_door(kind)
-        yield outage_cells.redis_away(kind)
+        yield outage_cells.database_down_at_request(kind)
+        yield outage_cells.redis_stopped(kind)
         yield request_cells.same_key(kind)
         yield request_cells.key_while_running(kind)
     yield from outage_cells.commits_lost()
@@ -35,10 +35,10 @@ def _all() -> Iterator[Cell]:
     yield outage_cells.broker("wrong", "auth_broker_unavailable")
     yield outage_cells.credential_unknown()
     yield request_cells.key_reused()
-    yield request_cells.at_once("onboard", "same_name", 10, with_key=False)
-    yield request_cells.at_once("onboard", "fifty_of_one_key", 50, with_key=True)
-    yield request_cells.at_once("apply", "ten_at_once", 10, with_key=False)
-    yield request_cells.at_once("sync", "ten_at_once", 10, with_key=False)
+    yield request_cells.concurrent("onboard", "same_name", 10, with_key=False)
+    yield request_cells.concurrent("onboard", "fifty_of_one_key", 50, with_key=True)
+    yield request_cells.concurrent("apply", "ten_at_once", 10, with_key=False)
+    yield request_cells.concurrent("sync", "ten_at_once", 10, with_key=False)
     yield crash_cells.zombie("edit", "settings.before")
     yield crash_cells.zombie("onboard", "connection.before")
     yield crash_cells.zombie("apply", "update.before")

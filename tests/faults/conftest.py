@@ -25,14 +25,14 @@ async def one_world() -> AsyncIterator[World]:
 
 @pytest.fixture(scope="session")
 def registry_of_faults(postgres: servers.Postgres) -> str:
-    """The run's registry as the services log in; creates its tables if no test has done so."""
+    """The registry's URL with the services' login; runs the migrations if necessary."""
     migrate(postgres.url)
     return postgres.services_url
 
 
 @pytest.fixture(scope="module")
 async def world_of_module(one_world: World) -> AsyncIterator[World]:
-    """The world; its services end with the module, since idle ones use a tenth of a core each."""
+    """The world; services end with the module, since an idle one uses a tenth of a core."""
     yield one_world
     await one_world.end_services()
 

@@ -120,7 +120,7 @@ def terms() -> Iterator[Cell]:
             yield _ended(kind, point)
 
 
-def ended_while_it_hangs() -> Cell:
+def terminated_during_request() -> Cell:
     async def run(world: World) -> None:
         case = Case(world, "onboard")
         world.settings = {
@@ -130,10 +130,10 @@ def ended_while_it_hangs() -> Cell:
         }
         process = await world.replace("orchestrator")
         world.airbyte.fault("connections/create", "hang")
-        asking = asyncio.create_task(case.ask())
+        pending = asyncio.create_task(case.ask())
         await until(lambda: world.airbyte.called("connections/create"))
         process.signal(signal.SIGTERM)
-        assert (await asking).status_code == 202
+        assert (await pending).status_code == 202
         assert await process.died(within=10) == 0
         world.settings = {}
         await world.replace("orchestrator")
@@ -161,12 +161,12 @@ def zombie(kind: Kind, point: str) -> Cell:
     async def run(world: World) -> None:
         case = await Case.prepared(world, kind)
         zombie = await world.replace(SERVICE[kind], failpoints=f"{kind}.{point}=stop")
-        asking = asyncio.create_task(case.ask(wait=20))
+        pending = asyncio.create_task(case.ask(wait=20))
         await until(lambda: _is_stopped(zombie.pid))
         await world.running(f"{SERVICE[kind]}/2")
         await until_not(lambda: world.fetch(_OPEN))
         zombie.signal(signal.SIGCONT)
-        answer = await asking
+        answer = await pending
         assert answer.status_code in (200, 201, 202), answer.text
         await asyncio.sleep(T_CALL + T_QUIET)
         await case.left("F")

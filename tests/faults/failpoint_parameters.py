@@ -1,4 +1,4 @@
-"""Failpoints as parameters of tests."""
+"""Failpoints as pytest parameters."""
 
 from __future__ import annotations
 

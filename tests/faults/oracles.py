@@ -47,7 +47,7 @@ async def nothing_is_stuck(sql: Any) -> list[str]:
 
 
 async def nothing_is_orphaned(sql: Any, airbyte: AirbyteServer) -> list[str]:
-    """O: Airbyte objects with AAM's marker correspond one to one to live rows."""
+    """O: Airbyte objects with AAM's marker correspond one-to-one to live registry rows."""
     rows = await sql.fetch("""
         SELECT airbyte_source_id::text AS source, airbyte_connection_id::text AS connection
         FROM connections WHERE archived_at IS NULL AND airbyte_connection_id IS NOT NULL

@@ -12,7 +12,7 @@ from tests.faults.world import ORDER, T_CALL, World
 from tests.waiting import until_not
 
 
-def database_away(kind: Kind, step: str) -> Cell:
+def database_stopped(kind: Kind, step: str) -> Cell:
     """Stop Postgres during a step, and start it again."""
 
     async def run(world: World) -> None:
@@ -20,20 +20,20 @@ def database_away(kind: Kind, step: str) -> Cell:
         path = PATH[f"{kind}.{step}"]
         world.airbyte.fault(path, "slow", seconds=T_CALL * 0.7, after_effect=True)
         loop = asyncio.get_running_loop()
-        asking = asyncio.create_task(case.ask(wait=25))
+        pending = asyncio.create_task(case.ask(wait=25))
         before = len(world.airbyte.called(path))
-        await until_not(lambda: len(world.airbyte.called(path)) == before and not asking.done())
+        await until_not(lambda: len(world.airbyte.called(path)) == before and not pending.done())
         await loop.run_in_executor(None, world.postgres.stop)
         await asyncio.sleep(T_CALL)
         await loop.run_in_executor(None, world.postgres.start)
-        answer = await asking
+        answer = await pending
         assert answer.status_code in (200, 201, 202), answer.text
         await case.left("F")
 
     return Cell(f"{kind}-{step}-database_away", run)
 
 
-def database_away_at_the_door(kind: Kind) -> Cell:
+def database_down_at_request(kind: Kind) -> Cell:
     async def run(world: World) -> None:
         case = await Case.ready(world, kind)
         loop = asyncio.get_running_loop()
@@ -84,7 +84,7 @@ def commits_lost() -> Iterator[Cell]:
             yield _commit_lost(kind, spared, is_durable=False)
 
 
-def redis_away(kind: Kind) -> Cell:
+def redis_stopped(kind: Kind) -> Cell:
     async def run(world: World) -> None:
         case = await Case.ready(world, kind)
         loop = asyncio.get_running_loop()

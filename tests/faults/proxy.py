@@ -1,4 +1,4 @@
-"""A scripted TCP proxy in front of a server that spoils selected requests on the wire."""
+"""A scripted TCP proxy that injects network faults into selected requests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CHUNK = 65536
 
 
 class Proxy:
-    """Forwards everything except the next requests of a path that a test spoils.
+    """Forwards all traffic, except the requests that a test selects for a fault.
 
     `late_effect` closes the caller's connection and delivers the request `seconds` later;
     `slow_response` sends the response a byte at a time over `seconds`.
@@ -34,7 +34,7 @@ class Proxy:
         self._planned: list[tuple[bytes, Mode, float]] = []
         self._late: set[asyncio.Task[None]] = set()
         self.port = 0
-        self.spoilt = 0
+        self.injected = 0
 
     async def start(self) -> None:
         """Listen on a free port of the loopback address."""
@@ -48,15 +48,15 @@ class Proxy:
         for task in self._late:
             task.cancel()
 
-    def spoil(self, path: str, mode: Mode, *, times: int = 1, seconds: float = 1.0) -> None:
-        """Spoil the next requests of a path."""
+    def inject(self, path: str, mode: Mode, *, times: int = 1, seconds: float = 1.0) -> None:
+        """Inject a fault into the next requests of a path."""
         self._planned += [(f"/{path} ".encode(), mode, seconds)] * times
 
     def _next(self, data: bytes) -> tuple[Mode, float] | None:
         for position, (path, mode, seconds) in enumerate(self._planned):
             if path in data.split(b"\r\n", 1)[0]:
                 del self._planned[position]
-                self.spoilt += 1
+                self.injected += 1
                 return mode, seconds
         return None
 
@@ -65,11 +65,11 @@ class Proxy:
         answers = asyncio.create_task(_pump(up_reader, writer))
         with suppress(OSError):
             while data := await reader.read(_CHUNK):
-                spoilt = self._next(data)
-                if spoilt is not None:
+                injected = self._next(data)
+                if injected is not None:
                     answers.cancel()
                     await asyncio.wait([answers])
-                    await self._spoil(*spoilt, data, (reader, writer), (up_reader, up_writer))
+                    await self._fail(*injected, data, (reader, writer), (up_reader, up_writer))
                     break
                 up_writer.write(data)
                 await up_writer.drain()
@@ -77,7 +77,7 @@ class Proxy:
         for one in (writer, up_writer):
             one.close()
 
-    async def _spoil(
+    async def _fail(
         self,
         mode: Mode,
         seconds: float,

@@ -56,7 +56,7 @@ def key_reused() -> Cell:
     return Cell("onboard-key-reused", run)
 
 
-def at_once(kind: Kind, name: str, count: int, *, with_key: bool) -> Cell:
+def concurrent(kind: Kind, name: str, count: int, *, with_key: bool) -> Cell:
     """Send many concurrent requests to two replicas; expect one effect."""
 
     async def run(world: World) -> None:

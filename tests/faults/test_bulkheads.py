@@ -1,4 +1,4 @@
-"""One connection's trouble is not another's: what hangs takes its own slots, and no more."""
+"""Bulkheads: hanging Airbyte requests for one connection do not delay others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def _until_called(airbyte: AirbyteServer, times: int) -> None:
 
 
 async def test_slow_calls_use_slots_of_their_own(airbyte: AirbyteServer) -> None:
-    """With every slot hanging, the next one is not sent, and reads go through at once."""
+    """With all slow-call slots in use, the next one is not sent; reads are not delayed."""
     airbyte.auth = "none"
     airbyte.fault("sources/create", "hang", times=None)
     async with AirbyteClient(airbyte.url, timeout=2, slow_calls=3) as client:
@@ -55,7 +55,7 @@ async def test_slow_calls_use_slots_of_their_own(airbyte: AirbyteServer) -> None
 
 
 async def test_hanging_calls_delay_no_other_connection(world: World) -> None:
-    """Requests about other connections are answered while every call for one of them hangs."""
+    """Requests for other connections succeed while all Airbyte calls for one of them hang."""
     world.settings = {"AIRBYTE_TIMEOUT": "10", "DISCOVER_TIMEOUT": "10", "OPERATION_DEADLINE": "90"}
     process = await world.replace("orchestrator")
     connections = [

@@ -25,11 +25,11 @@ _OPEN = "SELECT 1 FROM operations WHERE status IN ('running', 'undoing')"
     ),
 )
 async def test_credential_is_replaced_once_despite_a_crash(world: World, failpoint: str) -> None:
-    """Another replica continues: one update of the source, one event, one entry of the history."""
+    """Another replica continues: one source update, one event, one history entry."""
     for name, value in list(world.credentials.items()):
         world.credentials[name.replace("CREDENTIAL_SALESFORCE_PROD__", SECOND)] = value
     world.credentials[f"{SECOND}CLIENT_ID"] = "the second client"
-    # A check has AIRBYTE_TIMEOUT several times over, but no minutes.
+    # A check may take several times AIRBYTE_TIMEOUT; the default would be minutes.
     world.settings = {"CHECK_TIMEOUT": "1"}
     orchestrator = await world.replace("orchestrator")
     onboarding = await orchestrator.client.post("/connections/onboard", json=ORDER)

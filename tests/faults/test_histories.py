@@ -1,4 +1,7 @@
-"""Random histories over two replicas with faults, checked; the seed is printed."""
+"""Random concurrent histories with faults over two replicas, checked for anomalies.
+
+The seed is printed, to repeat a run.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +77,7 @@ _FAULTS: tuple[tuple[Fault, bool], ...] = (
 
 @dataclass
 class Stage:
-    """Two replicas of both services in this process, each with connections of its own."""
+    """Two replicas of both services in this process, each with its own connection pool."""
 
     orchestrators: list[httpx.AsyncClient]
     agents: list[httpx.AsyncClient]
@@ -86,7 +89,7 @@ class Stage:
 
 @pytest.fixture(scope="module")
 async def stage(redis_url: str, postgres_url: str, registry_of_faults: str) -> AsyncIterator[Stage]:
-    """The stage of all histories; between them it is emptied."""
+    """The stage for all histories; each one starts with an empty registry."""
     broker = broker_for(registry_of_faults, log_level="ERROR")
     async with AsyncExitStack() as stack:
         airbyte = await stack.enter_async_context(AirbyteServer(version="2.0.0"))
@@ -122,7 +125,7 @@ async def stage(redis_url: str, postgres_url: str, registry_of_faults: str) -> A
 
 @dataclass(frozen=True)
 class Request:
-    """What a caller sends, with a key: sent again it has no effect, and gets the first answer."""
+    """A request with an idempotency key, so that sending it again has no further effect."""
 
     client: httpx.AsyncClient
     path: str
@@ -130,14 +133,14 @@ class Request:
     body: Any = None
 
     async def send(self) -> httpx.Response:
-        """Send it, waiting but a moment for its answer."""
+        """Send the request, waiting at most 0.3 s for the operation."""
         return await self.client.post(
             f"{self.path}?wait=0.3", json=self.body, headers={"Idempotency-Key": self.key}
         )
 
 
-def _with_answer(call: Call, answer: httpx.Response) -> Call:
-    """The call with this answer."""
+def _with_response(call: Call, answer: httpx.Response) -> Call:
+    """Return the call with its response recorded."""
     body = answer.json()
     return replace(
         call,
@@ -149,11 +152,11 @@ def _with_answer(call: Call, answer: httpx.Response) -> Call:
 
 
 class Run:
-    """One history: 30 calls of 4 callers over 2 connections, 5 % of them beside a fault."""
+    """One history: 30 calls of 4 callers on 2 connections, 5 % of them with a fault."""
 
     def __init__(self, stage: Stage, seed: int) -> None:
         self._stage = stage
-        # One for each caller, so that what it does hangs on the seed alone.
+        # One per caller, so that its calls depend only on the seed.
         self._randoms = [random.Random(f"{seed}/{n}") for n in range(CALLERS)]  # noqa: S311
         self._connections: list[dict[str, Any]] = []
         self._catalogs: dict[str, Any] = {}
@@ -161,7 +164,7 @@ class Run:
         self._seed = seed
 
     async def prepare(self) -> None:
-        """Forget the history before, and onboard."""
+        """Delete the data of the previous history, and onboard the connections."""
         stage = self._stage
         stage.airbyte.heal()
         for held in (stage.airbyte.sources, stage.airbyte.connections):
@@ -181,64 +184,64 @@ class Run:
             path = f"/connections/{body['id']}/catalog-versions/1"
             self._catalogs[body["id"]] = (await stage.orchestrators[0].get(path)).content
 
-    async def play(self) -> None:
-        """All callers at once, each with its share of the calls."""
+    async def execute(self) -> None:
+        """Run all callers concurrently, each with its share of the calls."""
         share = [CALLS // CALLERS + (n < CALLS % CALLERS) for n in range(CALLERS)]
         await asyncio.gather(*(self._caller(n, calls) for n, calls in enumerate(share)))
 
     async def _caller(self, number: int, calls: int) -> None:
-        dice = self._randoms[number]
+        rng = self._randoms[number]
         for turn in range(calls):
-            connection = dice.choice(self._connections)["id"]
-            if dice.random() < FAULTY:
-                kind, after = dice.choice(_FAULTS)
-                path = dice.choice(_PATHS)
+            connection = rng.choice(self._connections)["id"]
+            if rng.random() < FAULTY:
+                kind, after = rng.choice(_FAULTS)
+                path = rng.choice(_PATHS)
                 self._stage.airbyte.fault(path, kind, after_effect=after)
                 self._stage.counted["faults"] += 1
-            if dice.random() < 0.7:
-                await self._apply(dice, connection, f"m_{number}_{turn}")
+            if rng.random() < 0.7:
+                await self._apply(rng, connection, f"m_{number}_{turn}")
             else:
-                await self._sync(dice, connection, f"s_{number}_{turn}")
+                await self._sync(rng, connection, f"s_{number}_{turn}")
 
-    async def _apply(self, dice: random.Random, connection: str, mark: str) -> None:
+    async def _apply(self, rng: random.Random, connection: str, mark: str) -> None:
         catalog = orjson.loads(self._catalogs[connection])
         catalog["streams"][0]["stream"]["jsonSchema"]["properties"][mark] = {"type": "string"}
         order: dict[str, Any] = {"connection_id": connection, "sync_catalog": catalog}
-        expected = dice.choice([None, None, None, 1, 2])
+        expected = rng.choice([None, None, None, 1, 2])
         if expected is not None:
             order["expected_version"] = expected
         call = Call("apply", connection, time.monotonic(), mark=mark, expected_version=expected)
-        agent = dice.choice(self._stage.agents)
+        agent = rng.choice(self._stage.agents)
         await self._call(call, agent, "/repair/apply_new_catalog", mark, order)
 
-    async def _sync(self, dice: random.Random, connection: str, name: str) -> None:
+    async def _sync(self, rng: random.Random, connection: str, name: str) -> None:
         call = Call("sync", connection, time.monotonic())
-        service = dice.choice(self._stage.orchestrators)
-        heard = await self._call(call, service, f"/connections/{connection}/sync", name)
-        if heard.job is not None:
-            await asyncio.sleep(dice.uniform(0, 0.05))
-            if heard.job in self._stage.airbyte.jobs:
-                self._stage.airbyte.finish_job(heard.job)
+        service = rng.choice(self._stage.orchestrators)
+        recorded = await self._call(call, service, f"/connections/{connection}/sync", name)
+        if recorded.job is not None:
+            await asyncio.sleep(rng.uniform(0, 0.05))
+            if recorded.job in self._stage.airbyte.jobs:
+                self._stage.airbyte.finish_job(recorded.job)
 
     async def _call(
         self, call: Call, client: httpx.AsyncClient, path: str, name: str, body: Any = None
     ) -> Call:
         request = Request(client, path, f"history-{self._seed}-{name}", body)
-        heard = _with_answer(call, await request.send())
-        self._calls.append((heard, request))
-        return heard
+        recorded = _with_response(call, await request.send())
+        self._calls.append((recorded, request))
+        return recorded
 
     async def _later(self, call: Call, request: Request) -> Call:
-        """The call with the answer of its operation, where the first was that it goes on."""
+        """Return the call with the final response, if the first one was 202."""
         if call.status != 202 or call.is_done:
             return call
         answer = await request.send()
         assert answer.headers.get("idempotency-replayed") == "true", answer.text
-        self._stage.counted["heard later"] += 1
-        return _with_answer(call, answer)
+        self._stage.counted["completed later"] += 1
+        return _with_response(call, answer)
 
     async def end(self) -> History:
-        """Mend everything, wait until nothing is open, and look."""
+        """Remove all faults, wait until all operations and jobs have ended, return the history."""
         stage = self._stage
         stage.airbyte.heal()
         async with asyncio.timeout(25):
@@ -249,7 +252,7 @@ class Run:
                     if job["status"] == "running":
                         stage.airbyte.finish_job(number)
                 await asyncio.sleep(0.01)
-            # What Airbyte started and nobody heard of is found by the next look.
+            # Jobs whose start was not confirmed are found by the next poll of Airbyte's jobs.
             while await self._unrecorded():  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
         wrong = await oracles.nothing_is_orphaned(stage.sql, stage.airbyte)
@@ -316,7 +319,7 @@ async def test_random_histories_have_no_anomaly(
     for seed in range(SEED, SEED + HISTORIES):
         run = Run(stage, seed)
         await run.prepare()
-        await run.play()
+        await run.execute()
         found = anomalies(await run.end())
         if found:
             wrong[seed] = found
@@ -324,4 +327,4 @@ async def test_random_histories_have_no_anomaly(
     with capsys.disabled():
         print(f"\n{HISTORIES} histories from seed {SEED}: {HISTORIES * CALLS} calls, {counted}")  # noqa: T201
     assert wrong == {}
-    assert stage.counted["done"] > HISTORIES * CALLS / 10, "the histories do something"
+    assert stage.counted["done"] > HISTORIES * CALLS / 10, "too few calls succeeded"

@@ -1,4 +1,4 @@
-"""The import of a workspace survives its process: another replica continues."""
+"""The import of a workspace survives a crash: another replica continues it."""
 
 from __future__ import annotations
 

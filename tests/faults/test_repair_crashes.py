@@ -1,4 +1,4 @@
-"""Repairs outlive the process that makes them: killed at each step, another replica goes on."""
+"""Repairs survive a crash: after a kill at each step another replica continues."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _WITHIN_S = 40
 
 
 async def _connection(world: World) -> Json:
-    """An onboarded connection, in a world whose agent knows its orchestrator."""
+    """Start the services and onboard a connection."""
     url = f"http://127.0.0.1:{world.port_of('orchestrator')}"
     world.settings = {"ORCHESTRATOR_URL": url}
     orchestrator = await world.replace("orchestrator")
@@ -29,7 +29,7 @@ async def _connection(world: World) -> Json:
 
 
 async def _drift(world: World, connection: Json, offered: Json) -> None:
-    """Let the source offer this, and have it looked at."""
+    """Change the source's catalog, and observe it."""
     world.airbyte.offers(offered)
     observer = await world.running_or_armed("schema_observer")
     path = f"/connections/{connection['id']}/observe"
@@ -38,7 +38,7 @@ async def _drift(world: World, connection: Json, offered: Json) -> None:
 
 
 async def _repair_in(world: World, *states: str) -> Json:
-    """The newest repair, once it is in one of these states."""
+    """Wait until the newest repair is in one of these states, and return it."""
     async with asyncio.timeout(_WITHIN_S):
         while True:
             rows = await world.fetch(
@@ -61,14 +61,14 @@ async def _events(world: World, kind: str) -> int:
 
 
 def _fields(world: World, connection: Json) -> set[str]:
-    """The fields of Account that Airbyte holds."""
+    """Return the fields of Account in Airbyte's connection."""
     held = world.airbyte.connections[connection["airbyte_connection_id"]]["syncCatalog"]
     account = next(one for one in held["streams"] if one["stream"]["name"] == "Account")
     return set(account["stream"]["jsonSchema"]["properties"])
 
 
 async def _killed_then_another(world: World, armed: Any) -> None:
-    """Wait until the armed agent is dead, and start another."""
+    """Wait until the agent with the failpoint has been killed, and start another."""
     assert await armed.died(within=30) == -9
     await world.replace("drift_repair_agent/2")
 
@@ -81,7 +81,7 @@ async def _killed_then_another(world: World, armed: Any) -> None:
     ),
 )
 async def test_safe_change_is_applied_once_despite_a_crash(world: World, failpoint: str) -> None:
-    """One version, one event, and the field is there."""
+    """There is one new version, one event, and the field is added."""
     await world.end("drift_repair_agent/2")
     connection = await _connection(world)
     armed = await world.replace("drift_repair_agent", failpoints=f"{failpoint}=kill")
@@ -96,7 +96,7 @@ async def test_safe_change_is_applied_once_despite_a_crash(world: World, failpoi
 
 
 async def test_decision_survives_a_crash(world: World) -> None:
-    """Killed between the decision and its operation: the decision is applied, and listed."""
+    """After a kill between a decision and its operation, the decision is applied."""
     await world.end("drift_repair_agent/2")
     connection = await _connection(world)
     armed = await world.replace("drift_repair_agent", failpoints="repair.decided=kill")
@@ -114,7 +114,7 @@ async def test_decision_survives_a_crash(world: World) -> None:
 
 @pytest.mark.parametrize("failpoint", points("pause.set.after", deep=("pause.intent.after",)))
 async def test_pause_is_finished_by_another_replica(world: World, failpoint: str) -> None:
-    """Killed before or after Airbyte paused it: it ends paused, and recorded as paused by AAM."""
+    """After a kill before or after the pause in Airbyte, it is paused and recorded as such."""
     await world.end("drift_repair_agent/2")
     connection = await _connection(world)
     armed = await world.replace("drift_repair_agent", failpoints=f"{failpoint}=kill")
@@ -137,7 +137,7 @@ async def test_pause_is_finished_by_another_replica(world: World, failpoint: str
 async def test_failed_repair_is_rolled_back_once_despite_a_crash(
     world: World, failpoint: str
 ) -> None:
-    """Its sync fails because of the schema; one version restores the old catalog."""
+    """After a sync that fails because of the schema, one version restores the old catalog."""
     await world.end("drift_repair_agent/2")
     connection = await _connection(world)
     armed = await world.replace("drift_repair_agent", failpoints=f"{failpoint}=kill")
@@ -145,7 +145,7 @@ async def test_failed_repair_is_rolled_back_once_despite_a_crash(
     assert (await armed.client.put(path, json={"verify": "sync"})).status_code == 200
     await _drift(world, connection, offering(ACCOUNT | {"Region__c": "string"}))
     async with asyncio.timeout(_WITHIN_S):
-        while not world.airbyte.jobs:  # noqa: ASYNC110 (another process's doing)
+        while not world.airbyte.jobs:  # noqa: ASYNC110 (changed by another process)
             await asyncio.sleep(0.1)
 
     if failpoint == "repair.sync_started":

@@ -1,4 +1,4 @@
-"""A rotation outlives the process that makes it: killed at each step, another replica goes on."""
+"""A rotation survives a crash: after a kill at each step another replica continues."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NOTHING_CHANGED = ("rotation_unchecked", "auth_broker_unavailable")
     ),
 )
 async def test_rotation_is_sent_once_despite_a_crash(world: World, failpoint: str) -> None:
-    """One update arrives and one event reports it; a token renewed later is not overwritten."""
+    """One update, one event; a token that is renewed later is not overwritten."""
     orchestrator = await world.replace("orchestrator")
     onboarding = await orchestrator.client.post("/connections/onboard", json=ORDER)
     assert onboarding.status_code == 201, onboarding.text
@@ -61,9 +61,9 @@ async def _settled(client: httpx.AsyncClient) -> str:
 
 
 async def _asked(client: httpx.AsyncClient) -> httpx.Response:
-    """A rotation's answer; one that could not check within a call's time has changed nothing.
+    """Request a rotation, again after a 503, which means that nothing was changed.
 
-    A world gives each call half a second, which one of a busy machine can need by itself.
+    A world's request timeout is half a second, which a busy machine can exceed.
     """
     async with asyncio.timeout(_WITHIN_S):
         while True:

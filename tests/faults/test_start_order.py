@@ -1,4 +1,4 @@
-"""Services start with nothing there, and become ready when it comes, in whatever order."""
+"""Services start without their dependencies, and become ready as these start in any order."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import pytest
 from tests.faults.world import ORDER, Process, World
 
 _PARTS = ("postgres", "valkey", "airbyte", "auth_broker")
-# Each is first, last, and before and after each other.
-_TURNED = [(*_PARTS[turn:], *_PARTS[:turn]) for turn in range(len(_PARTS))]
-_ORDERS = [*_TURNED, *(order[::-1] for order in _TURNED)]
+# Each part is first, last, and before and after every other part.
+_ROTATIONS = [(*_PARTS[turn:], *_PARTS[:turn]) for turn in range(len(_PARTS))]
+_ORDERS = [*_ROTATIONS, *(order[::-1] for order in _ROTATIONS)]
 _CHECK_OF = {"postgres": "registry", "airbyte": "airbyte", "auth_broker": "auth_broker"}
-"""The name of each in `/ready`; Valkey has none, since no answer needs it."""
+"""The name of each part's check in `/ready`; Valkey has none, as no response depends on it."""
 _DEGRADES = ("airbyte", "auth_broker")
-"""What a service answers without, save what needs just that (docs/decisions/0063)."""
+"""Optional dependencies: without them a service is degraded (docs/decisions/0063)."""
 
 Parts = dict[str, Callable[[], Awaitable[object]]]
 
 
 @pytest.fixture
 async def absent(world: World) -> AsyncIterator[Parts]:
-    """What starts each part; all are away, and those that still are at the end are started."""
+    """Stop all parts; the values start one each. Parts still stopped at the end are started."""
     stopped: Parts = {
         "postgres": lambda: asyncio.to_thread(world.postgres.start),
         "valkey": lambda: asyncio.to_thread(world.valkey.start),
@@ -43,14 +43,16 @@ async def absent(world: World) -> AsyncIterator[Parts]:
 @pytest.mark.parametrize(
     "position, order",
     [
-        pytest.param(n, one, id="-".join(one), marks=[] if n < len(_TURNED) else pytest.mark.deep)
+        pytest.param(
+            n, one, id="-".join(one), marks=[] if n < len(_ROTATIONS) else pytest.mark.deep
+        )
         for n, one in enumerate(_ORDERS)
     ],
 )
 async def test_services_start_in_any_order(
     world: World, absent: Parts, position: int, order: tuple[str, ...]
 ) -> None:
-    """`/health` is 200 throughout, `/ready` names what is missing; then an onboarding works."""
+    """`/health` is always 200, `/ready` names the missing parts; finally onboarding works."""
     names = ("orchestrator", "drift_repair_agent")[:: 1 if position % 2 else -1]
     processes = [await world.replace(name) for name in names]
     up: set[str] = set()
@@ -70,9 +72,9 @@ async def test_services_start_in_any_order(
 
 
 async def _wait_until_ready_shows(process: Process, up: set[str]) -> None:
-    """Wait until `/ready` says that just these parts are there; those that are not are at once.
+    """Wait until `/ready` reports exactly these parts; it must never report a stopped one.
 
-    It is 503 without the registry alone: with it, what else is away is `degraded`.
+    It is 503 only without the registry; other missing parts are `degraded`.
     """
     async with asyncio.timeout(20):
         while True:
@@ -83,7 +85,7 @@ async def _wait_until_ready_shows(process: Process, up: set[str]) -> None:
             here = {part for part, check in _CHECK_OF.items() if checks.get(check) == "ok"}
             assert here <= up
             expected = {part for part in up if _CHECK_OF.get(part) in checks}
-            # Who may call stands in the registry.
+            # API keys are in the registry.
             is_known = checks.get("access", "ok") == "ok"
             if here == expected and is_known == ("postgres" in up or "access" not in checks):
                 break

@@ -1,4 +1,4 @@
-"""`make up` on real processes: ready, watched, stopped, and gone even when it is killed."""
+"""`make up` with real processes: start, supervision, stop, and cleanup after a kill."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ READY_TIMEOUT_S = 90
 
 
 class Up:
-    """One `python -m local up` as a process of its own, with its own ports and state."""
+    """One `python -m local up` process, with its own ports and state."""
 
     def __init__(self, folder: Path) -> None:
         names = Settings.port_names()
@@ -65,19 +65,19 @@ class Up:
         return self._process
 
     def wait_for(self, words: str, timeout_s: float) -> None:
-        def is_told() -> bool:
+        def is_printed() -> bool:
             assert self.process.poll() is None, self.output.read_text()
             return words in self.output.read_text()
 
-        assert becomes_true(is_told, timeout_s), self.output.read_text()
+        assert becomes_true(is_printed, timeout_s), self.output.read_text()
 
     def pid_of(self, name: str) -> int:
-        """The pid that the table shows."""
+        """Return the pid in the table that `up` prints."""
         rows = [line.split() for line in self.output.read_text().splitlines()]
         return next(int(row[-1]) for row in rows if row and row[0] == name)
 
     def run(self, command: str) -> subprocess.CompletedProcess[str]:
-        """Another command of the same mesh."""
+        """Run another command for the same mesh."""
         return processes.run(
             [sys.executable, "-m", "local", command],
             env=self.environment,
@@ -87,7 +87,7 @@ class Up:
 
 @pytest.fixture
 def up() -> Iterator[Up]:
-    """A mesh that is not started yet; it is stopped and forgotten when the test ends."""
+    """A mesh that is not started yet; stopped and deleted after the test."""
     folder = servers.temporary_dir()
     one = Up(folder)
     yield one
@@ -101,7 +101,7 @@ def up() -> Iterator[Up]:
 
 
 def test_up_supervises_and_stops_the_mesh(up: Up) -> None:
-    """It serves, restarts processes that die, refuses a second mesh, and leaves nothing behind."""
+    """It restarts killed processes, rejects a second mesh, and cleans up on exit."""
     up.start()
     environment = env_files.read(up.state / "env")
     for name in SERVICES:
@@ -145,9 +145,9 @@ def test_up_supervises_and_stops_the_mesh(up: Up) -> None:
 
 @pytest.mark.deep
 def test_killed_up_leaves_no_process_and_starts_again(up: Up) -> None:
-    """After kill -9 of the supervisor all are gone; the next `make up` needs no repair.
+    """After kill -9 of the supervisor all its processes end; the next `make up` just works.
 
-    And after kill -9 of the process that it is tied to, with a shell between them.
+    The same after kill -9 of its ancestor process, with a shell between them.
     """
     up.start()
     found = family(up.process.pid)
@@ -159,7 +159,7 @@ def test_killed_up_leaves_no_process_and_starts_again(up: Up) -> None:
     up.process.wait(10)
     assert becomes_true(lambda: are_gone(found), 10)
 
-    # However little a start logs, the next one's log is then too large. The least allowed is 1024.
+    # The minimum: any start logs more than this, so that the next one rotates the log.
     most_bytes = max(1024, (up.state / "logs" / "orchestrator.log").stat().st_size)
     with subprocess.Popen(["/bin/sleep", "600"]) as tied_to:
         try:
@@ -224,7 +224,7 @@ def test_events_without_a_mesh_name_the_command_to_start_one(up: Up) -> None:
 def _assert_secrets_are_where_they_belong(
     up: Up, found: set[int], addresses: dict[str, str]
 ) -> None:
-    """Each process has the secrets that it needs, in its environment and in no command line."""
+    """Assert that processes have only their own secrets, and none on a command line."""
     postgres = up.state / "postgres"
     secrets = {
         "owner of the registry": (postgres / "password").read_text(),
@@ -267,7 +267,7 @@ def _assert_secrets_are_where_they_belong(
 
 
 def _assert_files_are_private(state: Path) -> None:
-    """Only the user can read the mesh's files and what the user's shell writes from now on."""
+    """Assert that only the user can read the mesh's files, including later ones."""
     files = [path for path in state.rglob("*") if path.is_file() and not path.is_symlink()]
     assert len(files) > 20
     assert [path for path in files if _is_open_to_others(path, below=state)] == []
@@ -284,9 +284,9 @@ def _assert_files_are_private(state: Path) -> None:
 
 
 def _assert_another_user_reads_nothing(state: Path, found: set[int]) -> None:
-    """Neither the files of the mesh, nor what its processes were started with."""
+    """Assert that another user can read neither files nor environments of the mesh."""
     if os.geteuid() != 0:
-        return  # only root can become another user; the modes are judged above
+        return  # only root can switch users; the file modes are checked above
     named = (Path(f"/proc/{pid}/{name}") for pid in found for name in ("environ", "mem"))
     paths = [*state.rglob("*"), *named]
     tried = processes.run(
@@ -310,7 +310,7 @@ def _is_open_to_others(path: Path, *, below: Path) -> bool:
 
 @pytest.mark.deep
 def test_two_replicas_of_every_service(tmp_path: Path) -> None:
-    """They have their own ports and one registry; while one is killed the other works."""
+    """They have separate ports and one registry; while one is down the other works."""
     up = Up(tmp_path)
     up.environment["AAM_REPLICAS"] = "2"
     up.start()
@@ -345,7 +345,7 @@ def test_two_replicas_of_every_service(tmp_path: Path) -> None:
 
 
 async def _insert_failed_connections(registry_url: str, *ids: UUID) -> None:
-    """Connections as refused onboardings leave them: nothing of them is in Airbyte."""
+    """Insert connections of failed onboardings, which have no objects in Airbyte."""
     sql = await asyncpg.connect(registry_url)
     await sql.executemany(
         "INSERT INTO connections (id, name, source_type, airbyte_destination_id, status)"

@@ -1,8 +1,8 @@
-"""Starts services by forking a process that has already imported them: 0.2 s instead of 2.
+"""Starts services by forking a process that has already imported them: 0.2 s instead of 2 s.
 
-Its children are real processes, so kill -9 is real, too. It reads one JSON order per line,
-`{"app", "port", "environment", "log"}`, answers `{"pid"}`, and writes `{"pid", "code"}` when a
-child ends. When its input closes, it ends all children.
+Its children are real processes that tests can kill. It reads one JSON command per line,
+`{"app", "port", "environment", "log"}`, writes `{"pid"}` in response, and `{"pid", "code"}` when a
+child exits. When its input closes, it kills all children.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _become(order: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    """Execute orders until the input closes."""
+    """Execute commands until the input closes."""
     for module in (*_MODULES, "uvicorn.protocols.http.httptools_impl", "uvloop", "asyncpg"):
         importlib.import_module(module)
     signal.signal(signal.SIGCHLD, _reap)

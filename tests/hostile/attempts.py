@@ -1,4 +1,4 @@
-"""An attempt is one hostile request; after each, the world must be unchanged."""
+"""Hostile requests; after each one, no stored state may have changed."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ class World:
     mesh: Mesh
     connection: dict[str, Any]
     order: bytes
-    """A valid order to apply, in which the string "@@" is replaced by the poison."""
+    """A valid request to apply a catalog, with the placeholder "@@" for hostile JSON."""
     before: dict[str, Any]
 
     @classmethod
     async def of(cls, mesh: Mesh) -> World:
-        """Onboard a connection, and build an order for it from a discovery."""
+        """Onboard a connection, and build a request to apply its discovered catalog."""
         connection = await mesh.onboard()
         merged = await mesh.orchestrator.post(f"/connections/{connection['id']}/discover")
         order = merged.json()
@@ -71,11 +71,11 @@ class World:
         return world
 
     def poisoned(self, poison: bytes) -> bytes:
-        """Return the order with this JSON in it."""
+        """Return the request body with this JSON in place of the placeholder."""
         return self.order.replace(b'"@@"', poison)
 
     async def seen(self) -> dict[str, Any]:
-        """Capture all state that could change, once all events are published."""
+        """Return all state that a request could change, once all events are published."""
         found: dict[str, Any] = {}
         waiting = "SELECT count(*) FROM events WHERE published_at IS NULL"
         await until_not(lambda: self.mesh.sql.fetchval(waiting))
@@ -92,7 +92,7 @@ class World:
         return found
 
     async def withstands(self, attempt: Attempt) -> httpx.Response:
-        """Send the request, and check the response and that nothing changed."""
+        """Send the request; check the response and its latency, and that no state has changed."""
         client: httpx.AsyncClient = getattr(self.mesh, attempt.to)
         self.before = await self.seen()
         began = time.perf_counter()
@@ -111,7 +111,7 @@ class World:
 
 
 def expect_problem(answer: httpx.Response, expected: tuple[int, str], what: str) -> None:
-    """Expect a problem with this status and code that reveals nothing of the request."""
+    """Assert a problem response with this status and code that quotes nothing of the request."""
     assert answer.headers["content-type"] == "application/problem+json", what
     body = answer.json()
     assert (answer.status_code, body["code"]) == expected, (what, answer.text)

@@ -55,7 +55,7 @@ async def world(postgres_url: str, registry_url: str, redis_url: str) -> AsyncIt
 
 @dataclass(frozen=True)
 class Process:
-    """A drift_repair_agent as in production, but with shorter deadlines."""
+    """A drift_repair_agent process configured as in production, but with shorter deadlines."""
 
     pid: int
     port: int

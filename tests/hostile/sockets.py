@@ -1,4 +1,4 @@
-"""Hand-written HTTP to one process."""
+"""Raw HTTP over sockets to one process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ POST = f"POST {APPLY} HTTP/1.1\r\nHost: aam\r\n{KEY}Content-Type: application/js
 
 
 async def answer_of(process: Process, *pieces: bytes) -> bytes:
-    """Return everything received until the connection closes, which must be within ten seconds."""
+    """Return all bytes received until the server closes the connection, within ten seconds."""
     reader, writer = await asyncio.open_connection("127.0.0.1", process.port)
     answer = b""
     try:
@@ -39,16 +39,16 @@ async def answer_of(process: Process, *pieces: bytes) -> bytes:
 
 
 def cpu_ms(process: Process) -> float:
-    """Return the processor time of the process in milliseconds, in clock ticks (10 ms)."""
+    """Return the CPU time of the process in milliseconds, with a resolution of 10 ms."""
     fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
     user, system = int(fields[11]), int(fields[12])  # fields 14 and 15 of proc(5)
     return (user + system) * 1000 / os.sysconf("SC_CLK_TCK")
 
 
 async def health_cpu_ms(process: Process) -> float:
-    """Return the processor time that one /health request takes, on its own connection.
+    """Return the CPU time of the process during one /health request on a new connection.
 
-    It does not include time in which the machine runs other programs.
+    Unlike latency, it does not depend on the load of the machine.
     """
     began = cpu_ms(process)
     answer = await answer_of(process, f"{GET}Connection: close\r\n\r\n".encode())
@@ -57,7 +57,7 @@ async def health_cpu_ms(process: Process) -> float:
 
 
 def expect_refusal(answer: bytes, status: int, code: str) -> None:
-    """Expect one problem with this status and code, after which the connection is closed."""
+    """Assert a single problem response with this status and code, then a closed connection."""
     head, _, body = answer.partition(b"\r\n\r\n")
     assert answer.count(b"HTTP/1.1 ") == 1, answer
     assert head.startswith(b"HTTP/1.1 %d " % status), answer

@@ -1,4 +1,4 @@
-"""Unauthenticated, forged and forbidden callers are refused by the head of the request alone."""
+"""Unauthenticated, forged and unauthorized requests are rejected before their body is read."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SECRET = "/credentials/salesforce-prod/connector-config"
 
 
 def without_key(client: httpx.AsyncClient) -> httpx.AsyncClient:
-    """Whoever else asks the same service."""
+    """Build a client of the same service without credentials."""
     return httpx.AsyncClient(transport=client._transport, base_url="http://aam")
 
 
@@ -50,14 +50,14 @@ async def test_c17_body_of_unauthenticated_caller_is_not_parsed(
 
 
 async def test_c17_body_of_unauthenticated_caller_is_not_awaited(process: Process) -> None:
-    """A body that stalls is answered at once."""
+    """A stalled body does not delay the response."""
     head = POST.replace(access.HEADERS["Authorization"], "Bearer x")
     answer = await answer_of(process, f"{head}Content-Length: 9000000\r\n\r\n".encode())
     expect_refusal(answer, *NOBODY)  # 401; waiting for the body would end in a 408
 
 
 async def test_c18_invalid_credentials_are_refused(world: World) -> None:
-    """The header must hold one whole key, once."""
+    """The header must contain exactly one complete key."""
     mesh = world.mesh
     revoked = new_key("test")
     await mesh.sql.execute(
@@ -94,7 +94,7 @@ async def test_c18_invalid_credentials_are_refused(world: World) -> None:
 
 
 async def test_c18_credentials_in_raw_requests(process: Process) -> None:
-    """A token in a malformed header, and a key in the URL, which no log repeats."""
+    """A token in a malformed header, and a key in the URL, which must not be logged."""
     head = POST.replace(access.HEADERS["Authorization"], "Bearer {}") + "\r\n"
     for token, refusal in (
         (f"{CANARY}\0x", (400, "invalid_http")),
@@ -110,7 +110,7 @@ async def test_c18_credentials_in_raw_requests(process: Process) -> None:
 
 
 def signed(changes: Mapping[str, Any], *, key: Any = None, **header: Any) -> str:
-    """A token that the broker would take, but for these; None leaves a claim out."""
+    """Return a valid token with these claims changed; None removes a claim."""
     honest = access.signer("orchestrator")
     now = int(time.time())
     claims = {
@@ -132,7 +132,7 @@ def signed(changes: Mapping[str, Any], *, key: Any = None, **header: Any) -> str
 
 
 def forged(header: Mapping[str, Any], signature: bytes = b"") -> str:
-    """A token with any header and any signature."""
+    """Return a token with the given header and signature."""
     parts = jwt.decode_complete(signed({}), options={"verify_signature": False})
     forged_header = {**parts["header"], **header}
     raw = [json.dumps(part).encode() for part in (forged_header, parts["payload"])]
@@ -142,7 +142,7 @@ def forged(header: Mapping[str, Any], signature: bytes = b"") -> str:
 
 
 def public_pem(service: str = "orchestrator") -> bytes:
-    """A service's public key, which everybody may have."""
+    """Return a service's public key as PEM."""
     return (
         access.signer(service)
         ._key.public_key()
@@ -151,7 +151,7 @@ def public_pem(service: str = "orchestrator") -> bytes:
 
 
 def by_hmac() -> str:
-    """A token signed with the public key as if it were a secret."""
+    """Return a token signed by HMAC with the public key as secret."""
     unsigned = forged({"alg": "HS256"}).rpartition(".")[0]
     return f"{unsigned}.{_base64(hmac.digest(public_pem(), unsigned.encode(), hashlib.sha256))}"
 
@@ -161,7 +161,7 @@ def _base64(raw: bytes) -> str:
 
 
 async def refused(world: World, token: str, what: str, expected: tuple[int, str] = NOBODY) -> None:
-    """The broker returns no secret and records only the refusal."""
+    """Assert that the broker rejects the token, returns no secret and audits the rejection."""
     async with without_key(world.mesh.auth_broker) as client:
         answer = await client.get(SECRET, headers={"Authorization": f"Bearer {token}"})
     expect_problem(answer, expected, what)
@@ -169,7 +169,7 @@ async def refused(world: World, token: str, what: str, expected: tuple[int, str]
 
 
 async def test_valid_token_is_accepted(world: World) -> None:
-    """The control: the tests below change one thing of this token."""
+    """The control: each test below changes one aspect of this token."""
     async with without_key(world.mesh.auth_broker) as client:
         headers = {"Authorization": f"Bearer {signed({})}"}
         answer = await client.get(SECRET, headers=headers)
@@ -177,7 +177,7 @@ async def test_valid_token_is_accepted(world: World) -> None:
 
 
 async def test_c19_forged_tokens_are_refused(world: World, tmp_path: Path) -> None:
-    """Nothing in a token's header chooses the key, the algorithm, a file or an address."""
+    """A token's header cannot select the key, the algorithm, a file or a URL."""
     requests: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -213,7 +213,7 @@ async def test_c19_forged_tokens_are_refused(world: World, tmp_path: Path) -> No
 
 
 async def test_c20_tokens_for_other_audiences_are_refused(world: World) -> None:
-    """The audience must be the broker, and the issuer the service that signs."""
+    """The audience must be the broker, and the issuer the signing service."""
     for changes in (
         {"aud": None},
         {"aud": "orchestrator"},
@@ -232,7 +232,7 @@ async def test_c20_tokens_for_other_audiences_are_refused(world: World) -> None:
 async def test_c21_tokens_outside_their_validity_are_refused(world: World) -> None:
     """A token is valid for a minute at most."""
     now = int(time.time())
-    # Stated, since a second may pass before a token is made.
+    # Explicit times, since a second may pass before the token is signed.
     issued = {"iat": now, "nbf": now, "exp": now + 30}
     for changes in (
         {"iat": now - 66, "nbf": now - 66, "exp": now - 6},
@@ -253,7 +253,7 @@ async def test_c21_tokens_outside_their_validity_are_refused(world: World) -> No
 
 
 async def test_c21_replayed_tokens_are_refused(world: World) -> None:
-    """Also where the first use was refused; each use is recorded."""
+    """Even if the first use was rejected; each use is audited."""
     token = signed({})
     headers = {"Authorization": f"Bearer {token}"}
     async with without_key(world.mesh.auth_broker) as client:
@@ -262,7 +262,7 @@ async def test_c21_replayed_tokens_are_refused(world: World) -> None:
 
 
 async def test_c22_token_for_another_credential_is_refused(world: World) -> None:
-    """A token names one credential; a request for another is recorded."""
+    """A token names one credential; a request for another one is audited."""
     for named in ("other", None, "salesforce-prod-2", "SALESFORCE-PROD", ""):
         token = signed({"cid": named})
         await refused(world, token, str(named), (403, "wrong_credential"))
@@ -283,7 +283,7 @@ async def test_c22_service_without_the_scope_is_refused(world: World) -> None:
 
 
 async def test_c22_key_without_the_scope_is_refused(world: World) -> None:
-    """A caller's key allows only its scopes, and never reads a secret."""
+    """An API key allows only its scopes, and never access to a secret."""
     mesh = world.mesh
     reading = new_key("test")
     await mesh.sql.execute(

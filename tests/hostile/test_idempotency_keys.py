@@ -1,4 +1,4 @@
-"""Idempotency keys belong to a route; in a world of its own, since a sync changes it."""
+"""Idempotency keys are scoped to a route; a separate module, since its sync changes the world."""
 
 from __future__ import annotations
 

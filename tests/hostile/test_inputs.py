@@ -1,4 +1,4 @@
-"""Bodies, names and headers that should not be: refused in time, and nothing changes."""
+"""Invalid bodies, names and headers are rejected within two seconds without side effects."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Attempts = Iterator[Attempt]
 
 
 def onboard(**changes: Any) -> bytes:
-    """An order to onboard that would be taken but for these."""
+    """Build a valid onboarding request with these members changed."""
     return json.dumps(
         {
             "source_type": "Salesforce",
@@ -47,18 +47,18 @@ def onboard(**changes: Any) -> bytes:
 
 
 def named(name: str) -> bytes:
-    """An order to onboard under this name."""
+    """Build an onboarding request with this connection name."""
     return onboard(connection_name=name)
 
 
 async def pieces(content: bytes) -> AsyncIterator[bytes]:
-    """A body without a length."""
+    """Yield a body in chunks, so that it is sent without Content-Length."""
     for start in range(0, len(content), 65536):
         yield content[start : start + 65536]
 
 
 def c1(world: World) -> Attempts:
-    """NUL."""
+    """NUL characters."""
     yield Attempt("in a value", world.poisoned(rb'"x\u0000y"'), CHARACTER)
     yield Attempt("in a key", world.poisoned(rb'{"x\u0000y":1}'), CHARACTER)
     yield Attempt("after a backslash", world.poisoned(rb'"\\\u0000"'), CHARACTER)
@@ -67,7 +67,7 @@ def c1(world: World) -> Attempts:
 
 
 def c2(world: World) -> Attempts:
-    """Half a character."""
+    """Unpaired surrogates."""
     for half in (rb"\ud800", rb"\uDFFF", rb"\ud83d\\\ude00", rb"\ud83d\ude00\ude00"):
         yield Attempt(f"{half!r} in a value", world.poisoned(b'"' + half + b'"'), CHARACTER)
         yield Attempt(f"{half!r} in a key", world.poisoned(b'{"' + half + b'":1}'), CHARACTER)
@@ -75,20 +75,20 @@ def c2(world: World) -> Attempts:
 
 
 def c3(world: World) -> Attempts:
-    """Numbers that are none."""
+    """Non-finite numbers."""
     for number in (b"NaN", b"Infinity", b"-Infinity", b"1e400", b"-1e400"):
         yield Attempt(f"{number!r} in the catalog", world.poisoned(number), NOT_FINITE)
         yield Attempt(f"{number!r} as an id", b'{"connection_id":' + number + b"}", NOT_FINITE)
 
 
 def c4(world: World) -> Attempts:
-    """Integers that are too large."""
+    """Integers beyond 64 bits."""
     for digits in (str(2**64), str(2**63), str(-(2**63) - 1), "1" * 4_300, "1" * 200_000):
         yield Attempt(f"{len(digits)} digits", world.poisoned(digits.encode()), INTEGER)
 
 
 def c5(world: World) -> Attempts:
-    """Depth."""
+    """Deeply nested JSON."""
     for depth in (65, 1_000, 100_000):
         brackets = b"[" * depth + b"]" * depth
         yield Attempt(f"{depth} levels", world.poisoned(brackets), DEEP)
@@ -99,17 +99,17 @@ def c5(world: World) -> Attempts:
 
 
 def c6(world: World) -> Attempts:
-    """Size, declared and undeclared; test_sockets does the same over real sockets."""
+    """Oversized bodies with and without Content-Length; test_sockets uses real sockets."""
     for path, limits in ((APPLY, CATALOG), (ONBOARD, ORDER)):
         content = b" " * (limits.body_bytes + 1)
         yield Attempt(f"declared, {path}", content, TOO_LARGE, path)
-        yield Attempt(f"untold, {path}", pieces(content), TOO_LARGE, path)
+        yield Attempt(f"undeclared, {path}", pieces(content), TOO_LARGE, path)
         headers = {**JSON, "Content-Length": str(10**12)}
         yield Attempt(f"declared and not sent, {path}", b"{}", TOO_LARGE, path, headers)
 
 
 def c7(world: World) -> Attempts:
-    """Numbers of things; whether others are served meanwhile is asked in test_sockets."""
+    """Too many items; test_sockets measures the latency of other requests meanwhile."""
     many = world.poisoned(b"[" + b"1," * CATALOG.nodes + b"1]")
     yield Attempt("values", many, NODES)
     yield Attempt("values of an order", b"[" + b"1," * 500_000 + b"1]", NODES, ONBOARD)
@@ -135,7 +135,7 @@ def c7(world: World) -> Attempts:
 
 
 def c8(world: World) -> Attempts:
-    """Catalogs that are none."""
+    """Invalid catalogs."""
     order = json.loads(world.order)
     first = order["sync_catalog"]["streams"][0]
     nameless = {**first, "stream": {k: v for k, v in first["stream"].items() if k != "name"}}
@@ -144,7 +144,11 @@ def c8(world: World) -> Attempts:
         ("no list of streams", {}, "invalid_catalog"),
         ("a stream twice", {"streams": [first, first]}, "duplicate_stream"),
         ("a stream without a name", {"streams": [nameless]}, "invalid_catalog"),
-        ("a name that is none", {"streams": [{**first, "stream": {"name": 1}}]}, "invalid_catalog"),
+        (
+            "a name that is no string",
+            {"streams": [{**first, "stream": {"name": 1}}]},
+            "invalid_catalog",
+        ),
         ("null", None, "invalid_catalog"),
         ("a list", [first], "invalid_catalog"),
         ("streams of null", {"streams": [None]}, "invalid_catalog"),
@@ -158,7 +162,7 @@ def c8(world: World) -> Attempts:
 
 
 def c9(world: World) -> Attempts:
-    """Members twice: two parsers could read two orders."""
+    """Duplicate members, which parsers interpret differently."""
     other = b'{"connection_id":"%b",' % str(uuid4()).encode()
     yield Attempt("two ids", world.order.replace(b"{", other, 1), DUPLICATE)
     yield Attempt("in the catalog", world.poisoned(b'{"a":1,"a":2}'), DUPLICATE)
@@ -167,7 +171,7 @@ def c9(world: World) -> Attempts:
 
 
 def c10(world: World) -> Attempts:
-    """Other encodings of text."""
+    """Text encodings other than UTF-8."""
     text = world.order.decode()
     for encoding in ("utf-16", "utf-16-le", "utf-16-be", "utf-32"):
         yield Attempt(encoding, text.encode(encoding), NOT_UTF8)
@@ -177,14 +181,14 @@ def c10(world: World) -> Attempts:
 
 
 def c11(world: World) -> Attempts:
-    """Encodings of bodies: none is ever decoded."""
+    """Content encodings, which are never decoded."""
     bomb = gzip.compress(b" " * 4_000_000)
     for encoding in ("gzip", "br", "gzip, gzip", "deflate", "zstd", "identity", "x"):
         yield Attempt(encoding, bomb, ENCODED, headers={**JSON, "Content-Encoding": encoding})
 
 
 def c12(world: World) -> Attempts:
-    """Other types of bodies."""
+    """Media types other than JSON."""
     for media_type in ("text/plain", "application/json; charset=utf-7", "application/xml",
                  "multipart/form-data; boundary=x", "application/x-www-form-urlencoded",
                  "application/json, text/html", "application/jsonp", "", "*/*"):  # fmt: skip
@@ -198,7 +202,7 @@ def c12(world: World) -> Attempts:
 
 
 def c13(world: World) -> Attempts:
-    """Members that no caller may set."""
+    """Members that callers may not set."""
     for member in ("status", "airbyte_source_id", "tenant_id", "__class__", "__proto__", "id"):
         more = {**json.loads(world.order), member: CANARY}
         yield Attempt(f"{member} of a catalog", json.dumps(more).encode(), INVALID)
@@ -211,7 +215,7 @@ def c13(world: World) -> Attempts:
 
 
 def c14(world: World) -> Attempts:
-    """Names that mislead."""
+    """Misleading names."""
     for what, name in {
         "201 characters": "a" * 201,
         "3,000 characters": "ab" * 1500,
@@ -236,14 +240,14 @@ def c14(world: World) -> Attempts:
 
 
 def c15(world: World) -> Attempts:
-    """Credential ids that are paths."""
+    """Credential ids with path traversal."""
     for one in ("../../sys/policy", "..%2f..", "a/b", "a?x", "a#b", "a" * 1000, "A", "", "a_b",
                 "a b", "a\n", "-a", "."):  # fmt: skip
         yield Attempt(repr(one)[:40], onboard(credential_id=one), INVALID, ONBOARD)
 
 
 def c16(world: World) -> Attempts:
-    """Ids that are none, and another's."""
+    """Malformed ids, and ids of other objects."""
     order = json.loads(world.order)
     held = world.connection["id"]
     ids: list[Any] = ["x", {}, f"urn:uuid:{held}", f"{{{held}}}", 1, None, [held], f"{held} "]
@@ -260,7 +264,7 @@ def c16(world: World) -> Attempts:
 
 
 def c24(world: World) -> Attempts:
-    """Idempotency keys that are none."""
+    """Malformed idempotency keys."""
     for key in ("a", "a" * 256, "a" * 15, "a b" * 8, "a/" * 10):
         headers = [*JSON.items(), ("Idempotency-Key", key)]
         yield Attempt(key[:20], onboard(), KEY, ONBOARD, headers)
@@ -277,14 +281,14 @@ INPUTS: list[Callable[[World], Attempts]] = [
 async def test_hostile_input_is_refused(
     world: World, attempts: Callable[[World], Attempts]
 ) -> None:
-    """A problem within two seconds, nothing quoted, nothing changed, and the service goes on."""
+    """A problem response within two seconds that quotes nothing; no effect; still healthy."""
     tried = [await world.withstands(attempt) for attempt in attempts(world)]
     assert tried
 
 
 @pytest.fixture
 def written() -> Iterator[io.StringIO]:
-    """What is logged from here on."""
+    """Captured log output."""
     buffer = io.StringIO()
     (handler,) = (one for one in logging.getLogger().handlers if type(one) is logging.StreamHandler)
     before = handler.setStream(buffer)
@@ -293,7 +297,7 @@ def written() -> Iterator[io.StringIO]:
 
 
 async def test_c14_hostile_names(world: World, written: io.StringIO) -> None:
-    """No person's name breaks a log line, is confused with another, or acts as a pattern."""
+    """Valid unusual names do not break log lines, collide, or act as patterns in searches."""
     await world.mesh.onboard(connection_name="Caf\xe9")
     for attempt in c14(world):
         await world.withstands(attempt)

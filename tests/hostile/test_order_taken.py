@@ -1,4 +1,4 @@
-"""The control of the hostile orders, in a world of its own, since it changes it."""
+"""The control of the hostile requests; a separate module, since it changes the world."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from tests.hostile.attempts import APPLY, JSON, World
 
 
 async def test_valid_order_is_accepted(world: World) -> None:
-    """The control of the hostile orders: each of them changes one thing of this order."""
+    """The control: each hostile request differs from this one in one aspect."""
     taken = await world.mesh.drift_repair_agent.post(
         APPLY, content=world.poisoned(b'"fine"'), headers=JSON
     )

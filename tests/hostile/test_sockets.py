@@ -1,4 +1,4 @@
-"""What is no HTTP, or too slow, or too much, for a service that runs as it does in production."""
+"""Malformed, slow and oversized HTTP against a service process configured as in production."""
 
 from __future__ import annotations
 
@@ -22,39 +22,36 @@ NEXT = f"GET /{CANARY} HTTP/1.1\r\nHost: aam\r\n\r\n"
 
 
 async def slowest_beside(process: Process, work: Awaitable[object]) -> float:
-    """What /health waits for meanwhile, in milliseconds of the process's computing.
-
-    The slowest hundredth is left out.
-    """
+    """Return the p99 of the CPU time of /health requests during `work`, in milliseconds."""
     times: list[float] = []
 
-    async def ask() -> None:
+    async def poll_health() -> None:
         while True:
             times.append(await health_cpu_ms(process))
             await asyncio.sleep(0.005)
 
-    asking = asyncio.create_task(ask())
+    polling = asyncio.create_task(poll_health())
     await asyncio.sleep(0.02)
     await work
     await asyncio.sleep(0.05)
-    assert not asking.done(), asking
-    asking.cancel()
+    assert not polling.done(), polling
+    polling.cancel()
     assert len(times) > 2
     return sorted(times)[-1 - len(times) // 100]
 
 
 def memory(process: Process) -> tuple[int, int]:
-    """Resident bytes of the process: now, and at most since this was asked last."""
+    """Return the resident bytes of the process: now, and the peak since the last call."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     now, most = (re.search(rf"{name}:\s+(\d+) kB", status) for name in ("VmRSS", "VmHWM"))
     assert now
     assert most
-    Path(f"/proc/{process.pid}/clear_refs").write_text("5")  # forgets the most, see proc(5)
+    Path(f"/proc/{process.pid}/clear_refs").write_text("5")  # resets the peak, see proc(5)
     return int(now[1]) * 1024, int(most[1]) * 1024
 
 
 def chunked(content: bytes) -> Iterator[bytes]:
-    """A body in chunks of 64 KiB."""
+    """Yield a body in chunked encoding, in chunks of 64 KiB."""
     for start in range(0, len(content), 65536):
         piece = content[start : start + 65536]
         yield b"%x\r\n%b\r\n" % (len(piece), piece)
@@ -63,7 +60,7 @@ def chunked(content: bytes) -> Iterator[bytes]:
 
 @pytest.mark.parametrize("how", ["declared", "undeclared", "declared and not sent"])
 async def test_c6_oversized_bodies_are_refused(process: Process, how: str) -> None:
-    """Over the limit by a byte or by a terabyte, without being held in memory."""
+    """Over the limit by a byte or by a terabyte, without buffering them."""
     content = b" " * (CATALOG.body_bytes + 1)
     sent: Iterable[bytes]
     if how == "undeclared":
@@ -78,7 +75,7 @@ async def test_c6_oversized_bodies_are_refused(process: Process, how: str) -> No
     answer = await answer_of(process, *sent)
 
     assert cpu_ms(process) - began < 2000
-    if answer:  # else the connection was reset while the rest of the body came
+    if answer:  # otherwise the connection was reset while the rest of the body arrived
         expect_refusal(answer, 413, "body_too_large")
     else:
         assert how != "declared and not sent"
@@ -87,7 +84,7 @@ async def test_c6_oversized_bodies_are_refused(process: Process, how: str) -> No
 
 
 def stream(name: str, fields: int) -> dict[str, object]:
-    """A stream with so many fields."""
+    """Build a stream with this many fields."""
     properties = {f"f{n}": {"type": "string"} for n in range(fields)}
     return {
         "stream": {"name": name, "jsonSchema": {"type": "object", "properties": properties}},
@@ -96,18 +93,18 @@ def stream(name: str, fields: int) -> dict[str, object]:
 
 
 def order(streams: list[dict[str, object]]) -> bytes:
-    """An order to apply these."""
+    """Build a request to apply these streams."""
     held = "7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f"
     return json.dumps({"connection_id": held, "sync_catalog": {"streams": streams}}).encode()
 
 
 def strings() -> bytes:
-    """As many strings as fit, with brackets in them."""
+    """Build an array of as many strings as fit into a body, each containing brackets."""
     return b"[" + b",".join([b'"[{,:"'] * 1_400_000) + b"]"
 
 
 def members() -> bytes:
-    """As many members as fit into one object."""
+    """Build an object with as many members as fit into a body."""
     return b"{" + b",".join(b'"%x":""' % n for n in range(1_000_000)) + b"}"
 
 
@@ -125,7 +122,7 @@ MANY: dict[str, tuple[Callable[[], bytes], str]] = {
 
 @pytest.mark.parametrize("what", MANY)
 async def test_c7_too_many_items_are_refused(process: Process, what: str) -> None:
-    """With a problem, and /health is answered meanwhile."""
+    """With a problem response, while /health stays fast."""
     make, code = MANY[what]
     content = make()
     head = f"{POST}Connection: close\r\nContent-Length: {len(content)}\r\n\r\n"
@@ -175,7 +172,7 @@ NO_HTTP: dict[str, tuple[str, tuple[int, str]]] = {
 
 @pytest.mark.parametrize("what", NO_HTTP)
 async def test_c23_malformed_http_is_refused(process: Process, what: str) -> None:
-    """One refusal and the end: nothing after it is taken for a request."""
+    """One error response, then a closed connection: no request smuggling."""
     sent, (status, code) = NO_HTTP[what]
     expect_refusal(await answer_of(process, sent.encode("latin-1")), status, code)
     assert await health_cpu_ms(process) < 1000
@@ -191,7 +188,7 @@ async def test_c23_malformed_http_is_refused(process: Process, what: str) -> Non
     ids=["without an end", "a megabyte", "20,000 headers"],
 )
 async def test_c23_huge_heads_are_refused(process: Process, head: str) -> None:
-    """The connection is closed while they arrive; the refusal may not reach the caller."""
+    """The connection is closed while they arrive; the client may not receive the response."""
     began = cpu_ms(process)
     answer = await answer_of(process, head.encode())
     assert answer == b"" or answer.startswith(b"HTTP/1.1 431 ")
@@ -200,7 +197,7 @@ async def test_c23_huge_heads_are_refused(process: Process, head: str) -> None:
 
 
 async def test_c23_slow_requests_are_dropped(process: Process) -> None:
-    """Heads and bodies that never end are given up after their deadlines; others are served."""
+    """Unfinished heads and bodies time out; other requests stay fast (slowloris)."""
     body = f"{POST}Content-Length: 100\r\n\r\n"
 
     async def trickled(head: str, tail: bytes) -> bytes:
@@ -220,7 +217,7 @@ async def test_c23_slow_requests_are_dropped(process: Process) -> None:
             dripping.cancel()
             writer.close()
 
-    async def all_at_once() -> tuple[bytes, ...]:
+    async def send_concurrently() -> tuple[bytes, ...]:
         return await asyncio.gather(
             answer_of(process),
             answer_of(process, GET.encode()),
@@ -230,7 +227,7 @@ async def test_c23_slow_requests_are_dropped(process: Process) -> None:
             trickled(body, b" "),
         )
 
-    slow = asyncio.create_task(all_at_once())
+    slow = asyncio.create_task(send_concurrently())
     assert await slowest_beside(process, slow) < _P99_MS
     nothing, head, head_dripping, lines, body_stalled, body_dripping = slow.result()
     for answer in (nothing, head, head_dripping, lines):
@@ -241,17 +238,17 @@ async def test_c23_slow_requests_are_dropped(process: Process) -> None:
 
 
 async def test_c23_idle_connections_block_nobody(process: Process) -> None:
-    """Five hundred silent connections keep no other caller from being served, and are closed."""
+    """Five hundred idle connections do not delay other requests, and are closed."""
     answers: list[bytes] = []
 
-    async def say_nothing() -> None:
+    async def stay_idle() -> None:
         idle = [await asyncio.open_connection("127.0.0.1", process.port) for _ in range(500)]
         async with asyncio.timeout(10):
             answers.extend(await asyncio.gather(*(reader.read() for reader, _ in idle)))
         for _, writer in idle:
             writer.close()
 
-    assert await slowest_beside(process, say_nothing()) < _P99_MS
+    assert await slowest_beside(process, stay_idle()) < _P99_MS
     assert len(answers) == 500
     assert all(one.startswith(b"HTTP/1.1 408 ") for one in answers)
 

@@ -1,4 +1,4 @@
-"""An Airbyte that is not what it should be: nothing it says is believed, quoted or kept unseen."""
+"""A broken or hostile Airbyte: its responses are validated, never quoted or stored unchecked."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ SECRET = {
 
 
 def fault(path: str, kind: Any) -> Callable[[AirbyteServer], None]:
-    """The next answer of a path is spoilt."""
+    """Inject a fault into all responses of a path."""
     return lambda airbyte: airbyte.fault(path, kind, times=None)
 
 
 def says(path: str, body: Any, status: int = 200) -> Callable[[AirbyteServer], None]:
-    """A path answers this, and does nothing."""
+    """Replace all responses of a path; its requests have no effect."""
     return lambda airbyte: airbyte.answer(path, body, status=status, effect=False, times=None)
 
 
 def offers(poison: str) -> Callable[[AirbyteServer], None]:
-    """The source offers a stream whose schema holds this."""
+    """Let the source offer streams with this text in their schemas."""
     catalog = copy.deepcopy(DEFAULT_CATALOG)
     for pair in catalog["streams"]:
         pair["stream"]["jsonSchema"]["description"] = poison
@@ -45,7 +45,7 @@ def offers(poison: str) -> Callable[[AirbyteServer], None]:
 
 
 def offers_half(airbyte: AirbyteServer) -> None:
-    """Half a character is no text for a JSON library: it is put into the answer's bytes."""
+    """Offer a schema with an unpaired surrogate, as bytes since no JSON library writes it."""
     catalog = json.dumps(DEFAULT_CATALOG).replace(
         '"jsonSchema": {', '"jsonSchema": {"x": "\\ud800",'
     )
@@ -54,7 +54,7 @@ def offers_half(airbyte: AirbyteServer) -> None:
 
 
 def nested(layers: int) -> bytes:
-    """A bomb within bombs."""
+    """Return a nested gzip bomb."""
     content = b" " * 16_000_000
     for _ in range(layers):
         content = gzip.compress(content)
@@ -82,7 +82,7 @@ CASES: dict[str, tuple[Callable[[AirbyteServer], None], tuple[int, str | None]]]
 @pytest.mark.exact
 @pytest.mark.parametrize("what", CASES)
 async def test_c25_onboarding_against_a_broken_airbyte(world: World, what: str) -> None:
-    """It waits or fails for good; no foreign id is stored, and nothing is quoted."""
+    """Onboarding continues or fails permanently; no foreign id is stored, nothing is quoted."""
     mesh = world.mesh
     spoil, (status, code) = CASES[what]
     spoil(mesh.airbyte)
@@ -105,8 +105,8 @@ async def test_c25_onboarding_against_a_broken_airbyte(world: World, what: str) 
         rows = await mesh.sql.fetch(f"SELECT t::text FROM {table} t")  # noqa: S608 (our tables)
         assert not any(CANARY in row[0] or OTHER in row[0] for row in rows), table
     if code is not None:
-        kept = "SELECT count(*) FROM sync_catalog_versions WHERE connection_id = $1"
-        assert await mesh.sql.fetchval(kept, row["id"]) == 0
+        versions = "SELECT count(*) FROM sync_catalog_versions WHERE connection_id = $1"
+        assert await mesh.sql.fetchval(versions, row["id"]) == 0
     assert (await mesh.orchestrator.get("/health")).status_code == 200
 
 
@@ -114,14 +114,14 @@ async def test_c25_onboarding_against_a_broken_airbyte(world: World, what: str) 
 async def test_c25_unrequested_encodings_are_not_decompressed(world: World) -> None:
     mesh = world.mesh
     for layers, encoding in ((2, "gzip, gzip"), (3, "gzip, gzip, gzip"), (1, "br"), (1, "zstd")):
-        answer = await _answered_with(mesh, nested(layers), encoding)
+        answer = await _import_with_response(mesh, nested(layers), encoding)
         assert (answer["status"], answer["code"]) == (504, "upstream_unknown")
     held = await mesh.orchestrator.get(f"/connections/{world.connection['id']}")
     assert held.json()["status"] == "ACTIVE"
 
 
-async def _answered_with(mesh: Mesh, content: bytes, encoding: str) -> dict[str, Any]:
-    """What importing says while Airbyte answers so."""
+async def _import_with_response(mesh: Mesh, content: bytes, encoding: str) -> dict[str, Any]:
+    """Import a connection while Airbyte responds with this body; return the problem."""
     mesh.airbyte.answer("connections/get", content, times=None)
     planned = mesh.airbyte._faults[-1].answer
     assert planned is not None

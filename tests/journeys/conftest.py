@@ -1,4 +1,4 @@
-"""What the journeys are made with."""
+"""Fixtures of the end-to-end tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests import leaks
 
 @pytest.fixture(scope="session", autouse=True)
 def org_secrets() -> Iterator[None]:
-    """The sample org's secrets are looked for in what comes out, as everybody's are."""
+    """Generate the sample org's secrets as canaries, so that all output is scanned for them."""
     with pytest.MonkeyPatch.context() as environment:
         for name in ("CLIENT_ID", "CLIENT_SECRET", "REFRESH_TOKEN"):
             secret = leaks.canary(f"the sample org's {name.lower()}")

@@ -1,7 +1,7 @@
-"""A few routes of GitHub's API, as much as its connector needs for three streams.
+"""A stub of GitHub's API with the routes that its connector needs for three streams.
 
-The connector reaches them through a CONNECT proxy that redirects api.github.com, since older
-releases of it have that host in their code.
+The connector reaches it through a CONNECT proxy that redirects api.github.com, since older releases
+have that host hard-coded.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def _graphql(query: str) -> Json:
 
 @asynccontextmanager
 async def running(*, token: str, folder: Path) -> AsyncIterator[dict[str, str]]:
-    """Serve GitHub to callers with `token`; yields the environment that leads a connector here."""
+    """Serve the stub to callers with `token`; yield the environment that a connector needs."""
     authority = Authority(folder)
     with _routes(token) as port:
         proxy = Proxy(authority, port=port, hosts=re.compile(r"api\.github\.com"))
@@ -132,7 +132,7 @@ async def running(*, token: str, folder: Path) -> AsyncIterator[dict[str, str]]:
 
 @contextmanager
 def _routes(token: str) -> Iterator[int]:
-    """Serve the routes; yields the port."""
+    """Serve the routes and yield the port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -159,7 +159,7 @@ def _routes(token: str) -> Iterator[int]:
             self.wfile.write(body)
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Print nothing."""
+            """Suppress the access log."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})

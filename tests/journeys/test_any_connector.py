@@ -1,8 +1,8 @@
-"""Four more real connectors in a whole mesh: onboarded by specification, synced, drifted, healed.
+"""Four real connectors in a complete mesh: onboarded by specification, synced, drifted and healed.
 
-The two manifests drift while they run, since the sample API describes its own fields. The schemas
-of faker and of GitHub's connector are part of a release, so they drift when another release is
-installed: GitHub's at two of its own, faker at one that this test makes from the installed one.
+The two manifest connectors drift while they run, since the sample API serves its schemas. The
+schemas of faker and of GitHub's connector are part of a release, so they drift by an upgrade:
+GitHub's between two published releases, faker to a release that this test builds.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ pytestmark = [pytest.mark.deep, pytest.mark.timeout(900)]  # connectors may have
 async def test_four_connectors_are_onboarded_synced_and_healed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In one mesh, which is stopped and started again for the newer releases."""
+    """All in one mesh, which is restarted for the newer releases."""
     monkeypatch.setattr(demo_steps, "SYNC_TIMEOUT_S", 400.0)  # a busy machine starts them slowly
     monkeypatch.setattr(demo_steps, "REPAIR_TIMEOUT_S", 200.0)
     token = leaks.canary("a GitHub token")
@@ -73,13 +73,13 @@ async def test_four_connectors_are_onboarded_synced_and_healed(
 
 
 def running(settings: Settings, packages: str, environment: dict[str, str]) -> Stack:
-    """The mesh with the sample API and these connectors."""
+    """Run the mesh with the sample API and these connectors."""
     wanted = settings.model_copy(update={"sample_api": True, "connectors": packages})
     return Stack(wanted, environment=environment, postgres_options=servers.THROWAWAY_OPTIONS)
 
 
 async def connectors(tmp_path: Path) -> Path:
-    """The installed connectors, and a release of faker with other fields of `users`."""
+    """Return the installed connectors, and a faker release with other fields of `users`."""
     shared = Store(CONNECTORS)
     for text in [*BEFORE.split(), "source-github", "source-declarative-manifest"]:
         await asyncio.to_thread(shared.install, await asyncio.to_thread(shared.choose, text))
@@ -116,7 +116,7 @@ def _release_faker(store: Store) -> None:
 
 
 async def onboarded(mesh: Mesh, **order: Any) -> MeshConnection:
-    """A connection that was onboarded in one request and synced once."""
+    """Onboard a connection with one request, and sync it once."""
     made = await mesh.ask("orchestrator", "POST", "/connections/onboard", order, expect=201)
     assert (made["status"], made["catalog_version"]) == ("ACTIVE", 1)
     one = MeshConnection(mesh, made["id"])
@@ -126,7 +126,7 @@ async def onboarded(mesh: Mesh, **order: Any) -> MeshConnection:
 
 
 async def approved(one: MeshConnection, proposal: Json) -> None:
-    """Approve a repair; read again where a suggestion was added after it had been read."""
+    """Approve a repair; read it again if a suggestion was added meanwhile."""
     for attempt in range(3):
         try:
             repair = await one.decide(proposal, "approve", "Upgraded the connector.")
@@ -147,7 +147,7 @@ async def changed(mesh: Mesh, change: str, api: str, stream: str, **more: Any) -
 
 
 async def shop_is_onboarded_and_healed(mesh: Mesh) -> MeshConnection:
-    """A new field is taken in by the policy; a rename is suggested, and approved by a person."""
+    """A new field is added by the policy; a rename is suggested, and then approved."""
     shop = await onboarded(
         mesh,
         source_type="Sample Shop",
@@ -179,7 +179,7 @@ async def shop_is_onboarded_and_healed(mesh: Mesh) -> MeshConnection:
 
 
 async def desk_is_onboarded_and_healed(mesh: Mesh) -> MeshConnection:
-    """Fields inside objects are added and removed; what is lost waits for a person."""
+    """Nested fields are added and removed; the removal waits for approval."""
     desk = await onboarded(
         mesh,
         source_type="Sample Desk",
@@ -212,7 +212,7 @@ async def desk_is_onboarded_and_healed(mesh: Mesh) -> MeshConnection:
 
 
 async def faker_is_onboarded(mesh: Mesh) -> MeshConnection:
-    """Without a credential, by the definition's id; its second sync reads nothing."""
+    """Onboarded without a credential, by definition id; its second sync reads no records."""
     faker = await onboarded(
         mesh,
         source_type=str(PINNED["source-faker"].definition_id),
@@ -226,7 +226,7 @@ async def faker_is_onboarded(mesh: Mesh) -> MeshConnection:
 
 
 async def faker_is_healed(faker: MeshConnection) -> None:
-    """The newer release has lost one field of `users` and gained one."""
+    """The newer release removes one field of `users` and adds one."""
     proposal = await faker.proposed()
     changes = {one["path"][0]: one["what"] for one in proposal["changes"]}
     assert changes["blood_type"] in ("removed", "renamed")
@@ -239,7 +239,7 @@ async def faker_is_healed(faker: MeshConnection) -> None:
 
 
 async def github_is_onboarded(mesh: Mesh) -> MeshConnection:
-    """The order has a part of `credentials`, the credential has the token."""
+    """The request has one part of `credentials`, the stored credential has the token."""
     hub = await onboarded(
         mesh,
         source_type="GitHub",
@@ -258,7 +258,7 @@ async def github_is_onboarded(mesh: Mesh) -> MeshConnection:
 
 
 async def github_is_healed(hub: MeshConnection) -> None:
-    """Release 2.7.1 has lost two fields of `releases` and gained one."""
+    """Release 2.7.1 removes two fields of `releases` and adds one."""
     proposal = await hub.proposed()
     paths = {one["path"][0] for one in proposal["changes"]}
     assert {"body_text", "discussion_url"} <= paths
@@ -271,7 +271,7 @@ async def github_is_healed(hub: MeshConnection) -> None:
 
 
 async def selected(one: MeshConnection, stream: str) -> set[str]:
-    """The fields that Airbyte syncs of a stream."""
+    """Return the fields of a stream that Airbyte syncs."""
     pairs = (await one.upstream())["syncCatalog"]["streams"]
     (pair,) = [found for found in pairs if found["stream"]["name"] == stream]
     if pair["config"]["fieldSelectionEnabled"]:

@@ -1,6 +1,6 @@
-"""Real connectors of several kinds, run by the local Airbyte: a spec, a check, data, and drift.
+"""Real connectors run by the local Airbyte: specification, check, sync and schema drift.
 
-Each runs as it is installed: low-code manifests against the sample API, and packages of Airbyte.
+The connectors are unmodified: low-code manifests against the sample API, and Airbyte's packages.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ pytestmark = pytest.mark.timeout(600)  # a connector may have to be installed fi
 
 @dataclass
 class Stage:
-    """A plane with one more connector, the sample API, and a look into the warehouse."""
+    """A local Airbyte with one more connector, the sample API, and access to the warehouse."""
 
     api: Api
     vendor: httpx.AsyncClient
-    """The control API of the sample API."""
+    """Client of the sample API's control routes."""
     db: Sql
     prefix: str
 
     async def definition(self, name: str) -> Json:
-        """The source definition of this name."""
+        """Return the source definition with this name."""
         found = await self.api.ask(
             "source_definitions/list_for_workspace", workspaceId=str(WORKSPACE_ID)
         )
@@ -53,7 +53,7 @@ class Stage:
         return dict(definition)
 
     async def specification(self, definition: Json) -> Json:
-        """The JSON Schema of its configuration."""
+        """Return the JSON Schema of the definition's configuration."""
         found = await self.api.ask(
             "source_definition_specifications/get",
             sourceDefinitionId=definition["sourceDefinitionId"],
@@ -63,7 +63,7 @@ class Stage:
         return dict(found["connectionSpecification"])
 
     async def source(self, definition: Json, config: Json) -> Json:
-        """A new source whose check succeeds."""
+        """Create a source whose check succeeds."""
         created: Json = await self.api.ask(
             "sources/create",
             workspaceId=str(WORKSPACE_ID),
@@ -76,7 +76,7 @@ class Stage:
         return created
 
     async def discovered(self, source: Json, *names: str) -> Json:
-        """A fresh discovery with only these streams selected."""
+        """Run a new discovery, and select only these streams."""
         found: Json = await self.api.ask(
             "sources/discover_schema", sourceId=source["sourceId"], disable_cache=True
         )
@@ -86,19 +86,19 @@ class Stage:
         return found
 
     async def connection(self, source: Json, catalog: Json) -> Json:
-        """A connection that has been synced once."""
+        """Create a connection and sync it once."""
         created = await self.api.connection(source, catalog["streams"], prefix=self.prefix)
         await self.synced(created)
         return created
 
     async def synced(self, connection: Json) -> int:
-        """Sync; the number of records that were read."""
+        """Sync, and return the number of records."""
         job = await self.api.synced(connection)
         assert job["job"]["status"] == "succeeded", job
         return int(job["attempts"][-1]["attempt"]["recordsSynced"])
 
     async def update(self, connection: Json, catalog: Json) -> None:
-        """Give the connection another catalog."""
+        """Update the connection's catalog."""
         await self.api.ask(
             "connections/update",
             connectionId=connection["connectionId"],
@@ -112,19 +112,19 @@ class Stage:
         assert answer.status_code == 200, answer.text
 
     async def value(self, table: str, expression: str) -> Any:
-        """One value of a synced table."""
+        """Return one value of a synced table."""
         return await self.db.fetchval(f'SELECT {expression} FROM "{self.prefix}{table}"')  # noqa: S608 - ours
 
 
 def stream_of(found: Json, name: str) -> Json:
-    """A stream of a discovery."""
+    """Return a stream of a discovery."""
     (pair,) = [one for one in found["catalog"]["streams"] if one["stream"]["name"] == name]
     return dict(pair["stream"])
 
 
 @pytest.fixture
 async def vendor(tmp_path: Path) -> AsyncIterator[server.Running]:
-    """The sample API, whose secrets must not come out anywhere."""
+    """The sample API; its secrets are canaries."""
     settings = SampleSettings(
         port=0,
         state_dir=tmp_path / "sample_api",
@@ -137,7 +137,7 @@ async def vendor(tmp_path: Path) -> AsyncIterator[server.Running]:
 
 @dataclass(frozen=True)
 class Stages:
-    """Opens planes that offer further connectors."""
+    """Starts local Airbytes with additional connectors."""
 
     tmp_path: Path
     warehouse_url: str
@@ -151,7 +151,7 @@ class Stages:
         manifest: str | None = None,
         env: dict[str, dict[str, str]] | None = None,
     ) -> AsyncIterator[Stage]:
-        """A plane with these connectors or this manifest; connectors are processes of their own."""
+        """Start one with these connectors or this manifest; connectors run as processes."""
         store = Store(CONNECTORS)
         paths = [MANIFESTS / f"{manifest}.yaml"] if manifest else []
         found = await asyncio.to_thread(manifests.load_all, store, paths)
@@ -175,12 +175,12 @@ class Stages:
 
 @pytest.fixture
 def stages(tmp_path: Path, warehouse_url: str, vendor: server.Running) -> Stages:
-    """Where a plane's state, its warehouse and the sample API are."""
+    """Starts local Airbytes with a state folder, the warehouse and the sample API."""
     return Stages(tmp_path, warehouse_url, vendor)
 
 
 async def test_manifest_with_an_api_key_follows_its_schema(stages: Stages) -> None:
-    """A low-code connector: its name and its spec, pages, increments, and a renamed field."""
+    """A low-code connector: name, specification, pagination, incremental sync, a rename."""
     async with stages.open(manifest="sample-shop") as stage:
         definition = await stage.definition("Sample Shop")
         assert definition["custom"] is True
@@ -226,7 +226,7 @@ async def test_manifest_with_an_api_key_follows_its_schema(stages: Stages) -> No
 
 @pytest.mark.deep
 async def test_manifest_with_client_credentials_follows_nested_fields(stages: Stages) -> None:
-    """Streams and nested schemas that the API describes, tokens of OAuth, pages by a cursor."""
+    """Dynamic streams, nested schemas, OAuth client credentials, cursor pagination."""
     async with stages.open(manifest="sample-desk") as stage:
         definition = await stage.definition("Sample Desk")
         client = {"client_id": stages.vendor.api.client_id}
@@ -269,7 +269,7 @@ async def test_manifest_with_client_credentials_follows_nested_fields(stages: St
 
 
 async def test_broken_credential_fails_the_check(stages: Stages) -> None:
-    """The connector's verdict is a failure, without the secret that was tried."""
+    """The check fails, and its message does not contain the secret."""
     wrong = leaks.canary("a wrong API key")
     async with stages.open(manifest="sample-shop") as stage:
         definition = await stage.definition("Sample Shop")
@@ -290,7 +290,7 @@ async def test_broken_credential_fails_the_check(stages: Stages) -> None:
 
 @pytest.mark.deep
 async def test_faker_is_read_with_state(stages: Stages) -> None:
-    """An `airbyte-source-*` package: its spec, three streams, and a state that is used."""
+    """An `airbyte-source-*` package: specification, three streams, incremental sync."""
     async with stages.open(connectors=["source-faker"]) as stage:
         definition = await stage.definition("Sample Data")
         assert definition["dockerRepository"] == "airbyte/source-faker"
@@ -319,7 +319,7 @@ async def test_faker_is_read_with_state(stages: Stages) -> None:
 
 @pytest.mark.deep
 async def test_github_connector_upgrade_changes_the_schema(stages: Stages) -> None:
-    """GitHub's connector at two of its releases: the newer one has other fields of `releases`."""
+    """GitHub's connector in two releases with different fields of `releases`."""
     token = leaks.canary("a GitHub token")
     config = {
         "repositories": [github.REPOSITORY],
@@ -360,7 +360,7 @@ async def test_github_connector_upgrade_changes_the_schema(stages: Stages) -> No
 
 
 def inner_fields(stream: Json, *path: str) -> Json:
-    """The fields of a nested object."""
+    """Return the fields of a nested object."""
     schema = stream["jsonSchema"]
     for name in path:
         schema = schema["properties"][name]

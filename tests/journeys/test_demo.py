@@ -1,4 +1,4 @@
-"""The demonstration is true: each step of `make demo` checks itself, and nothing of it is left."""
+"""`make demo` succeeds: each step checks its own result, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 @pytest.mark.deep
 def test_demo_runs_to_its_end() -> None:
-    """Exit code 0 only if each of its steps was checked and true."""
+    """The exit code is 0 only if every step's checks passed."""
     run = processes.run(
         [sys.executable, "-m", "local", "demo"],
         cwd=REPOSITORY,

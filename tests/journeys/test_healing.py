@@ -1,7 +1,7 @@
-"""What `make demo` passes over, with the same real connector, org, Airbyte and warehouse.
+"""Healing beyond the happy path of `make demo`, with the same connector, org and warehouse.
 
-The demo is the story as it should go; these are its turns: what is never taken in, what a person
-decides in part or not at all, what comes too late, and what Airbyte or a person did on their own.
+Excluded fields, partial approvals, superseded repairs, connections that Airbyte disabled, and
+rollbacks.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.deep, pytest.mark.timeout(600)]
 
 
 async def test_connection_is_repaired_by_policy_and_by_decision(tmp_path: Path) -> None:
-    """One mesh for all steps: starting it takes longer than most of them."""
+    """One mesh for all steps, since its start takes longer than most of them."""
     environment = given_environment() | NO_SCHEDULED_OBSERVATIONS
     async with temporary_stack(environment=environment, keep_logs=tmp_path / "logs") as stack:
         mesh = Mesh(stack)
@@ -31,17 +31,17 @@ async def test_connection_is_repaired_by_policy_and_by_decision(tmp_path: Path) 
         )
         one = MeshConnection(mesh, connection["id"])
         await one.synced()
-        await personal_fields_are_never_taken_in(one)
-        await a_hand_picked_list_does_not_grow(one)
-        await some_changes_are_approved_and_the_rest_rejected(one)
-        await a_newer_plan_takes_the_place_of_an_older(one)
-        await what_airbyte_stopped_by_itself_is_resumed(one)
-        await an_older_version_comes_back_where_the_source_allows(one)
-        await a_sync_brings_what_was_decided(one)
+        await excluded_fields_are_not_selected(one)
+        await unselected_fields_cause_no_repair(one)
+        await changes_are_decided_separately(one)
+        await newer_repair_supersedes_the_older(one)
+        await heal_reactivates_a_disabled_connection(one)
+        await rollback_needs_the_fields_of_the_version(one)
+        await sync_loads_the_selected_fields(one)
 
 
-async def personal_fields_are_never_taken_in(one: MeshConnection) -> None:
-    """Of two new fields the one that a pattern forbids is left out, without anybody asked."""
+async def excluded_fields_are_not_selected(one: MeshConnection) -> None:
+    """Of two new fields, the one that matches an exclusion pattern is not selected."""
     await one.mesh.change("POST", "/Account/fields", {"name": "Tier__c", "values": ["A", "B"]})
     await one.mesh.change("POST", "/Account/fields", {"name": "Owner_SSN__c", "values": ["1"]})
 
@@ -54,8 +54,8 @@ async def personal_fields_are_never_taken_in(one: MeshConnection) -> None:
     assert "Owner_SSN__c" not in account
 
 
-async def a_hand_picked_list_does_not_grow(one: MeshConnection) -> None:
-    """Changes of fields that a stream does not select do not matter."""
+async def unselected_fields_cause_no_repair(one: MeshConnection) -> None:
+    """Changes of unselected fields cause no repair."""
     catalog = await one.mesh.ask("orchestrator", "POST", f"{one.path}/discover", {})
     (contact,) = [
         pair for pair in catalog["sync_catalog"]["streams"] if pair["stream"]["name"] == "Contact"
@@ -76,8 +76,8 @@ async def a_hand_picked_list_does_not_grow(one: MeshConnection) -> None:
     assert sorted(await selected(one, "Contact")) == sorted(chosen)
 
 
-async def some_changes_are_approved_and_the_rest_rejected(one: MeshConnection) -> None:
-    """Each change has its own decision, each decision its own repair, and its own reason."""
+async def changes_are_decided_separately(one: MeshConnection) -> None:
+    """Some changes of a repair are approved, the rest is rejected as a separate repair."""
     for name in ("Active__c", "UpsellOpportunity__c"):
         await one.mesh.change("DELETE", f"/Account/fields/{name}")
     version = await one.version()
@@ -105,8 +105,8 @@ async def some_changes_are_approved_and_the_rest_rejected(one: MeshConnection) -
     assert len(await one.repairs()) == repairs
 
 
-async def a_newer_plan_takes_the_place_of_an_older(one: MeshConnection) -> None:
-    """A decision on the older one is refused with the newer one's id."""
+async def newer_repair_supersedes_the_older(one: MeshConnection) -> None:
+    """A decision on the superseded repair is a conflict that names the newer repair."""
     await one.mesh.change("DELETE", "/Account/fields/SLA__c")
     older = await one.proposed()
     await one.mesh.change("DELETE", "/Account/fields/SLASerialNumber__c")
@@ -124,8 +124,8 @@ async def a_newer_plan_takes_the_place_of_an_older(one: MeshConnection) -> None:
     assert (await one.decide(newer, "approve", "Both are gone."))["state"] == "applied"
 
 
-async def what_airbyte_stopped_by_itself_is_resumed(one: MeshConnection) -> None:
-    """A heal makes a connection run again that Airbyte flagged, with all that it remembers."""
+async def heal_reactivates_a_disabled_connection(one: MeshConnection) -> None:
+    """A heal reactivates a connection with a breaking change and preserves its state."""
     held = await one.upstream()
     by_id = {"connectionId": held["connectionId"]}
     state = await one.mesh.in_airbyte("state/get", **by_id)
@@ -146,8 +146,8 @@ async def what_airbyte_stopped_by_itself_is_resumed(one: MeshConnection) -> None
     assert {job["job"]["configType"] for job in jobs["jobs"]} == {"sync"}
 
 
-async def an_older_version_comes_back_where_the_source_allows(one: MeshConnection) -> None:
-    """Version 1 has fields that are gone: refused with what is missing. The newest before fits."""
+async def rollback_needs_the_fields_of_the_version(one: MeshConnection) -> None:
+    """Version 1 has removed fields and is rejected with their names; a later one succeeds."""
     version = await one.version()
     order = {"version": 1, "by": "Ada", "reason": "As it was."}
     path = f"{one.path}/rollback"
@@ -168,8 +168,8 @@ async def an_older_version_comes_back_where_the_source_allows(one: MeshConnectio
     assert await date_format(one) == "date"
 
 
-async def a_sync_brings_what_was_decided(one: MeshConnection) -> None:
-    """The warehouse gets what the catalog asks for, once, and nothing that it leaves out."""
+async def sync_loads_the_selected_fields(one: MeshConnection) -> None:
+    """The warehouse has exactly the selected fields, and each record once."""
     await one.mesh.change("POST", "/Account/touch", {"count": 200})
     await one.synced()
     assert await one.mesh.count("Account") == 200
@@ -180,7 +180,7 @@ async def a_sync_brings_what_was_decided(one: MeshConnection) -> None:
 
 
 async def selected(one: MeshConnection, name: str) -> Json:
-    """The fields of a stream that Airbyte's connection reads, with their schemas."""
+    """Return the selected fields of a stream in Airbyte's connection, with their schemas."""
     streams = (await one.upstream())["syncCatalog"]["streams"]
     (found,) = [pair["stream"] for pair in streams if pair["stream"]["name"] == name]
     fields: Json = found["jsonSchema"]["properties"]
@@ -188,5 +188,5 @@ async def selected(one: MeshConnection, name: str) -> Json:
 
 
 async def date_format(one: MeshConnection) -> str:
-    """As what Airbyte's connection reads the date that became a time."""
+    """Return the format of the retyped field in Airbyte's connection."""
     return str((await selected(one, "Account"))["SLAExpirationDate__c"]["format"])

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(600)  # the connector may have to be installed 
 
 @dataclass
 class Stage:
-    """An org, a plane that reaches it, and a look into the warehouse."""
+    """A sample org, a local Airbyte that reads it, and access to the warehouse."""
 
     api: Api
     org: httpx.AsyncClient
@@ -37,7 +37,7 @@ class Stage:
     source: Json
 
     async def discovered(self, *names: str) -> Json:
-        """A fresh discovery with only these streams selected."""
+        """Run a new discovery, and select only these streams."""
         found: Json = await self.api.ask(
             "sources/discover_schema", sourceId=self.source["sourceId"], disable_cache=True
         )
@@ -47,7 +47,7 @@ class Stage:
         return found
 
     async def count(self, table: str, where: str = "TRUE") -> int:
-        """Rows of a synced table."""
+        """Return the number of rows of a synced table."""
         query = f'SELECT count(*) FROM "{self.prefix}{table}" WHERE {where}'  # noqa: S608 - ours
         counted: int = await self.db.fetchval(query)
         return counted
@@ -55,7 +55,7 @@ class Stage:
 
 @pytest.fixture
 async def stage(tmp_path: Path, warehouse_url: str) -> AsyncIterator[Stage]:
-    """All of it, in this process; the connector is not."""
+    """Everything in this process, except the connector."""
     org_settings = OrgSettings(port=0, proxy_port=0, state_dir=tmp_path / "org")
     async with sample_org.running(org_settings) as org:
         settings = Settings(
@@ -87,7 +87,7 @@ async def stage(tmp_path: Path, warehouse_url: str) -> AsyncIterator[Stage]:
 
 
 async def test_org_is_synced_and_then_its_new_field(stage: Stage) -> None:
-    """Discover, sync, the org gains a field, discover again, update, sync: values are there."""
+    """A new field has values in the warehouse after discovery, update and sync."""
     answer = await stage.api.ask("sources/check_connection", sourceId=stage.source["sourceId"])
     assert answer["status"] == "succeeded"
 
@@ -136,7 +136,7 @@ async def test_org_is_synced_and_then_its_new_field(stage: Stage) -> None:
 
 @pytest.mark.deep
 async def test_field_refused_by_queries_fails_the_sync(stage: Stage) -> None:
-    """As a configuration error of the source, at once; the state stays for the next sync."""
+    """Immediately, as a configuration error of the source; the state is preserved."""
     found = await stage.discovered("Contact")
     connection = await stage.api.connection(
         stage.source, found["catalog"]["streams"], prefix=stage.prefix
@@ -161,7 +161,7 @@ async def test_field_refused_by_queries_fails_the_sync(stage: Stage) -> None:
 
 @pytest.mark.deep
 async def test_hidden_object_and_lost_cursor(stage: Stage) -> None:
-    """Discoveries show both; a sync shows neither: it reads nothing or everything."""
+    """Both are visible in a discovery only; a sync silently reads nothing or everything."""
     found = await stage.discovered("Campaign", "Product2")
     connection = await stage.api.connection(
         stage.source, found["catalog"]["streams"], prefix=stage.prefix
@@ -202,7 +202,7 @@ async def test_hidden_object_and_lost_cursor(stage: Stage) -> None:
 
 @pytest.mark.deep
 async def test_rotated_token_survives(stage: Stage) -> None:
-    """The org accepts each refresh token once; Airbyte stores the one the connector reports."""
+    """The org accepts each refresh token once; Airbyte stores the connector's new one."""
     rotate = {"rotate_refresh_token": True}
     (await stage.org.patch("/org/settings", json=rotate)).raise_for_status()
     for _ in range(2):
@@ -213,7 +213,7 @@ async def test_rotated_token_survives(stage: Stage) -> None:
 
 
 async def test_wrong_credentials_are_reported_without_secrets(stage: Stage) -> None:
-    """A failed check, and a failed discovery with its reason."""
+    """Both the check and the discovery fail with a reason."""
     await stage.api.ask(
         "sources/partial_update",
         sourceId=stage.source["sourceId"],

@@ -1,7 +1,7 @@
-"""The commands of the README and of the guides work by copy and paste against a running mesh.
+"""The commands of the README and the guides work unchanged against a running mesh.
 
-A `bash` block is run as it stands, and a `python` block that begins with the name of its file is
-written there. A `console` block is only shown; the sentence before it says what it needs.
+A `bash` block is executed; a `python` block that begins with a file name is written to that file. A
+`console` block is not executed; the sentence before it states its prerequisites.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ IN_ORDER = (
     "docs/operations.md",
     "docs/security.md",
 )
-"""The pages with commands, each of which finds what those before it left."""
+"""The pages with commands, in order, since each uses the results of the preceding ones."""
 NOT_RUN = (
     "docs/guides/airbyte-cloud.md",
     "docs/guides/airbyte.md",
@@ -50,11 +50,11 @@ NOT_RUN = (
     "docs/guides/two-meshes.md",
     "docs/troubleshooting.md",
 )
-"""Pages without a `bash` block; the program of events.md has a test of its own."""
-NEEDS_SAID = ("docs/guides/", "docs/operations.md", "docs/security.md")
-"""Where each `console` block says what it needs."""
+"""Pages without a `bash` block; the program of events.md has a separate test."""
+WITH_PREREQUISITES = ("docs/guides/", "docs/operations.md", "docs/security.md")
+"""Pages on which the prerequisites of each `console` block must be stated."""
 RECEIVER_PORT = "9999"
-"""The port of the receiver in webhooks.md; a free one takes its place here."""
+"""The port of the receiver in webhooks.md; replaced by a free one."""
 
 PAGES = {name: (REPOSITORY / name).read_text() for name in (*IN_ORDER, *NOT_RUN)}
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -63,12 +63,12 @@ _NEED = re.compile(r"^\*Needs [^*]+\.\*")
 
 
 def blocks(page: str, language: str) -> list[str]:
-    """The blocks of a page in one language."""
+    """Return the code blocks of a page in one language."""
     return [text for named, text in _BLOCK.findall(PAGES[page]) if named == language]
 
 
 async def test_every_command_works_in_order(tmp_path: Path) -> None:
-    """Each page in a shell of its own, as a person would paste its blocks, against one mesh."""
+    """Each page runs in a separate shell, all against one mesh."""
     for entry in REPOSITORY.iterdir():
         if entry.name not in (".aam", ".git", ".env"):
             (tmp_path / entry.name).symlink_to(entry)
@@ -93,7 +93,7 @@ async def test_every_command_works_in_order(tmp_path: Path) -> None:
 
 
 def pasted(page: str, folder: Path, *, port: str) -> list[str]:
-    """What each `bash` block of a page prints, in one shell."""
+    """Run the `bash` blocks of a page in one shell, and return the output of each."""
     marked = [f"{block}\necho; echo '<<<>>>'" for block in blocks(page, "bash")]
     assert marked, page
     run = processes.run(
@@ -108,7 +108,7 @@ def pasted(page: str, folder: Path, *, port: str) -> list[str]:
 
 
 def check_tour(printed: list[str]) -> None:
-    """What the tour says of its answers is true."""
+    """Check the output of the README's tour."""
     onboarded, synced, rows, observed, applied, regions, proposed, approved, events = printed
     assert json.loads(onboarded)["status"] == "ACTIVE"
     (job,) = answers(synced)[-1]["items"]
@@ -130,7 +130,7 @@ def check_tour(printed: list[str]) -> None:
 
 
 def answers(printed: str) -> list[Any]:
-    """The JSON documents that a block prints, with or without new lines between."""
+    """Parse the JSON documents in a block's output, with or without newlines between them."""
     found, at = [], 0
     while at < len(printed):
         document, at = json.JSONDecoder().raw_decode(printed, at)
@@ -140,19 +140,19 @@ def answers(printed: str) -> list[Any]:
 
 
 def shown(page: str, words: str) -> str:
-    """The output that a page shows, found by words of it."""
+    """Return the output block of a page that contains these words."""
     (output,) = [text for text in blocks(page, "text") if words in text]
     return output
 
 
 def table(printed: str) -> list[str]:
-    """The lines of a table of psql's, without its count of rows."""
+    """Return the lines of a psql table, without the row count."""
     lines = [line.strip() for line in printed.splitlines() if line.strip()]
     return [line for line in lines if not line.startswith("(")]
 
 
 def check_guides(outputs: dict[str, list[str]]) -> None:
-    """What the guides promise of the connection that the tour made."""
+    """Check the output of the guides for the connection that the tour created."""
     connections = "\n".join(outputs["docs/guides/connections.md"])
     assert '"field_added"' in connections
     assert '"version_number":4' in connections
@@ -183,20 +183,20 @@ def check_guides(outputs: dict[str, list[str]]) -> None:
 
 
 def test_every_page_with_commands_is_run() -> None:
-    """A page that is not run says what its commands need."""
+    """On other pages the prerequisites of the commands are stated."""
     guides = {f"docs/guides/{file.name}" for file in (REPOSITORY / "docs/guides").glob("*.md")}
     assert guides <= PAGES.keys()
     for page in NOT_RUN:
         assert blocks(page, "bash") == [], page
     for page, text in PAGES.items():
         for block in _BLOCK.finditer(text):
-            if block[1] == "console" and page.startswith(NEEDS_SAID):
+            if block[1] == "console" and page.startswith(WITH_PREREQUISITES):
                 before = text[: block.start()].rstrip().rpartition("\n\n")[2]
                 assert _NEED.match(before), f"{page}: {block[2]}"
 
 
 def test_every_link_has_a_target() -> None:
-    """To a file that is there, and to a heading that it has."""
+    """Files and headings that are linked to exist."""
     for page in (REPOSITORY / "README.md", *(REPOSITORY / "docs").rglob("*.md")):
         for link in _LINK.findall(page.read_text()):
             if "://" in link:
@@ -209,7 +209,7 @@ def test_every_link_has_a_target() -> None:
 
 
 def headings(page: Path) -> set[str]:
-    """The anchors of a page's headings, as GitHub makes them."""
+    """Return the anchors of a page's headings, as GitHub generates them."""
     titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
@@ -224,7 +224,7 @@ def test_every_named_target_and_variable_exists() -> None:
     known = (REPOSITORY / ".env.example").read_text()
     known += (REPOSITORY / "docker-compose.yml").read_text()
     known += "\n".join(f"AAM_{name.upper()}" for name in LocalSettings.model_fields)
-    known += "AAM_DEEP COMPOSE_PROFILES"  # the tests' own, and compose's own
+    known += "AAM_DEEP COMPOSE_PROFILES"  # of the tests, and of compose
     variables = set(re.findall(r"`([A-Z]+_[A-Z_]+)`", text))
     assert variables
     for variable in variables:
@@ -233,7 +233,7 @@ def test_every_named_target_and_variable_exists() -> None:
 
 
 def test_second_mesh_shares_nothing_with_the_first() -> None:
-    """Neither its folder nor any of its ports is the default's."""
+    """Its folder and all its ports differ from the defaults."""
     (given,) = blocks("docs/guides/two-meshes.md", "sh")
     variables = dict(line.removeprefix("export ").split("=") for line in given.splitlines())
     first = LocalSettings.model_construct()
@@ -247,7 +247,7 @@ def test_second_mesh_shares_nothing_with_the_first() -> None:
 
 
 def test_every_endpoint_has_a_curl_example() -> None:
-    """On some page, whatever the ids in it are called; the addresses are those of `.aam/env`."""
+    """On any page, with any ids; the addresses are those of `.aam/env`."""
     registry = Secret("postgresql://nobody:x@127.0.0.1:1/aam")
     settings = Settings(supabase_db_url=registry, _env_file=None, **access.service_keys())
     suggesting = RagEngineSettings(

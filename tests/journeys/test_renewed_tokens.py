@@ -1,4 +1,4 @@
-"""Rotation with the real connector, and an org whose refresh token is new after every login."""
+"""Credential rotation with a real connector and an org that renews refresh tokens at each login."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.deep, pytest.mark.timeout(600)]
 
 
 async def test_renewed_token_survives_every_rotation(tmp_path: Path) -> None:
-    """The store's own token has been invalid since the first login; its other changes arrive."""
+    """The stored token is outdated after the first login; other changed fields are applied."""
     org, folder = SampleOrg(), tmp_path / "credentials"
     write(
         folder,
@@ -54,14 +54,14 @@ async def test_renewed_token_survives_every_rotation(tmp_path: Path) -> None:
 
 
 def write(folder: Path, **fields: str) -> None:
-    """Put fields of the credential into the store."""
+    """Write fields of the credential to the store."""
     (folder / "salesforce-prod").mkdir(parents=True, exist_ok=True)
     for name, value in fields.items():
         (folder / "salesforce-prod" / name).write_text(value)
 
 
 async def rotated(mesh: Mesh, *, expect: int = 200) -> Any:
-    """What became of the one connection; None where the answer is a problem."""
+    """Rotate the credential; return its connection's outcome, None for a problem response."""
     path = f"/credentials/{REFERENCE}/rotate"
     answer = await mesh.ask("orchestrator", "POST", path, expect=expect)
     return answer["connections"][0]["outcome"] if expect == 200 and answer else None

@@ -1,6 +1,6 @@
-"""The auth_broker's answer is exactly what the installed Salesforce connector asks for.
+"""The auth_broker's configurations match the installed Salesforce connector's specification.
 
-The connector is where the local Airbyte installs it, or where AAM_CONNECTOR_SALESFORCE says.
+The connector is the one that the local Airbyte installs, or AAM_CONNECTOR_SALESFORCE.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def specification() -> dict[str, Any]:
 async def test_configuration_matches_the_connector_specification(
     specification: dict[str, Any], more: dict[str, str]
 ) -> None:
-    """Nothing is missing or unknown, and every value has the required type and pattern."""
+    """No property is missing or unknown, and all values match the schema."""
     required = {"CLIENT_ID": "i", "CLIENT_SECRET": "s", "REFRESH_TOKEN": "t"}
     environment = {f"CREDENTIAL_ORG__{name}": value for name, value in (required | more).items()}
 
@@ -76,7 +76,7 @@ async def test_configuration_matches_the_connector_specification(
 
 
 def test_start_date_pattern_equals_the_connectors(specification: dict[str, Any]) -> None:
-    """A start date that we accept the connector accepts, and the other way round."""
+    """AAM accepts exactly the start dates that the connector accepts."""
     theirs = specification["properties"]["start_date"]["pattern"]
     ours = salesforce.SPECIFICATION.schema["properties"]["start_date"]["pattern"]
     for start_date in ("2024-01-31", "2024-01-31T00:00:00Z", "2024-1-1", "2024-01-31T00:00Z", "x"):

@@ -1,6 +1,6 @@
-"""Airbyte's own Salesforce connector, unchanged, checks, discovers and reads the sample org.
+"""Airbyte's unmodified Salesforce connector checks, discovers and reads the sample org.
 
-The connector is where the local Airbyte installs it, or where AAM_CONNECTOR_SALESFORCE says.
+The connector is the one that the local Airbyte installs, or AAM_CONNECTOR_SALESFORCE.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ RUN_SECONDS = 60
 
 
 class Connector:
-    """The connector's program with a configuration, in a directory of its own."""
+    """The connector's program with a configuration, in a separate directory."""
 
     def __init__(self, program: Path, org: Running, directory: Path) -> None:
         self._program = program
@@ -41,19 +41,19 @@ class Connector:
         }
 
     async def check(self) -> str:
-        """The status that `check` ends with."""
+        """Run `check` and return its status."""
         (status,) = of_type(await self._run("check"), "CONNECTION_STATUS")
         return str(status["connectionStatus"]["status"])
 
     async def discover(self) -> dict[str, Message]:
-        """The streams of the catalog, by name."""
+        """Run `discover` and return the streams by name."""
         (message,) = of_type(await self._run("discover"), "CATALOG")
         return {stream["name"]: stream for stream in message["catalog"]["streams"]}
 
     async def read(
         self, streams: list[Message], *, mode: str, state: list[Message] | None = None
     ) -> list[Message]:
-        """Everything that `read` prints."""
+        """Run `read` and return its messages."""
         catalog = {
             "streams": [
                 {
@@ -104,7 +104,7 @@ class Connector:
 
 @pytest.fixture(scope="module")
 def program() -> Path:
-    """The connector's program."""
+    """The path of the connector's program."""
     path = Path(os.environ.get("AAM_CONNECTOR_SALESFORCE", INSTALLED)).absolute()
     assert path.exists(), f"The Salesforce connector is not installed at {path}."
     return path
@@ -112,7 +112,7 @@ def program() -> Path:
 
 @pytest.fixture(scope="module")
 async def org(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running]:
-    """One org for the whole journey."""
+    """One sample org for the whole module."""
     state_dir = tmp_path_factory.mktemp("sample-org")
     ports = {"port": 0, "proxy_port": 0, "state_dir": state_dir}
     async with running(Settings.model_validate(ports)) as started:
@@ -121,14 +121,14 @@ async def org(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Running
 
 @pytest.fixture
 def connector(program: Path, org: Running, tmp_path: Path) -> Connector:
-    """The connector with good credentials, before an org as it was born."""
+    """The connector with valid credentials, and the org in its initial state."""
     org.live.reset()
     return Connector(program, org, tmp_path)
 
 
 @pytest.fixture
 async def control(org: Running) -> AsyncIterator[httpx.AsyncClient]:
-    """The org's own API."""
+    """A client of the org's control API."""
     async with httpx.AsyncClient(
         base_url=f"{org.url}/org", trust_env=False, headers=org.control
     ) as client:
@@ -136,17 +136,17 @@ async def control(org: Running) -> AsyncIterator[httpx.AsyncClient]:
 
 
 def of_type(messages: list[Message], kind: str) -> list[Message]:
-    """The messages of one type."""
+    """Return the messages of one type."""
     return [message for message in messages if message["type"] == kind]
 
 
 def records(messages: list[Message]) -> list[tuple[str, Message]]:
-    """Every record as its stream and its data."""
+    """Return each record as stream name and data."""
     return [(m["record"]["stream"], m["record"]["data"]) for m in of_type(messages, "RECORD")]
 
 
 def last_states(messages: list[Message]) -> list[Message]:
-    """The newest state of each stream, as the platform would hand it back."""
+    """Return the last state of each stream, in the format that the platform passes back."""
     states = {
         m["state"]["stream"]["stream_descriptor"]["name"]: m["state"]
         for m in of_type(messages, "STATE")
@@ -158,11 +158,11 @@ def last_states(messages: list[Message]) -> list[Message]:
 async def test_changed_org_is_read_incrementally(
     connector: Connector, control: httpx.AsyncClient, org: Running
 ) -> None:
-    """Account by REST, Opportunity by Bulk: each page, cursor and type is understood."""
+    """Account by REST, Opportunity by Bulk API: pagination, cursors and types work."""
     org.live.behave(org.live.behaviour.model_copy(update={"page_size": 90, "bulk_page_size": 150}))
     assert await connector.check() == "SUCCEEDED"
     streams = await connector.discover()
-    assert len(streams) == 13  # the connector adds one of its own, Describe
+    assert len(streams) == 13  # including the connector's own stream, Describe
     assert streams["Account"]["default_cursor_field"] == ["SystemModstamp"]
     chosen = [streams["Account"], streams["Opportunity"]]
 
@@ -193,7 +193,7 @@ async def test_changed_org_is_read_incrementally(
 async def test_rotated_refresh_token_is_printed_and_valid(
     connector: Connector, control: httpx.AsyncClient
 ) -> None:
-    """The printed configuration must be saved: the older token is invalid."""
+    """The connector prints a configuration with the new token; the old one is invalid."""
     await control.patch("/settings", json={"rotate_refresh_token": True})
     stale = dict(connector.config)
 

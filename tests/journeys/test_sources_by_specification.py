@@ -18,7 +18,7 @@ RECORDS = PINNED["source-hardcoded-records"]
 
 
 async def test_source_is_onboarded_by_its_specification(tmp_path: Path) -> None:
-    """From the list of types to a connection, with nothing left of the check and the preview."""
+    """From the list of types to a connection; check and preview leave nothing behind."""
     environment = given_environment() | NO_SCHEDULED_OBSERVATIONS
     async with temporary_stack(environment=environment, keep_logs=tmp_path / "logs") as stack:
         mesh = Mesh(stack)

@@ -29,7 +29,7 @@ Headers = Sequence[tuple[str, str | bytes]]
 
 @dataclass
 class Answer:
-    """The response, and whether the application read the request body."""
+    """A response, and whether the application read the request body."""
 
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
@@ -87,12 +87,12 @@ async def ask(
 
 
 def bearer(credential: str) -> tuple[str, str]:
-    """Build the header with this token."""
+    """Build the Authorization header with this credential."""
     return ("authorization", f"Bearer {credential}")
 
 
 def build(service: str, registry: str, **more: Any) -> FastAPI:
-    """Build a service's application with its own login."""
+    """Build a service's application with its own database login."""
     make = import_module(f"services.{service}.main").build
     values: dict[str, Any] = {
         "supabase_db_url": servers.as_service(registry, service),
@@ -106,7 +106,7 @@ def build(service: str, registry: str, **more: Any) -> FastAPI:
 
 
 async def close(app: FastAPI) -> None:
-    """Close its registry and clients."""
+    """Close the application's registry and clients."""
     await close_parts(app)
 
 

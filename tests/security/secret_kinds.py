@@ -1,4 +1,4 @@
-"""detect-secrets plugins for the formats of AAM's and its neighbours' secrets."""
+"""detect-secrets plugins for secrets of AAM and of the systems it is used with."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class SalesforceRefreshToken(RegexBasedDetector):
 
 
 class SalesforceConsumerKey(RegexBasedDetector):
-    """A connected app's client id; examples are shorter."""
+    """A connected app's client id; the examples in the documentation are too short to match."""
 
     secret_type = "Salesforce consumer key"
     denylist = (re.compile(r"\b3MVG9[A-Za-z0-9._]{40,}"),)

@@ -1,4 +1,4 @@
-"""What every service answers alike: unknown routes and parameters, HEAD, the bytes of JSON."""
+"""HTTP behaviour common to all services: unknown routes and parameters, HEAD, JSON encoding."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ ID = "7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f"
 
 @pytest.fixture
 async def caller(sql: Sql) -> Headers:
-    """The headers of a caller that may everything."""
+    """The headers of a caller with every scope."""
     key = await insert_key(sql, *KEY_SCOPES)
     return [bearer(key.key)]
 
 
 def headers_for(service: str, caller: Headers) -> Headers:
-    """What opens a service: the broker takes a sibling's token, and each token once."""
+    """Return credentials for a service: the broker accepts only service tokens, each one once."""
     if service != "auth_broker":
         return caller
     token = access.signer("orchestrator").token(
@@ -38,7 +38,7 @@ def headers_for(service: str, caller: Headers) -> Headers:
 
 
 def walk(apps: dict[str, FastAPI]) -> Iterator[tuple[str, str, set[str]]]:
-    """Every path of every service, filled in, with all the methods that it takes."""
+    """Yield every path of every service, with parameters filled in, and its allowed methods."""
     for service, app in apps.items():
         routes = list(iter_route_contexts(app.routes))
         for path in {re.sub(r"\{[^}]+\}", ID, str(route.path)) for route in routes}:
@@ -48,7 +48,7 @@ def walk(apps: dict[str, FastAPI]) -> Iterator[tuple[str, str, set[str]]]:
 
 
 def problem(answer: Answer) -> dict[str, Any]:
-    """The problem that was answered, whole and as one line."""
+    """Check that the response is a well-formed problem document, and return it."""
     body: dict[str, Any] = answer.json()
     assert answer.headers["content-type"] == "application/problem+json"
     assert {"type", "title", "status", "detail", "code", "request_id"} <= body.keys()
@@ -59,7 +59,7 @@ def problem(answer: Answer) -> dict[str, Any]:
 
 
 async def test_unsupported_method_is_405(apps: dict[str, FastAPI], caller: Headers) -> None:
-    """With every method of the path in Allow, also where they are separate routes."""
+    """`Allow` lists every method of the path, even if they are separate routes."""
     for service, path, methods in walk(apps):
         if path in DOCS:
             continue
@@ -73,7 +73,7 @@ async def test_unsupported_method_is_405(apps: dict[str, FastAPI], caller: Heade
 
 
 async def test_unknown_path_is_404(apps: dict[str, FastAPI], caller: Headers) -> None:
-    """In every form, and never a redirect."""
+    """Unusual forms of a path are never redirected."""
     for service, app in apps.items():
         for path in ("/nothing", "/", "//", "/nothing/", "/health%2F", "/\x00", "/ü", "/..", "/\n"):
             answer = await ask(app, "GET", path, headers_for(service, caller))
@@ -83,7 +83,7 @@ async def test_unknown_path_is_404(apps: dict[str, FastAPI], caller: Headers) ->
 
 
 async def test_trailing_slash_is_404(apps: dict[str, FastAPI], caller: Headers) -> None:
-    """With a redirect a POST would lose its body, and a key be sent elsewhere."""
+    """A redirect could drop the body of a POST, or send the key to another host."""
     for service, path, methods in walk(apps):
         for method in methods:
             answer = await ask(apps[service], method, f"{path}/", headers_for(service, caller))
@@ -95,7 +95,7 @@ async def test_trailing_slash_is_404(apps: dict[str, FastAPI], caller: Headers) 
 
 
 async def test_head_is_get_without_the_body(apps: dict[str, FastAPI], caller: Headers) -> None:
-    """The same status and headers, whether or not the object exists."""
+    """Status and headers are the same, whether or not the object exists."""
     for service, path, methods in walk(apps):
         if "GET" not in methods:
             continue
@@ -114,7 +114,7 @@ async def test_head_is_get_without_the_body(apps: dict[str, FastAPI], caller: He
 async def test_unknown_query_parameter_is_refused_by_name(
     apps: dict[str, FastAPI], caller: Headers
 ) -> None:
-    """On every route, before any effect; its value is not repeated."""
+    """On every route, before any side effect; its value is not in the response."""
     for service, path, methods in walk(apps):
         if path in OPEN | DOCS:
             continue
@@ -165,7 +165,7 @@ QUERIES = {
 async def test_query_error_suggests_the_nearest_name(
     apps: dict[str, FastAPI], caller: Headers
 ) -> None:
-    """Only names that are words are repeated."""
+    """The response repeats a name only if it is a plain identifier."""
     for query, detail in QUERIES.items():
         answer = await ask(apps["orchestrator"], "GET", "/connections", caller, query=query)
 
@@ -174,7 +174,7 @@ async def test_query_error_suggests_the_nearest_name(
 
 
 BODIES = [
-    # service, method and path, body, the field that is named, a part of the message
+    # service, method and path, body, the named field, a part of the message
     ("orchestrator", "POST /api-keys", {"owners": "a"}, "owners", "did you mean 'owner'?"),
     ("orchestrator", "POST /connections/import", {"dryrun": True}, "dryrun", "'dry_run'?"),
     (
@@ -263,7 +263,7 @@ BODIES = [
         "accept_mising",
         "'accept_missing'?",
     ),
-    # These take no body, and would ignore one.
+    # These routes accept no body; without the check they would ignore it.
     (
         "orchestrator",
         f"POST /connections/{ID}/discover",
@@ -282,7 +282,7 @@ BODIES = [
 
 
 async def test_unknown_member_is_refused_by_name(apps: dict[str, FastAPI], caller: Headers) -> None:
-    """In every service, at every depth, with the nearest known name; only words are repeated."""
+    """At every depth, with the nearest known name; only plain identifiers are repeated."""
     for service, target, order, field, message in BODIES:
         method, path = target.split()
         body = orjson.dumps(order)
@@ -333,7 +333,7 @@ async def test_health_accepts_any_query(apps: dict[str, FastAPI]) -> None:
 async def test_json_is_compact_and_ends_in_a_newline(
     apps: dict[str, FastAPI], caller: Headers
 ) -> None:
-    """Whether Postgres, pydantic, msgspec or orjson wrote it."""
+    """Regardless of the serializer: Postgres, Pydantic, msgspec or orjson."""
     for service, path, methods in walk(apps):
         if "GET" in methods and path not in DOCS - {"/openapi.json"}:
             answer = await ask(apps[service], "GET", path, headers_for(service, caller))

@@ -1,6 +1,7 @@
-"""A service whose settings admit no caller, or every caller, does not start and says why.
+"""A service with insecure or unusable settings does not start, and names the setting.
 
-Each file of tests/badconfig is an invalid environment, after a line `# <service>: <explanation>`.
+Each file of tests/badconfig is an invalid environment. Its first line is
+`# <service>: <expected message>`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ CANARY = "aamcanary"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders of keys that cannot be used, by name."""
+    """Folders with unusable keys, by name."""
     folder = tmp_path_factory.mktemp("keys")
     keys = access.service_keys()
     (public,) = keys["service_public_keys_dir"].glob("orchestrator.*.pem")
@@ -56,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[pytest.MonkeyPatch]:
-    """What a service needs, and nothing else."""
+    """The minimal environment of a service."""
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
     for service in SERVICES:
@@ -76,7 +77,7 @@ def _settings(service: str) -> Any:
 
 
 def start(service: str) -> object:
-    """The application, as a server would ask for it."""
+    """Import the application as an ASGI server does."""
     return import_module(f"services.{service}.main").build(load(_settings(service)))
 
 
@@ -90,7 +91,7 @@ def test_unchanged_configuration_starts(environment: pytest.MonkeyPatch, service
 def test_invalid_setting_prevents_the_start(
     environment: pytest.MonkeyPatch, folder: Path, file: Path
 ) -> None:
-    """One line names the variable, and not its value."""
+    """A one-line message names the variable, but not its value."""
     first, *variables = file.read_text().splitlines()
     service, _, explanation = first.removeprefix("# ").partition(": ")
     for line in variables:
@@ -115,7 +116,7 @@ def test_cases_are_found() -> None:
 
 
 async def process(service: str, **environment: str) -> tuple[int, str]:
-    """Serve it until it ends by itself: its exit code and all that it wrote."""
+    """Run the service until it exits; return its exit code and its output."""
     command = ("-m", "uvicorn", f"services.{service}.main:app", "--no-access-log")
     running = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -140,7 +141,7 @@ async def test_process_ends_with_that_line() -> None:
 
 
 async def test_process_ends_without_any_api_key(registry_url: str, sql: Sql) -> None:
-    """With all keys revoked or expired, too."""
+    """Revoked and expired keys do not count."""
     await sql.execute("DELETE FROM api_keys")
     await insert_key(sql, "admin", is_revoked=True)
     await insert_key(sql, "admin", expires_in_s=-1)
@@ -164,7 +165,7 @@ async def test_process_ends_without_any_api_key(registry_url: str, sql: Sql) -> 
 
 
 async def test_registry_may_come_later(own_postgres: servers.Postgres) -> None:
-    """Down, empty, without a key, with one: the service runs, and is then ready."""
+    """The service runs while the registry is down, empty or without a key, then gets ready."""
     url = own_postgres.url
     app = build("rag_engine", own_postgres.services_url)
     own_postgres.stop()

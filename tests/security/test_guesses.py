@@ -1,4 +1,4 @@
-"""Guesses of keys: few per address, few lines in the log, and nothing learned by their time."""
+"""Guessing API keys: rate limit per address, bounded logging, no timing side channel."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.security.conftest import ask, bearer, build, close, insert_key
 
 @pytest.fixture
 async def app(registry_url: str, sql: Sql) -> AsyncIterator[FastAPI]:
-    """A service of which an address may fail three times a minute."""
+    """A service that allows three failed authentications per minute and address."""
     app = build("rag_engine", registry_url, failed_keys_per_minute=3)
     yield app
     await close(app)
@@ -26,7 +26,7 @@ async def app(registry_url: str, sql: Sql) -> AsyncIterator[FastAPI]:
 
 @pytest.fixture
 def queries(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The ids that the registry is asked for."""
+    """The key ids that are looked up in the registry."""
     queried: list[str] = []
     find = registry.find_key
 
@@ -41,7 +41,7 @@ def queries(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 async def test_address_with_too_many_failures_is_answered_429(
     app: FastAPI, sql: Sql, queries: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Before anything is looked up; callers known lately are served, from that address, too."""
+    """Before any lookup; recently authenticated keys still work, even from that address."""
     caplog.set_level("WARNING")
     known, other = [await insert_key(sql, *KEY_SCOPES) for _ in range(2)]
     assert (await ask(app, "GET", "/knowledge", [bearer(known.key)])).status == 200
@@ -68,7 +68,7 @@ async def test_address_with_too_many_failures_is_answered_429(
 async def test_wrong_secret_costs_as_much_as_an_unknown_id(
     app: FastAPI, sql: Sql, queries: list[str]
 ) -> None:
-    """One query each, also for the id of a key that was just valid."""
+    """Each takes one query, even if a key with that id was just accepted."""
     key, revoked = await insert_key(sql, "admin"), await insert_key(sql, "admin", is_revoked=True)
     ring = KeyRing(app.state.db)
     assert await ring.caller(key.key) is not None
@@ -85,7 +85,7 @@ async def test_wrong_secret_costs_as_much_as_an_unknown_id(
 
 
 def test_ipv6_is_counted_by_network() -> None:
-    """One caller has 2**64 addresses; all forms of an IPv4 address are one."""
+    """An IPv6 client has 2**64 addresses; all notations of an IPv4 address count as one."""
     now = 0.0
     guesses = Guesses(2, clock=lambda: now)
     for address in ("2001:db8::1", "2001:db8::2:1"):
@@ -103,7 +103,7 @@ def test_ipv6_is_counted_by_network() -> None:
 
 
 def test_log_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
-    """Whatever the number of addresses."""
+    """Independent of the number of addresses."""
     caplog.set_level("WARNING")
     guesses = Guesses(1000, clock=lambda: 0.0)
     for number in range(500):

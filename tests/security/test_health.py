@@ -1,4 +1,4 @@
-"""Health and readiness, which anybody may ask: what is missing, and nothing about where or what."""
+"""Health and readiness need no authentication, and reveal no details of the dependencies."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _TOO_MUCH = re.compile(r"127\.0|:9\b|localhost|Error|Exception|Traceback|\d+\.\d
 
 @pytest.mark.parametrize("service", _SERVICES)
 async def test_health_reveals_nothing_about_the_dependencies(service: str) -> None:
-    """With everything down: no host, port, user, version, class or exception text."""
+    """With all dependencies down: no host, port, user, version, class or exception text."""
     app = _SERVICES[service]()
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://aam"

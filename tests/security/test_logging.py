@@ -1,4 +1,4 @@
-"""The log: one JSON object a line, of known fields, whatever is thrown at it."""
+"""The log is one JSON object per line with declared fields only, for any input."""
 
 from __future__ import annotations
 
@@ -35,24 +35,24 @@ Line = dict[str, Any]
 
 
 class Written(io.StringIO):
-    """What was written to the log."""
+    """Captured log output."""
 
     def lines(self) -> list[Line]:
-        """Each line, parsed; nothing of the canary is in any."""
+        """Parse each line; none contains any part of the canary."""
         raw = self.getvalue()
         assert CANARY not in raw
         assert raw.isascii()
         return [json.loads(line) for line in raw.splitlines()]
 
     def line(self) -> Line:
-        """The only line."""
+        """Parse the only line."""
         (line,) = self.lines()
         return line
 
 
 @pytest.fixture
 def written() -> Iterator[Written]:
-    """The log at DEBUG; logging is as before afterwards."""
+    """The log at level DEBUG; the logging configuration is restored afterwards."""
     root = logging.getLogger()
     before = root.handlers, root.level, sys.excepthook
     logs.set_up("test", level="DEBUG")
@@ -64,7 +64,7 @@ def written() -> Iterator[Written]:
 
 
 def _calls() -> Iterator[tuple[str, ast.Call]]:
-    """Every call in the code that ships, with where it is."""
+    """Yield every call in the shipped code, with its location."""
     for folder in ("shared", "services", "local"):
         for file in sorted((ROOT / folder).rglob("*.py")):
             for node in ast.walk(ast.parse(file.read_text())):
@@ -73,7 +73,7 @@ def _calls() -> Iterator[tuple[str, ast.Call]]:
 
 
 def test_every_logged_event_is_declared() -> None:
-    """Its name is a constant, and each of its fields is on the list."""
+    """Event names are constants, and all fields are in `logs.FIELDS`."""
     seen = 0
     for where, call in _calls():
         assert isinstance(call.func, ast.Attribute)
@@ -82,7 +82,7 @@ def test_every_logged_event_is_declared() -> None:
         if call.func.attr in ("bound_contextvars", "bind_contextvars"):
             assert fields <= logs.FIELDS, where
         is_batch = isinstance(on, ast.Name) and (on.id, call.func.attr) == ("batches", "each")
-        if is_batch:  # it logs what its caller names
+        if is_batch:  # logs the event named by its caller
             (event,) = (one.value for one in call.keywords if one.arg == "log_event")
         elif isinstance(on, ast.Name) and on.id == "log" and call.func.attr in LEVELS:
             (event,) = call.args
@@ -98,7 +98,7 @@ def test_every_logged_event_is_declared() -> None:
 
 
 def test_unlisted_field_is_named_and_left_out(written: Written) -> None:
-    """So that whoever misses it knows why."""
+    """Its name is logged, so that its absence can be explained."""
     log.info("hello", status=200, secret=CANARY, config={"key": CANARY})
 
     line = written.line()
@@ -115,7 +115,7 @@ def test_unlisted_field_is_named_and_left_out(written: Written) -> None:
 
 
 def test_values_are_words_and_numbers(written: Written) -> None:
-    """Anything else is logged by its class alone, and long text is cut."""
+    """Of other values only the class is logged, and long text is truncated."""
     log.info(
         "hello",
         code=ValueError(CANARY),
@@ -157,7 +157,7 @@ def test_interpolated_event_name_is_not_written(written: Written, event: str) ->
     ],
 )
 def test_no_value_breaks_the_line(written: Written, injected: str) -> None:
-    """Nor colours a terminal: everything but plain letters is escaped."""
+    """Terminal escape sequences are escaped too."""
     with structlog.contextvars.bound_contextvars(caller=injected):
         log.info("hello", path=injected)
         logging.getLogger("some.library").warning("hello %s", injected)
@@ -169,7 +169,7 @@ def test_no_value_breaks_the_line(written: Written, injected: str) -> None:
 
 
 def test_urls_lose_their_queries_and_logins(written: Written) -> None:
-    """Anywhere in a text."""
+    """At any position in a text."""
     log.info("hello", url=f"https://user:{CANARY}@host:1/path?token={CANARY}#{CANARY}")
     log.info("hello", detail=f"See http://host/a?b={CANARY} and postgres://u:{CANARY}@h/db, too.")
 
@@ -208,7 +208,7 @@ def _raised(local: str) -> None:
 
 
 async def test_exception_is_classes_and_frames(written: Written, postgres_url: str) -> None:
-    """No message, local variable or validated value is written."""
+    """No message, local variable or validated value is logged."""
     for attempt, kind in ((_bad_parameter, DBAPIError), (_bad_text, asyncpg.PostgresError)):
         with pytest.raises(kind) as caught:
             await attempt(postgres_url)
@@ -272,7 +272,7 @@ def test_cyclic_and_deep_exceptions_are_cut(written: Written) -> None:
     ],
 )
 def test_library_logs_only_warnings_by_location(written: Written, name: str) -> None:
-    """Even where its logger has a level of its own."""
+    """Even if the library's logger has its own level."""
     library = logging.getLogger(name)
     level = library.level
     library.setLevel(logging.DEBUG)
@@ -290,7 +290,7 @@ def test_library_logs_only_warnings_by_location(written: Written, name: str) -> 
 
 
 def test_uvicorns_own_lines_are_logged(written: Written) -> None:
-    """Only its known texts; any other text in its name is not written."""
+    """Only its known messages; any other message of its logger is not written."""
     server = logging.getLogger("uvicorn.error")
     server.info("Started server process [%d]", 7, extra={"color_message": CANARY})
     server.info("Uvicorn running on %s://%s:%d (Press CTRL+C to quit)", "http", "127.0.0.1", 8001)
@@ -309,7 +309,7 @@ def test_uvicorns_own_lines_are_logged(written: Written) -> None:
 def test_unformattable_message_is_not_printed(
     written: Written, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Python would print it, with its arguments, to standard error."""
+    """By default Python prints it with its arguments to standard error."""
     logging.getLogger("some.library").warning("%d", CANARY)
     logging.getLogger("uvicorn.error").info("Started server process [%d]", CANARY)
 
@@ -318,7 +318,7 @@ def test_unformattable_message_is_not_printed(
 
 
 def test_crash_is_one_line(tmp_path: Path) -> None:
-    """Without a traceback that has a message in it."""
+    """Without Python's traceback, which contains the exception message."""
     program = tmp_path / "crash.py"
     program.write_text(
         "from shared.observability import logs\n"

@@ -1,4 +1,4 @@
-"""Metrics on loopback are for programs that call this machine by its name, not for web pages."""
+"""Metrics on loopback are protected against DNS rebinding and cross-origin requests."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SERVED = (
 
 @pytest.fixture(scope="module")
 def port() -> Iterator[int]:
-    """Where a process serves its metrics."""
+    """The port of a process's metrics server."""
     port = servers.free_port()
     command = [sys.executable, "-c", f"{_SERVED}; sys.stdin.read()", str(port)]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE) as process:
@@ -46,7 +46,7 @@ def port() -> Iterator[int]:
     ],
 )
 def test_web_pages_cannot_read_the_metrics(port: int, headers: dict[str, str], status: int) -> None:
-    """Neither by a name that was pointed at this machine, nor from another origin."""
+    """Neither by a host name that resolves to loopback, nor from another origin."""
     filled = {name: value.format(port=port) for name, value in headers.items()}
     with httpx.Client(transport=httpx.HTTPTransport(verify=False)) as client:
         answer = client.get(f"http://127.0.0.1:{port}/metrics", headers=filled)

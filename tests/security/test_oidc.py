@@ -1,4 +1,4 @@
-"""Callers by an OpenID Connect issuer: over HTTP, with real signatures and real malice."""
+"""Authentication by an OpenID Connect issuer over HTTP: valid, forged and hostile cases."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ AUDIENCE = "aam"
 Json = dict[str, Any]
 DISCOVERY, KEYS = "/.well-known/openid-configuration", "/keys"
 RSA = rsa.generate_private_key(65537, 2048)
-SHORT_RSA = rsa.generate_private_key(65537, 1024)  # noqa: S505 (to be refused)
+SHORT_RSA = rsa.generate_private_key(65537, 1024)  # noqa: S505 (must be rejected)
 EC = ec.generate_private_key(ec.SECP256R1())
 P384 = ec.generate_private_key(ec.SECP384R1())
 ED = Ed25519PrivateKey.generate()
 
 
 def _public(algorithm: Any, key: Any, kid: str, **other: Any) -> Json:
-    """Return a key as an issuer publishes it."""
+    """Return a public key as a JWK, as an issuer publishes it."""
     public = key if isinstance(key, bytes) else key.public_key()
     jwk: Json = json.loads(algorithm.to_jwk(public))
     jwk.pop("key_ops", None)
@@ -72,7 +72,7 @@ class Idp:
         return {"keys": self.keys}
 
     def claims(self, **other: Any) -> Json:
-        """A good token's claims, times from now; None takes one away."""
+        """Return a valid token's claims, times relative to now; None removes a claim."""
         claims = {
             "iss": self.url,
             "aud": AUDIENCE,
@@ -95,14 +95,14 @@ class Idp:
         claims: Json | None = None,
         **headers: Any,
     ) -> str:
-        """A token, by default a valid one."""
+        """Return a signed token, by default a valid one."""
         payload = self.claims() if claims is None else claims
         return jwt.encode(payload, key, alg, headers={"kid": kid, **headers} if kid else headers)
 
 
 @pytest.fixture
 async def idp() -> AsyncIterator[Idp]:
-    """An issuer that answers."""
+    """An issuer that serves its documents."""
     idp = Idp()
     async with serving(idp.app) as url:
         idp.url = url
@@ -110,25 +110,25 @@ async def idp() -> AsyncIterator[Idp]:
 
 
 class Clock:
-    """The time by which keys grow old."""
+    """The clock that determines the age of cached keys."""
 
     def __init__(self) -> None:
         self.now = 1000.0
 
     def __call__(self) -> float:
-        """Seconds."""
+        """Return the time in seconds."""
         return self.now
 
 
 @pytest.fixture
 def clock() -> Clock:
-    """To be put forward."""
+    """A clock that the test advances."""
     return Clock()
 
 
 @pytest.fixture
 def issuer(idp: Idp, clock: Clock) -> Issuer:
-    """What the services know of it."""
+    """The services' client of the issuer."""
     return Issuer(idp.url, audience=AUDIENCE, clock=clock)
 
 
@@ -138,7 +138,7 @@ def issuer(idp: Idp, clock: Clock) -> Issuer:
 async def test_valid_token_gives_its_scopes(
     idp: Idp, issuer: Issuer, key: Any, alg: str, kid: str
 ) -> None:
-    """Those of ours in the claim; the issuer's keys are read once."""
+    """Only AAM's scopes of the claim count; the issuer's keys are fetched once."""
     changes: tuple[dict[str, Any], ...] = (
         {},
         {"aud": ["another", AUDIENCE], "scope": ["connections:read", "repairs:decide", 7]},
@@ -172,7 +172,7 @@ async def test_valid_token_gives_its_scopes(
 async def test_caller_name_comes_from_the_claims(
     idp: Idp, issuer: Issuer, claims: Json, name: str
 ) -> None:
-    """A claim that can be stored in a row, and always the subject."""
+    """From the claims if they can be stored, and always with the subject."""
     caller = await issuer.caller(idp.token(claims=idp.claims(**claims)))
 
     assert caller is not None
@@ -181,7 +181,7 @@ async def test_caller_name_comes_from_the_claims(
 
 @pytest.mark.parametrize("scope", [None, "", 7, {"connections:read": True}, ["*"], "connections"])
 async def test_token_without_scopes_allows_nothing(idp: Idp, issuer: Issuer, scope: object) -> None:
-    """A claim of another form gives none."""
+    """A scope claim of another type gives no scopes."""
     caller = await issuer.caller(idp.token(claims=idp.claims(scope=scope)))
 
     assert caller is not None
@@ -195,7 +195,7 @@ def _pem() -> bytes:
 
 
 def _hs256(idp: Idp) -> str:
-    """HMAC with the public key as the secret; the library signs no such thing itself."""
+    """Sign with HMAC and the public key as secret, which the library refuses to do."""
     head = jwt.encode(idp.claims(), "x" * 32, "HS256", headers={"kid": "rsa"}).rpartition(".")[0]
     mac = hmac.new(_pem(), head.encode(), hashlib.sha256).digest()
     return f"{head}.{jwt.utils.base64url_encode(mac).decode()}"
@@ -240,7 +240,7 @@ FORGED: dict[str, Callable[[Idp], str]] = {
 @pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")
 @pytest.mark.parametrize("forged", FORGED)
 async def test_invalid_tokens_are_refused(idp: Idp, issuer: Issuer, forged: str) -> None:
-    """Whatever other keys the issuer publishes; nothing but its keys is fetched."""
+    """Even with other keys published; nothing except the issuer's documents is fetched."""
     idp.keys += [
         _public(HMACAlgorithm, b"k" * 32, "oct", alg="HS256"),
         _public(RSAAlgorithm, SHORT_RSA, "short"),
@@ -261,7 +261,7 @@ async def test_invalid_tokens_are_refused(idp: Idp, issuer: Issuer, forged: str)
 
 
 async def test_foreign_tokens_cause_no_request_to_the_issuer(idp: Idp, issuer: Issuer) -> None:
-    """Otherwise anybody could flood it."""
+    """Otherwise anyone could flood the issuer with requests."""
     for token in ("garbage", idp.token(claims=idp.claims(iss="https://elsewhere.example"))):
         assert await issuer.caller(token) is None
 
@@ -271,7 +271,7 @@ async def test_foreign_tokens_cause_no_request_to_the_issuer(idp: Idp, issuer: I
 async def test_new_issuer_key_is_read_at_its_first_token(
     idp: Idp, issuer: Issuer, clock: Clock
 ) -> None:
-    """At most every 30 s."""
+    """Keys are fetched again at most every 30 s."""
     assert await issuer.caller(idp.token()) is not None
     new = rsa.generate_private_key(65537, 2048)
     idp.keys[0] = _public(RSAAlgorithm, new, "new")
@@ -297,7 +297,7 @@ async def test_new_issuer_key_is_read_at_its_first_token(
 async def test_issuer_outage_after_the_keys_were_read(
     idp: Idp, issuer: Issuer, clock: Clock
 ) -> None:
-    """Its keys are used for an hour; then callers are answered 503 until it is back."""
+    """Its keys are used for an hour; then requests get a 503 until it is available again."""
     assert await issuer.caller(idp.token()) is not None
 
     async def away() -> Response:
@@ -335,7 +335,7 @@ async def test_lost_answer_of_the_issuer_is_retried(
 
 
 async def test_issuer_outage_at_the_start(idp: Idp, issuer: Issuer, clock: Clock) -> None:
-    """Callers are answered 503; its keys are requested again a second later."""
+    """Requests get a 503; the keys are requested again a second later."""
 
     async def away() -> Response:
         return Response(status_code=500)
@@ -423,7 +423,7 @@ async def test_hostile_issuer_counts_as_unavailable(
     path: str,
     answer: Callable[[], Awaitable[Response]],
 ) -> None:
-    """Whatever it answers, however long: no caller is accepted, and nothing else is fetched."""
+    """For any response: no caller is accepted, and nothing else is fetched."""
     monkeypatch.setattr(oidc, "_DEADLINE_S", 0.5)
     idp.instead[path] = answer
     began = time.monotonic()
@@ -461,7 +461,7 @@ async def test_foreign_discovery_document_is_not_followed(
 
 
 async def test_service_accepts_oidc_callers(idp: Idp, registry_url: str, sql: Any) -> None:
-    """Beside keys, and with the same scopes; actions are recorded for them; no key is needed."""
+    """With the same scopes as API keys; the actor is recorded, and no API key is required."""
     await sql.execute("DELETE FROM api_keys")
     app = build("orchestrator", registry_url, oidc_issuer=idp.url, oidc_audience=AUDIENCE)
     try:

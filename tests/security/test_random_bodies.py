@@ -1,4 +1,4 @@
-"""Ten thousand random bodies: each is answered in time, and none by a 5xx."""
+"""Fuzzing with random request bodies: each gets a timely response, and none a 5xx."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LONGEST_S = 2.0
 
 
 def routes(apps: dict[str, FastAPI]) -> list[tuple[FastAPI, str, str, bytes]]:
-    """Every route that takes a body, as application, method, path and its example."""
+    """Return every route with a body: application, method, path and example."""
     found = []
     for app in apps.values():
         document = app.openapi()
@@ -51,7 +51,7 @@ def _examples(document: dict[str, Any], media: dict[str, Any]) -> Iterator[Any]:
 
 
 def _bodies(examples: list[bytes]) -> st.SearchStrategy[bytes]:
-    """Bytes of any kind, JSON of any kind, and orders with a piece of either in them."""
+    """Generate random bytes, random JSON, and examples with random parts."""
     json = st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
         lambda inner: (
@@ -73,7 +73,7 @@ def _bodies(examples: list[bytes]) -> st.SearchStrategy[bytes]:
 
 
 async def test_random_bodies_cause_no_server_error(apps: dict[str, FastAPI]) -> None:
-    """Each is answered within two seconds, and the services go on."""
+    """Each gets a response within two seconds, and the services keep running."""
     targets = routes(apps)
     loop, turn = asyncio.get_running_loop(), count()
     statuses: Counter[int] = Counter()

@@ -1,4 +1,4 @@
-"""A caller above its rate is told when to retry; other callers are not affected."""
+"""Rate limiting: a caller above its rate gets Retry-After; other callers are not affected."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.security.conftest import ask, bearer, build, close, insert_key
 
 @pytest.mark.exact
 async def test_caller_above_the_rate_is_answered_429(registry_url: str, sql: Sql) -> None:
-    """Before its body is read; health, other keys, guesses and services are not counted."""
+    """Before its body is read; /health, other keys, failed logins and services do not count."""
     app = build("rag_engine", registry_url, requests_per_second=0.5)
     busy, other = [await insert_key(sql, *KEY_SCOPES) for _ in range(2)]
 

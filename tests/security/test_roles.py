@@ -1,4 +1,4 @@
-"""What each service's login may do in the registry: what its code does, and undo no record."""
+"""Database privileges: each service has exactly those that its code needs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ APPEND_ONLY = (
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[Sql]:
-    """A session that is closed again."""
+    """Open a session, closed at the end of the block."""
     connection = await asyncpg.connect(url)
     try:
         yield connection
@@ -44,14 +44,14 @@ async def connected(url: str) -> AsyncIterator[Sql]:
 
 @pytest.fixture(scope="module")
 def registry_url(postgres: servers.Postgres) -> str:
-    """The registry, as a login that may do what all services together may."""
+    """The registry's URL with the login that has the union of all services' privileges."""
     migrate(postgres.url)
     return postgres.services_url
 
 
 @pytest.fixture
 async def mesh_login(registry_url: str) -> AsyncIterator[Sql]:
-    """A session of a login for all services."""
+    """A session of the shared login."""
     async with connected(registry_url) as connection:
         yield connection
 
@@ -96,13 +96,13 @@ REFUSED = [
 
 @pytest.mark.parametrize("statement", REFUSED)
 async def test_services_cannot_rewrite_history(mesh_login: Sql, statement: str) -> None:
-    """Nor create or grant anything."""
+    """They cannot create or grant anything either."""
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await mesh_login.execute(statement)
 
 
 async def test_services_cannot_grant_their_privileges(mesh_login: Sql) -> None:
-    """Postgres answers such a GRANT with a warning, and grants nothing."""
+    """For such a GRANT Postgres emits a warning and grants nothing."""
     heard: list[str] = []
     mesh_login.add_log_listener(lambda _, message: heard.append(message.sqlstate))
     await mesh_login.execute("GRANT ALL ON credential_audit TO aam_mesh, PUBLIC")
@@ -112,7 +112,7 @@ async def test_services_cannot_grant_their_privileges(mesh_login: Sql) -> None:
 
 
 async def test_services_own_nothing(mesh_login: Sql, postgres: servers.Postgres) -> None:
-    """Neither a login nor a group has an attribute, an object or another group's rights."""
+    """No login or group has role attributes, objects or membership of another group."""
     roles = await mesh_login.fetch(
         "SELECT rolname, rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls"
         " AS special, rolcanlogin FROM pg_roles WHERE rolname LIKE 'aam\\_%'"
@@ -166,17 +166,17 @@ _HELD = """
 
 
 async def columns_of_tables(sql: Sql) -> dict[str, set[str]]:
-    """The columns of every table of the registry."""
+    """Return the columns of every table of the registry."""
     return {row["table"]: set(row["columns"]) for row in await sql.fetch(_COLUMNS)}
 
 
 async def rights_of(sql: Sql, role: str) -> set[Right]:
-    """Every verb that a role may use on any column, or row, of any table of the registry."""
+    """Return a role's privileges on the rows and columns of every table of the registry."""
     return {Right(*row) for row in await sql.fetch(_HELD, role)}
 
 
 async def test_every_table_is_in_the_matrix(mesh_login: Sql) -> None:
-    """A migration that creates a table declares each service's privileges, also if none."""
+    """A migration that creates a table declares each service's privileges, even if none."""
     assert set(await columns_of_tables(mesh_login)) == set(MATRIX)
 
 
@@ -184,7 +184,7 @@ async def test_every_table_is_in_the_matrix(mesh_login: Sql) -> None:
 async def test_each_service_has_exactly_its_declared_privileges(
     mesh_login: Sql, service: str
 ) -> None:
-    """Roles by tables by columns by verbs; group and login alike."""
+    """For the group and for the login, compared per table, column and privilege."""
     wanted = expected(service, await columns_of_tables(mesh_login))
 
     assert await rights_of(mesh_login, f"aam_{service}") == wanted
@@ -192,7 +192,7 @@ async def test_each_service_has_exactly_its_declared_privileges(
 
 
 async def test_shared_login_has_the_union_of_the_privileges(mesh_login: Sql) -> None:
-    """And no more: aam_services is the union of the five."""
+    """aam_services has exactly the union of the five services' privileges."""
     columns = await columns_of_tables(mesh_login)
     together = {right for service in SERVICES for right in expected(service, columns)}
 
@@ -200,7 +200,7 @@ async def test_shared_login_has_the_union_of_the_privileges(mesh_login: Sql) -> 
 
 
 async def test_only_the_orchestrator_prunes_history(mesh_login: Sql) -> None:
-    """By the owner's function, which no other service may call, nor anybody at a REST API."""
+    """By a function of the owner, which other services and REST API roles cannot execute."""
     may = await mesh_login.fetch(
         "SELECT rolname FROM pg_roles WHERE rolname LIKE 'aam\\_%'"
         " AND has_function_privilege(oid, 'prune_history(text, interval, integer)', 'EXECUTE')"
@@ -257,7 +257,7 @@ REFUSED_TO = [
 async def test_service_cannot_write_others_tables(
     registry_url: str, service: str, statement: str
 ) -> None:
-    """Keys, policies and repairs are written by their own service, or by none."""
+    """API keys, policies and repairs are written only by the service that owns them."""
     async with connected(servers.as_service(registry_url, service)) as login:
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await login.execute(statement)
@@ -265,14 +265,14 @@ async def test_service_cannot_write_others_tables(
 
 @pytest.mark.parametrize("service", SERVICES)
 async def test_service_with_a_foreign_login_is_not_ready(registry_url: str, service: str) -> None:
-    """It names the role that its login must be a member of."""
+    """The message names the role that the login must be a member of."""
     for other in SERVICES:
         words = await ready(servers.as_service(registry_url, other), application=service)
         assert words == ("" if other == service else NOT_A_MEMBER.format(service))
 
 
 async def test_service_sessions_have_timeouts(registry_url: str) -> None:
-    """Those of the pool, and the one that the job queue listens on."""
+    """The sessions of the pool, and the one that the job queue listens on."""
     wanted = {
         "statement_timeout": "1min",
         "lock_timeout": "10s",
@@ -305,7 +305,7 @@ NOT_A_MEMBER = "The login of SUPABASE_DB_URL may not use the registry: make it a
 
 
 async def ready(url: str, *, application: str = "orchestrator") -> str:
-    """What a service would say about the registry; empty where all is well."""
+    """Return a service's message about an unusable registry; empty if it is usable."""
     db = Database.at(postgres_address(url), application=application)
     try:
         await db.ping()
@@ -317,7 +317,7 @@ async def ready(url: str, *, application: str = "orchestrator") -> str:
 
 
 def migrated(url: str, **environment: str) -> str:
-    """What the migrations print."""
+    """Run the migrations and return their output."""
     run = subprocess.run(
         [sys.executable, "-m", "alembic", "upgrade", "head"],
         env={**os.environ, "MIGRATION_DB_URL": url, "SUPABASE_DB_URL": url, **environment},
@@ -333,10 +333,10 @@ def migrated(url: str, **environment: str) -> str:
 async def test_migrations_create_the_roles_if_allowed(
     own_postgres: servers.Postgres,
 ) -> None:
-    """As on Supabase: the owner is no superuser, and one URL was there before the others.
+    """As on Supabase: the owner is no superuser, and a shared login exists before the others.
 
-    Without CREATEROLE they build the tables and say what is missing; roles that somebody makes
-    later get their rights by the next run. A login of all of it works all the while.
+    Without CREATEROLE the migrations create the tables and report the missing roles; roles created
+    later get their privileges at the next run. The shared login works all the time.
     """
     owner = f"postgresql://owner:o@127.0.0.1:{own_postgres.port}/owned"
     services = f"postgresql://services:s@127.0.0.1:{own_postgres.port}/owned"
@@ -369,7 +369,7 @@ async def test_migrations_create_the_roles_if_allowed(
 async def test_rest_api_roles_have_no_access(
     own_postgres: servers.Postgres,
 ) -> None:
-    """Supabase grants every new table of `public` to `anon`, whose key is in web pages."""
+    """Supabase grants every new table of `public` to `anon`, whose key is public."""
     names = ("anon", "authenticated", "service_role")
     async with connected(own_postgres.url) as owner:
         for name in names:

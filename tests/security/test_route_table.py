@@ -1,4 +1,4 @@
-"""Who may call what: every route of every service, walked by its own route table."""
+"""Authorization of every route of every service, enumerated from the route tables."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ BODIES: dict[str, Headers] = {
 
 
 def routes(app: FastAPI) -> Iterator[tuple[str, str, str | None]]:
-    """Each method of each guarded route: its path, filled in, and its scope; also those hidden."""
+    """Yield method, filled-in path and scope of each guarded route, including undocumented ones."""
     for route in iter_route_contexts(app.routes):
         methods = getattr(route, "methods", None)
         assert route.path is not None
@@ -65,7 +65,7 @@ def routes(app: FastAPI) -> Iterator[tuple[str, str, str | None]]:
 
 
 def walk(app: FastAPI) -> Iterator[tuple[str, str]]:
-    """Each path by each of its methods, by HEAD, by OPTIONS and by an unknown one."""
+    """Yield each path with each of its methods, HEAD, OPTIONS and an unknown method."""
     found = {(method, path) for method, path, _ in routes(app)}
     paths = {path for _, path in found}
     others = {(method, path) for path in paths for method in ("HEAD", "OPTIONS", "BREW")}
@@ -77,7 +77,7 @@ def walk(app: FastAPI) -> Iterator[tuple[str, str]]:
 
 
 async def credentials(sql: Sql) -> dict[str, tuple[Headers, str]]:
-    """What proves nothing: headers and query by name."""
+    """Return invalid credentials by name: headers and query."""
     key = await insert_key(sql, *KEY_SCOPES)
     expired = await insert_key(sql, *KEY_SCOPES, expires_in_s=-1)
     revoked = await insert_key(sql, *KEY_SCOPES, is_revoked=True)
@@ -116,7 +116,7 @@ async def credentials(sql: Sql) -> dict[str, tuple[Headers, str]]:
 
 
 async def everything(sql: Sql, redis: Redis, airbyte: AirbyteServer) -> dict[str, Any]:
-    """All that is kept anywhere, to compare."""
+    """Return all stored data, for comparison."""
     tables = await sql.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
     rows = {
         name: await sql.fetchval(
@@ -136,7 +136,7 @@ async def test_unauthenticated_caller_is_answered_401(
     redis: Redis,
     airbyte: AirbyteServer,
 ) -> None:
-    """On every route, by every method, before a byte of the body; and nothing is done."""
+    """On every route, with every method, before the body is read, without side effects."""
     app = apps[service]
     bad = await credentials(sql)
     before = await everything(sql, redis, airbyte)
@@ -166,7 +166,7 @@ async def test_unauthenticated_caller_is_answered_401(
 async def test_scopes_decide_what_a_key_may_do(
     apps: dict[str, FastAPI], service: str, sql: Sql
 ) -> None:
-    """Each route by each single scope, and by all but its own: 403 without the declared one."""
+    """Each route with each single scope, and with all except its own: 403 without that one."""
     app = apps[service]
     alone = {scope.value: await insert_key(sql, scope) for scope in KEY_SCOPES}
     but = {
@@ -190,7 +190,7 @@ async def test_scopes_decide_what_a_key_may_do(
 
 
 async def test_scopes_are_compared_exactly(apps: dict[str, FastAPI], sql: Sql) -> None:
-    """A word that begins like the scope, or is its beginning, is another."""
+    """A prefix of a scope, or a longer word, is a different scope."""
     for word in ("connections", "connections:", "connections:read ", "connections:reader", "*", ""):
         key = await insert_key(sql, word)
 
@@ -200,7 +200,7 @@ async def test_scopes_are_compared_exactly(apps: dict[str, FastAPI], sql: Sql) -
 
 
 async def test_path_variants_need_the_same_scope(apps: dict[str, FastAPI], sql: Sql) -> None:
-    """A path that the router accepts is checked; the rest is no route."""
+    """Variants that the router matches are checked; the others are 404."""
     key = await insert_key(sql, "connections:read")
     for path in (
         "/api-keys",
@@ -217,7 +217,7 @@ async def test_path_variants_need_the_same_scope(apps: dict[str, FastAPI], sql: 
 
 
 async def test_root_path_does_not_bypass_the_check(apps: dict[str, FastAPI], sql: Sql) -> None:
-    """A proxy that keeps its prefix opens nothing, and hides no health."""
+    """A proxy's path prefix does not bypass authentication, nor hide /health."""
     key = await insert_key(sql, "connections:read")
     seen: list[int] = []
 
@@ -251,7 +251,7 @@ async def test_root_path_does_not_bypass_the_check(apps: dict[str, FastAPI], sql
 async def test_service_calls_are_limited_to_the_declared_ones(
     apps: dict[str, FastAPI], service: str
 ) -> None:
-    """Whatever scopes its token has, others are 403."""
+    """Other calls are 403, even if the token has the scope."""
     app = apps[service]
     asked = " ".join(May)
     for caller in {one for one, _ in SERVICE_CALLS}:
@@ -268,7 +268,7 @@ async def test_service_calls_are_limited_to_the_declared_ones(
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_openapi_describes_the_enforced_security(apps: dict[str, FastAPI], service: str) -> None:
-    """Security scheme and scope of each operation, and its answers 401, 403 and 429."""
+    """Security scheme and scope of each operation, and its responses 401, 403 and 429."""
     app = apps[service]
     described = app.openapi()
     enforced = {
@@ -334,8 +334,8 @@ def _included(app: FastAPI) -> None:
     ],
 )  # fmt: skip
 async def test_route_without_a_scope_prevents_the_start(add: Any) -> None:
-    """Of whatever kind; without the startup check a request fails as a bug."""
-    logs.set_up("test")  # as a service does: structlog's own traces show the values of variables
+    """For every kind of route; without the startup check a request fails with a 500."""
+    logs.set_up("test")  # structlog's default tracebacks would show the values of variables
     app = create_app(service="test", description="A test's.", access=Access([access.Everybody()]))
     add(app)
 
@@ -347,7 +347,7 @@ async def test_route_without_a_scope_prevents_the_start(add: Any) -> None:
 
 
 async def test_web_sockets_are_refused(apps: dict[str, FastAPI]) -> None:
-    """Before they are accepted, whatever they present, and without an error in the log."""
+    """Before the handshake, with any credential, and without an error in the log."""
     for headers in ([], [(b"authorization", access.HEADERS["Authorization"].encode())]):
         sent: list[Message] = []
 
@@ -365,7 +365,7 @@ async def test_web_sockets_are_refused(apps: dict[str, FastAPI]) -> None:
 
 
 async def test_docs_can_be_disabled(registry_url: str, sql: Sql) -> None:
-    """`off`: without a key they seem not to exist, and with one they do not."""
+    """With `off`: 401 without a key, as for any unknown path, and 404 with one."""
     key = await insert_key(sql, *KEY_SCOPES)
     app = build("orchestrator", registry_url, aam_docs="off")
     for path in sorted(DOCS):
@@ -383,14 +383,14 @@ async def test_docs_are_public_by_default(apps: dict[str, FastAPI]) -> None:
 
 @pytest.mark.exact
 async def test_refusal_does_not_wait_for_the_body(apps: dict[str, FastAPI]) -> None:
-    """Over a real socket: the head alone is answered, and the connection ends."""
+    """Over a real socket: the response follows the request head, then the connection closes."""
     async with serving(apps["orchestrator"], lifespan="off") as url:
         for length in ("content-length: 1000", "transfer-encoding: chunked"):
             reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
             head = f"POST /connections/onboard HTTP/1.1\r\nhost: aam\r\n{length}\r\n"
             writer.write(f"{head}content-type: application/json\r\n\r\n".encode())
             async with asyncio.timeout(BODY_DEADLINE.total_seconds() / 2):
-                answer = await reader.read()  # to the end: the server hangs up
+                answer = await reader.read()  # until the server closes the connection
             writer.close()
 
             assert answer.startswith(b"HTTP/1.1 401 ")

@@ -1,6 +1,6 @@
-"""No secret is in the tree or in its history, by detect-secrets and the kinds of secret_kinds.py.
+"""No secret is in the tree or in its history, by detect-secrets and the plugins of secret_kinds.py.
 
-Entropy and keywords are not looked at: catalogs' hashes and the canaries of the tests are both.
+Entropy and keyword detectors are off: catalog hashes and test canaries would be false positives.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ THEIRS = (
     "StripeDetector",
 )
 EXAMPLES = {
-    # The example of the docs page, which signs nothing; base64 of exactly that.
+    # The example of the documentation, which is no real key.
     "whsec_" + base64.b64encode(b"an example, which signs nothing").decode(),
-    # What the test of job logs has masked: two of a token's three parts, which sign nothing.
+    # The token that the test of job logs masks; it has no signature.
     ".".join(
         [
             base64.urlsafe_b64encode(b'{"alg":"HS256"}').decode().rstrip("="),
@@ -57,7 +57,7 @@ EXAMPLES = {
 
 @pytest.fixture(scope="module", autouse=True)
 def kinds() -> Iterator[None]:
-    """Which secrets are looked for; nothing that is found is tried out anywhere."""
+    """Enable the detectors, without verification of found secrets over the network."""
     where = Path(secret_kinds.__file__).as_uri()
     ours = [{"name": name, "path": where} for name in KINDS]
     theirs = [{"name": name} for name in THEIRS]
@@ -66,7 +66,7 @@ def kinds() -> Iterator[None]:
 
 
 def found(path: Path) -> list[str]:
-    """What a file holds, by kind and line; never the secret."""
+    """Return the secrets found in a file, by kind and line, without the secret itself."""
     return [
         f"{path.name}:{one.line_number}: {one.type}"
         for one in scan_file(str(path))
@@ -75,20 +75,20 @@ def found(path: Path) -> list[str]:
 
 
 def git(*arguments: str) -> str:
-    """What git says of this checkout."""
+    """Run git in this checkout and return its output."""
     run = subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, timeout=60)
     return run.stdout.decode(errors="replace")
 
 
 def added_lines() -> Iterable[str]:
-    """Every line that a commit of this checkout ever added, each once."""
+    """Return every line that any commit of this checkout has added, without duplicates."""
     log = git("log", "-p", "-m", "-U0", "--no-color", "--no-ext-diff", "--no-textconv", "HEAD")
     lines = (line[1:] for line in log.splitlines() if line.startswith("+"))
     return dict.fromkeys(line for line in lines if "--hash=sha256:" not in line)
 
 
 def test_tree_has_no_secret() -> None:
-    """Every file that git tracks, or would; each line of the pins is a version and its hashes."""
+    """Every tracked or untracked file, except the locked requirements, which contain hashes."""
     files = git("ls-files", "--cached", "--others", "--exclude-standard", "-z").split("\0")
     paths = [ROOT / name for name in files if name and name not in LOCKED]
 
@@ -97,7 +97,7 @@ def test_tree_has_no_secret() -> None:
 
 
 def test_tree_has_no_symbolic_link() -> None:
-    """One that points outside the checkout would have made a machine's paths public."""
+    """A link to a path outside the checkout would publish that path."""
     files = git("ls-files", "--stage").splitlines()
 
     assert len(files) > 300
@@ -106,7 +106,7 @@ def test_tree_has_no_symbolic_link() -> None:
 
 @pytest.mark.deep
 def test_history_has_no_secret(tmp_path: Path) -> None:
-    """What was pushed once is public for ever."""
+    """A pushed secret stays public, even if a later commit removes it."""
     lines = [*added_lines()]
     history = tmp_path / "history"
     history.write_text("\n".join(lines))
@@ -116,12 +116,12 @@ def test_history_has_no_secret(tmp_path: Path) -> None:
 
 
 def drawn(length: int, alphabet: str = string.ascii_letters + string.digits) -> str:
-    """Random letters: what is planted is in no file of the repository."""
+    """Return random characters, so that no planted secret is in the repository."""
     return "".join(secrets.choice(alphabet) for _ in range(length))
 
 
 def pem() -> str:
-    """A private key as `make up` writes it."""
+    """Return a private key in the format that `make up` writes."""
     key = Ed25519PrivateKey.generate()
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
@@ -156,13 +156,13 @@ def test_each_kind_of_secret_is_found(tmp_path: Path, kind: str, line: str) -> N
 
 
 def test_every_own_kind_has_an_example() -> None:
-    """A kind without one might find nothing."""
+    """Otherwise a detector that never matches would go unnoticed."""
     assert set(KINDS.values()) <= PLANTED.keys()
 
 
 @pytest.mark.parametrize("example", ["3MVG9.example", "5Aep861.example", "aam_demo_…", *EXAMPLES])
 def test_examples_are_not_reported(tmp_path: Path, example: str) -> None:
-    """What a page may show."""
+    """Placeholders in the documentation are allowed."""
     page = tmp_path / "README.md"
     page.write_text(f"CREDENTIAL={example}\n")
 

@@ -1,6 +1,6 @@
-"""Requirement files: one version a line with its hashes, the same in development and in the image.
+"""Requirement files: pinned versions with hashes, the same in development and in the image.
 
-pip enforces the hashes whenever it installs them; `make check` judges licences with pip-licenses.
+pip enforces the hashes whenever it installs them; `make check` checks licences with pip-licenses.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.security.pins import LOCKED, NESTED, ROOT, here, requirements
 
 @pytest.mark.parametrize("file", LOCKED)
 def test_no_index_and_no_url_is_named(file: str) -> None:
-    """Whatever index serves the packages, the hashes decide what is installed."""
+    """Hashes determine the installed packages, independent of the index."""
     assert not re.search(r"://|^-", (ROOT / file).read_text(), re.MULTILINE)
     assert all(
         "--hash=sha256:" in line and str(one.specifier).startswith("==")
@@ -28,13 +28,13 @@ def test_no_index_and_no_url_is_named(file: str) -> None:
 
 
 def test_requirement_files_agree() -> None:
-    """What is tested is what is shipped, to the hash."""
+    """Tests run with exactly the shipped versions and hashes."""
     for smaller, larger in itertools.pairwise(NESTED):
         assert requirements(smaller).keys() <= requirements(larger).keys()
 
 
 def test_direct_dependencies_are_pinned() -> None:
-    """Each dependency of pyproject.toml, at a version that it allows."""
+    """Each dependency of pyproject.toml is pinned at a version that it allows."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extra = project["optional-dependencies"]
     for dependencies, file in zip(
@@ -46,7 +46,7 @@ def test_direct_dependencies_are_pinned() -> None:
 
 
 def test_environment_equals_the_pins() -> None:
-    """The one that runs these tests, package by package."""
+    """The environment that runs these tests has exactly the pinned packages."""
     installed = {
         canonicalize_name(one.metadata["Name"]): one.version for one in metadata.distributions()
     }

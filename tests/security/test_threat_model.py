@@ -15,7 +15,7 @@ _NAMED = re.compile(r"`(tests/[a-z_/]+\.py)::(test_[a-z0-9_]+)`")
 
 
 def named_in(path: str) -> set[str]:
-    """The names of the tests of a file; none where there is no such file."""
+    """Return the names of the tests in a file; empty if the file does not exist."""
     file = ROOT / path
     if not file.is_file():
         return set()
@@ -28,7 +28,7 @@ def named_in(path: str) -> set[str]:
 
 
 def test_threats_are_numbered() -> None:
-    """From T1 on, without a gap, and each row has its four cells."""
+    """Consecutively from T1, and each row has four cells."""
     assert list(ROWS) == [f"T{number}" for number in range(1, len(ROWS) + 1)]
     assert len(ROWS) >= 30
     assert all(row.count(" | ") == 2 for row in ROWS.values())
@@ -36,7 +36,7 @@ def test_threats_are_numbered() -> None:
 
 @pytest.mark.parametrize("threat", ROWS)
 def test_each_threat_names_existing_tests(threat: str) -> None:
-    """By file and name."""
+    """Each test is named by file and function."""
     shown_by = ROWS[threat].rpartition(" | ")[2]
     named = _NAMED.findall(shown_by)
 

@@ -1,4 +1,4 @@
-"""Tokens between services: what is taken, and everything else that is not."""
+"""Service tokens: valid ones are accepted, forged and malformed ones are rejected."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Json = dict[str, Any]
 
 
 class Keys:
-    """A folder of keys, as an installation has it, and whatever else can be signed with."""
+    """The key folders of an installation, and ways to sign tokens with them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -51,26 +51,26 @@ class Keys:
         self.kid = key_id(self.own.public_key())
 
     def private(self, service: str) -> Path:
-        """Where a service's own key is."""
+        """Return the path of a service's private key."""
         return self.folder / f"{service}.pem"
 
     def read(self, service: str) -> Ed25519PrivateKey:
-        """A service's own key."""
+        """Load a service's private key."""
         key = serialization.load_pem_private_key(self.private(service).read_bytes(), None)
         assert isinstance(key, Ed25519PrivateKey)
         return key
 
     def public_pem(self) -> bytes:
-        """The caller's public half, which is no secret."""
+        """Return the caller's public key."""
         return (self.public / f"{CALLER}.{self.kid}.pem").read_bytes()
 
     def headers(self, **other: Any) -> Json:
-        """A good token's header; None takes one away."""
+        """Return a valid token's header; None removes a member."""
         headers = {"alg": "EdDSA", "typ": "at+jwt", "kid": self.kid, **other}
         return {name: value for name, value in headers.items() if value is not None}
 
     def claims(self, **other: Any) -> Json:
-        """A good token's claims, their times as seconds from now; None takes one away."""
+        """Return a valid token's claims, times in seconds from now; None removes a claim."""
         claims = {
             "iss": CALLER,
             "sub": CALLER,
@@ -93,7 +93,7 @@ class Keys:
     def signed(
         self, claims: Json, headers: Json | None = None, *, by: Ed25519PrivateKey | None = None
     ) -> str:
-        """A token of these parts, signed by the caller's key by default."""
+        """Return a token of these parts, signed by the caller's key by default."""
         head = _encoded(headers or self.headers()) + b"." + _encoded(claims)
         return (head + b"." + _base64((by or self.own).sign(head))).decode()
 
@@ -108,19 +108,19 @@ def _encoded(part: Json) -> bytes:
 
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
-    """The keys of this module's services."""
+    """The keys of the services in this module."""
     return Keys(tmp_path_factory.mktemp("keys"))
 
 
 @pytest.fixture(scope="module")
 def broker(keys: Keys) -> FastAPI:
-    """The auth_broker, which takes nothing but tokens."""
+    """The auth_broker, which accepts only service tokens."""
     nowhere = "postgresql://nobody:x@127.0.0.1:1/aam"
     return build(AUDIENCE, nowhere, service_public_keys_dir=keys.public)
 
 
 def _hs256(keys: Keys, **headers: Any) -> str:
-    """HMAC with the public key as the secret: who takes any `alg` takes this."""
+    """Sign with HMAC and the public key as secret, the algorithm confusion attack."""
     head = _encoded(keys.headers(alg="HS256", **headers)) + b"." + _encoded(keys.claims())
     mac = hmac.new(keys.public_pem(), head, hashlib.sha256).digest()
     return (head + b"." + _base64(mac)).decode()
@@ -137,7 +137,7 @@ def _of_another_kind(keys: Keys) -> str:
 
 
 def _own_jwk(keys: Keys) -> str:
-    """Signed by a key of the forger's own, which the header brings along."""
+    """Sign with an attacker's key that is embedded in the header."""
     forged = Ed25519PrivateKey.generate()
     raw = forged.public_key().public_bytes_raw()
     own = {"kty": "OKP", "crv": "Ed25519", "x": _base64(raw).decode()}
@@ -151,14 +151,14 @@ def _spoiled(keys: Keys, part: int) -> str:
 
 
 def _by_other_name(keys: Keys) -> str:
-    """A service that says it is another, with its own key."""
+    """Sign with a service's own key, but with another service as issuer."""
     own = keys.read("drift_repair_agent")
     kid = key_id(own.public_key())
     return keys.signed(keys.claims(), keys.headers(kid=kid), by=own)
 
 
 def _in_clear(keys: Keys) -> str:
-    """RFC 7797: a payload that is not encoded."""
+    """Use an unencoded payload (RFC 7797)."""
     headers = keys.headers(b64=False, crit=["b64"])
     return keys.signed(keys.claims(), headers)
 
@@ -168,7 +168,7 @@ def _with_null(keys: Keys, claim: str) -> str:
 
 
 def _spelled(keys: Keys, spell: Callable[[str], str]) -> str:
-    """A good token whose signature has another spelling with the same bytes."""
+    """Return a valid token whose signature is encoded differently, with the same bytes."""
     head, _, signature = keys.signed(keys.claims()).rpartition(".")
     spelled = spell(signature)
     raw = base64.urlsafe_b64decode(signature + "==")
@@ -178,7 +178,7 @@ def _spelled(keys: Keys, spell: Callable[[str], str]) -> str:
 
 
 FORGED: dict[str, Callable[[Keys], str]] = {
-    # Whose signature
+    # Signature
     "alg none": lambda keys: _unsigned(keys, "none"),
     "alg None": lambda keys: _unsigned(keys, "None"),
     "alg EdDSA, no signature": lambda keys: _unsigned(keys, "EdDSA"),
@@ -204,7 +204,7 @@ FORGED: dict[str, Callable[[Keys], str]] = {
     "a longer signature": lambda keys: keys.signed(keys.claims()) + "AAAA",
     "no signature part": lambda keys: keys.signed(keys.claims()).rpartition(".")[0],
     "four parts": lambda keys: keys.signed(keys.claims()) + ".e30",
-    # Which key
+    # Key
     "kid a path": lambda keys: keys.signed(keys.claims(), keys.headers(kid="../../dev/null")),
     "kid a file": lambda keys: keys.signed(
         keys.claims(), keys.headers(kid=str(keys.private(CALLER)))
@@ -225,7 +225,7 @@ FORGED: dict[str, Callable[[Keys], str]] = {
     "b64": _in_clear,
     "typ JWT": lambda keys: keys.signed(keys.claims(), keys.headers(typ="JWT")),
     "no typ": lambda keys: keys.signed(keys.claims(), keys.headers(typ=None)),
-    # For whom
+    # Audience
     "no aud": lambda keys: keys.signed(keys.claims(aud=None)),
     "aud another": lambda keys: keys.signed(keys.claims(aud="rag_engine")),
     "aud a list with ours": lambda keys: keys.signed(keys.claims(aud=[AUDIENCE])),
@@ -235,14 +235,14 @@ FORGED: dict[str, Callable[[Keys], str]] = {
     "aud in capitals": lambda keys: keys.signed(keys.claims(aud=AUDIENCE.upper())),
     "aud empty": lambda keys: keys.signed(keys.claims(aud="")),
     "aud an object": lambda keys: keys.signed(keys.claims(aud={AUDIENCE: 1})),
-    # From whom
+    # Issuer
     "iss another": lambda keys: keys.signed(keys.claims(iss="drift_repair_agent")),
     "iss and sub another": _by_other_name,
     "no iss": lambda keys: keys.signed(keys.claims(iss=None)),
     "iss a list": lambda keys: keys.signed(keys.claims(iss=[CALLER])),
     "sub not iss": lambda keys: keys.signed(keys.claims(sub="drift_repair_agent")),
     "no sub": lambda keys: keys.signed(keys.claims(sub=None)),
-    # When
+    # Validity period
     "expired by 6 s": lambda keys: keys.signed(keys.claims(iat=-36, nbf=-36, exp=-6)),
     "valid in 60 s": lambda keys: keys.signed(keys.claims(nbf=60, exp=60)),
     "issued in 60 s": lambda keys: keys.signed(keys.claims(iat=60, exp=90)),
@@ -258,7 +258,7 @@ FORGED: dict[str, Callable[[Keys], str]] = {
     "exp NaN": lambda keys: keys.signed(keys.claims(exp=float("nan"))),
     "iat endless": lambda keys: keys.signed(keys.claims(iat=float("-inf"))),
     "exp true": lambda keys: keys.signed(keys.claims(exp=True)),
-    # What else
+    # Everything else
     "no jti": lambda keys: keys.signed(keys.claims(jti=None)),
     "jti empty": lambda keys: keys.signed(keys.claims(jti="")),
     "jti long": lambda keys: keys.signed(keys.claims(jti="a" * 65)),
@@ -283,7 +283,7 @@ FORGED: dict[str, Callable[[Keys], str]] = {
 
 
 def test_valid_token_is_accepted(keys: Keys) -> None:
-    """The control: the cases below change one thing of it."""
+    """The control: each case below changes one aspect of this token."""
     ours = keys.signed(keys.claims())
     signed = Signer(CALLER, keys.private(CALLER)).token(
         AUDIENCE, Scope.CREDENTIALS_READ, request_id="r", credential_id="not-there"
@@ -302,7 +302,7 @@ def test_valid_token_is_accepted(keys: Keys) -> None:
 
 @pytest.mark.parametrize("forged", [name for name in FORGED if name != "claims deep"])
 async def test_invalid_tokens_are_refused(keys: Keys, broker: FastAPI, forged: str) -> None:
-    """By the check, and by the service: 401, with nothing read or fetched for it."""
+    """By the verifier and by the service: 401, without file or network access."""
     token = FORGED[forged](keys)
 
     with pytest.raises(BadToken) as refused:
@@ -326,11 +326,11 @@ RULES = {
     "it lasts longer than a minute",
     "its id is invalid",
 }
-"""All that a refusal says: none quotes the token."""
+"""The possible reasons of a rejection; none quotes the token."""
 
 
 async def test_unusual_valid_tokens_are_accepted(keys: Keys) -> None:
-    """A clock five seconds off, and unknown claims, however deep."""
+    """Clock skew of five seconds, and unknown claims of any depth."""
     for token in (
         keys.signed(keys.claims(iat=4, nbf=4, exp=34)),
         keys.signed(keys.claims(iat=-32, nbf=-32, exp=-2)),
@@ -362,7 +362,7 @@ async def test_scope_must_match_exactly(
 
 
 async def test_service_without_a_declared_call_is_403(keys: Keys, broker: FastAPI) -> None:
-    """Its token for the broker is valid."""
+    """Even with a valid token for the broker."""
     agent = Signer("drift_repair_agent", keys.private("drift_repair_agent"))
     token = agent.token(AUDIENCE, Scope.CREDENTIALS_READ, credential_id="not-there")
 
@@ -372,7 +372,7 @@ async def test_service_without_a_declared_call_is_403(keys: Keys, broker: FastAP
 
 
 async def test_token_is_valid_for_one_credential_once(apps: dict[str, FastAPI], sql: Sql) -> None:
-    """Another path is 403, a second use 401, without a credential 403; each is recorded."""
+    """Another path is 403, reuse 401, no credential 403; each request is audited."""
     signer = access.signer(CALLER)
     broker = apps[AUDIENCE]
 
@@ -393,19 +393,19 @@ async def test_token_is_valid_for_one_credential_once(apps: dict[str, FastAPI], 
 
 
 class Clock:
-    """The time that a verifier goes by, to be put forward."""
+    """The verifier's clock, which the test advances."""
 
     def __init__(self) -> None:
         self.now = 1000.0
 
     def monotonic(self) -> float:
-        """Seconds."""
+        """Return the time in seconds."""
         return self.now
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The clock by which folders are read again."""
+    """The clock that determines when key folders are read again."""
     clock = Clock()
     monkeypatch.setattr("shared.auth.service_tokens.time.monotonic", clock.monotonic)
     return clock
@@ -414,7 +414,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 def test_signing_key_can_be_replaced_without_a_restart(
     keys: Keys, tmp_path: Path, clock: Clock
 ) -> None:
-    """Two are valid meanwhile; the old one is refused within five seconds of its removal."""
+    """Both keys are valid meanwhile; the old one is rejected within 5 s of its removal."""
     public = tmp_path / "public"
     shutil.copytree(keys.public, public)
     verifier = Verifier(AUDIENCE, public)
@@ -447,7 +447,7 @@ def _pem(key: Any) -> bytes:
 
 
 def test_public_key_is_valid_for_its_file_name_only(keys: Keys, tmp_path: Path) -> None:
-    """A wrongly named file, or one without such a key, is ignored."""
+    """A misnamed file, or one without a valid key, is ignored."""
     pem = keys.public_pem()
     other = Ed25519PrivateKey.generate()
     for name, content in {
@@ -515,7 +515,7 @@ def _private(key: Any, password: bytes | None = None) -> bytes:
 def test_unusable_private_key_is_refused(
     keys: Keys, tmp_path: Path, content: bytes | str | None, mode: int, explanation: str
 ) -> None:
-    """Without revealing anything of it."""
+    """The message reveals nothing of the key."""
     file = tmp_path / f"{CALLER}.pem"
     if content is not None:
         file.write_bytes(
@@ -532,7 +532,7 @@ def test_unusable_private_key_is_refused(
 
 
 def test_key_pair_is_created_once(tmp_path: Path) -> None:
-    """The private half is readable by its owner only; a second run keeps it."""
+    """The private key is readable only by its owner; a second run does not replace it."""
     private, public = tmp_path / "own" / f"{CALLER}.pem", tmp_path / "public"
     make_pair(CALLER, private, public)
     first = private.read_bytes()

@@ -313,7 +313,7 @@ class ScriptedBackend(Versions):
 
     @property
     def instance(self) -> Instance:
-        """What the instance says of itself."""
+        """Return the instance's own information."""
         return Instance(
             url=f"http://127.0.0.1:{self.port}",
             auth_mode="simple" if self.auth in ("token", "bearer") else "none",
@@ -323,7 +323,7 @@ class ScriptedBackend(Versions):
         )
 
     def unknown(self, kind: str, given: str) -> Refusal:
-        """Return the refusal of an unknown object, as `unknown_is_forbidden` says."""
+        """Return the error for an unknown object, depending on `unknown_is_forbidden`."""
         return forbidden() if self.unknown_is_forbidden else not_found(kind, given)
 
     # Definitions

@@ -95,7 +95,7 @@ WIDGET_SPECIFICATION: Json = {
         },
     },
 }
-"""With what a generic reader has to know: variants, nested secrets, arrays, hidden defaults."""
+"""Covers what a generic client must handle: variants, nested secrets, arrays, hidden defaults."""
 
 DEFINITIONS: dict[Kind, list[Definition]] = {
     "source": [

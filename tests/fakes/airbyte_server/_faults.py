@@ -71,7 +71,7 @@ CANNED: dict[Fault, Callable[[], Answer]] = {
 }
 
 
-def hang_up(transport: asyncio.Transport, kind: Fault, true: bytes) -> None:
+def close_connection(transport: asyncio.Transport, kind: Fault, true: bytes) -> None:
     """Close the connection without a response, or with part of one."""
     if kind in ("reset", "late"):
         linger_not = struct.pack("ii", 1, 0)
@@ -91,7 +91,7 @@ def hang_up(transport: asyncio.Transport, kind: Fault, true: bytes) -> None:
     transport.close()
 
 
-async def dribble(
+async def send_slowly(
     request: web.BaseRequest, answer: Answer | None, *, seconds: float
 ) -> web.StreamResponse:
     """Send the answer byte by byte over `seconds`; None: JSON with up to 4 GB of white space."""

@@ -25,7 +25,14 @@ from local.airbyte.releases import MOST_STREAMS
 from tests import leaks
 from tests.fakes.airbyte_server._backend import Auth, ScriptedBackend
 from tests.fakes.airbyte_server._definitions import WORKSPACE_ID
-from tests.fakes.airbyte_server._faults import CANNED, Fault, PlannedFault, dribble, hang_up, html
+from tests.fakes.airbyte_server._faults import (
+    CANNED,
+    Fault,
+    PlannedFault,
+    close_connection,
+    html,
+    send_slowly,
+)
 from tests.fakes.airbyte_server._gateways import GATEWAYS
 
 CLIENT_SECRET = leaks.canary("Airbyte's client secret")
@@ -263,7 +270,7 @@ class AirbyteServer(ScriptedBackend):
             fault = self._next_fault(path)
             if fault is None:
                 return self._sent(await self._act(request, content))
-            return await self._spoil(fault, request, content)
+            return await self._fail(fault, request, content)
         finally:
             for slot in slots:
                 self._in_flight[slot] -= 1
@@ -281,7 +288,7 @@ class AirbyteServer(ScriptedBackend):
                 return fault
         return None
 
-    async def _spoil(
+    async def _fail(
         self, fault: PlannedFault, request: web.BaseRequest, content: bytes
     ) -> web.StreamResponse:
         true: Answer | None = None
@@ -307,7 +314,7 @@ class AirbyteServer(ScriptedBackend):
         if true is not None and fault.kind in ("lie", "slow"):
             return self._sent(true)
         if fault.kind in ("endless", "trickle"):
-            return await dribble(request, true, seconds=fault.seconds)
+            return await send_slowly(request, true, seconds=fault.seconds)
         if fault.kind == "late":
             task = asyncio.create_task(self._act_late(fault, request, content))
             self._late.add(task)
@@ -315,7 +322,7 @@ class AirbyteServer(ScriptedBackend):
         if fault.kind == "hang":
             await self._released.wait()
         assert request.transport is not None
-        hang_up(request.transport, fault.kind, true.content if true else b"")
+        close_connection(request.transport, fault.kind, true.content if true else b"")
         return web.Response()
 
     async def _act_late(
