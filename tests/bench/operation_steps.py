@@ -91,7 +91,7 @@ async def _turn(mesh: Mesh, plain: Plain, name: str, ms: dict[str, list[float]])
         ms[what].append((time.perf_counter() - began) * 1000)
         return result
 
-    order: dict[str, object] = {**ORDER, "connection_name": name}
+    order: dict[str, object] = {**ORDER, "connection_name": name, "prefix": f"{name}_"}
     response = await timed("onboard", mesh.orchestrator.post("/connections/onboard", json=order))
     assert response.status_code == 201, response.text
     await timed("onboard plain", plain.onboard(f"p{uuid4()}"))

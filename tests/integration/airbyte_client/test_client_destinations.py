@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -13,7 +14,7 @@ from shared.errors import UpstreamUnreachable
 from tests.fakes.airbyte_server import POSTGRES, AirbyteServer
 
 
-def add(airbyte: AirbyteServer, **configuration: object) -> UUID:
+def add(airbyte: AirbyteServer, **configuration: Any) -> UUID:
     """Add a Postgres destination with this configuration."""
     return UUID(airbyte.add_destination("Warehouse", POSTGRES, **configuration)["destinationId"])
 
