@@ -47,6 +47,7 @@ NOT_RUN = (
     "docs/guides/airbyte.md",
     "docs/guides/events.md",
     "docs/guides/real-salesforce.md",
+    "docs/guides/tables.md",
     "docs/guides/two-meshes.md",
     "docs/troubleshooting.md",
 )
