@@ -28,7 +28,14 @@ from shared.config import Settings
 from shared.database import Database
 from shared.destinations import DestinationReader
 from shared.domain import catalog as catalogs
-from shared.domain.catalog import FORWARD, Catalog, InvalidCatalog, StreamId, ToleratedSettings
+from shared.domain.catalog import (
+    COMPOUND,
+    FORWARD,
+    Catalog,
+    InvalidCatalog,
+    StreamId,
+    ToleratedSettings,
+)
 from shared.domain.cooperative import run_cooperatively
 from shared.domain.did_you_mean import nearest
 from shared.errors import Conflict, Invalid, NotFound, StaleCatalog
@@ -217,19 +224,20 @@ class DriftRepairAgent:
         """Validate a request's catalog; return its selected streams and their fingerprint.
 
         A newer Airbyte may have settings and modes that AAM does not know. They are accepted if
-        they already occur in the head or in the latest snapshot.
+        they already occur in the head or in the latest snapshot. So is a compound key or cursor
+        of a stream that the head has in the same form.
         """
         document = memoryview(order.sync_catalog)
         try:
             return await readable(document)
         except Invalid as error:
-            if error.code not in FORWARD:
+            if error.code not in FORWARD | COMPOUND:
                 raise
-            familiar = await self._familiar(order)
-        return await readable(document, familiar=familiar)
+            familiar, held = await self._familiar(order)
+        return await readable(document, familiar=familiar, held=held)
 
-    async def _familiar(self, order: ApplyOrder) -> ToleratedSettings:
-        """The settings and modes that the head and the latest snapshot use."""
+    async def _familiar(self, order: ApplyOrder) -> tuple[ToleratedSettings, frozenset[bytes]]:
+        """The settings and modes that head and latest snapshot use; the head's streams' digests."""
         try:
             asked = await run_cooperatively(catalogs.parse.steps(memoryview(order.sync_catalog)))
             async with self._db.read() as session:
@@ -239,8 +247,9 @@ class DriftRepairAgent:
             configured = await run_cooperatively(catalogs.parse.steps(head.sync_catalog.encode()))
             offered = [catalogs.read_stream(body) for body in bodies]
         except (InvalidCatalog, NotFound):
-            return ToleratedSettings()
-        return ToleratedSettings.of([*configured.streams, *offered])
+            return ToleratedSettings(), frozenset()
+        held = frozenset(stream.digest for stream in configured.streams)
+        return ToleratedSettings.of([*configured.streams, *offered]), held
 
 
 async def _offered(session: AsyncSession, row: Connection, asked: Catalog) -> list[bytes]:

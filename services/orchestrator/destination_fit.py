@@ -10,6 +10,7 @@ from shared.database import Database
 from shared.destinations import DestinationReader, shared_tables
 from shared.domain import catalog as catalogs
 from shared.domain.catalog import Catalog, Chosen, InvalidCatalog, Note, Problem, StreamId
+from shared.domain.catalog._model import listed
 from shared.domain.cooperative import Steps, run_cooperatively
 from shared.domain.destination import (
     Destination,
@@ -95,7 +96,10 @@ def _fitted(
                 found = Judgement(tuple(unfit.values()))  # its cursor or key is among them
             else:
                 messages = dict.fromkeys(one.message for one in unfit.values())
-                text = f"{stream.id} is synced without some fields. {' '.join(messages)}"
+                text = (
+                    f"{listed(unfit)} of {stream.id} is excluded. {' '.join(messages)} The fields "
+                    "are selected individually, so that new ones are not added by themselves."
+                )
                 code = next(iter(unfit.values())).code
                 notes.append(Note(stream.id, code, text, tuple(sorted(unfit))))
         rest = judge_stream(destination, fitting)

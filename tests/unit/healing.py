@@ -27,6 +27,8 @@ PLAIN: Json = {"sourceDefinedCursor": False, "sourceDefinedPrimaryKey": []}
 FIELDS: Json = {"id": TEXT, "updated": MOMENT, "total": TEXT}
 # What decisions can lead to that Airbyte would refuse: a person has to decide otherwise.
 DEAD_ENDS = {
+    "compound_cursor",
+    "compound_key",
     "cursor_lost",
     "excluded_field_needed",
     "missing_selected_fields",

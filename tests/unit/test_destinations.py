@@ -104,6 +104,17 @@ def test_second_field_of_one_column_gets_a_number() -> None:
     assert "'Foo_1'" in found.message
 
 
+@pytest.mark.parametrize("twin", ["email", "EMAIL", "first_name", "First-Name", "É-mail"])
+@pytest.mark.parametrize("kind, tag", [("postgres", "3.0.14"), ("redshift", "4.0.5")])
+def test_twins_of_a_field(kind: str, tag: str, twin: str) -> None:
+    """By case, characters and accents; both names are in the message."""
+    old = {"Email": TEXT, "First Name": TEXT, "E-mail": TEXT}
+    found = fields(at(kind, tag), old, old | {twin: TEXT})
+    assert (found.verdict, found.code) == ("ask", "column_clash")
+    assert all(repr(name) in found.message for name in found.findings[0].names)
+    assert found.findings[0].names[1] == twin
+
+
 def test_earlier_field_takes_the_column_of_another() -> None:
     """3: placed before the old field, the new one takes its column."""
     old = {"userId": TEXT}

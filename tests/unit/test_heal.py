@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from services.drift_repair_agent import healing
-from services.drift_repair_agent.healing import Instruction
+from services.drift_repair_agent.healing import HealImpossible, Instruction
 from shared.domain import catalog
 from shared.domain.catalog import InvalidCatalog, StreamId
 from shared.domain.drift import Change
@@ -320,6 +320,24 @@ def test_lost_key_falls_back_to_the_sources_or_append() -> None:
     pair, codes = healed(before, stream(fields=shrunk, offer=own))
     assert pair["config"]["primaryKey"] == [["id"]]
     assert pair["config"]["destinationSyncMode"] == "append_dedup"
+
+
+def test_nested_key_of_the_source_is_followed_with_a_warning() -> None:
+    """No known destination takes it, which the effect says; an object as a key is refused."""
+    data = {"type": ["null", "object"], "properties": {"id": TEXT}}
+    before = stream(fields=FIELDS | {"data": data})
+    after = stream(
+        fields=FIELDS | {"data": data}, offer={"sourceDefinedPrimaryKey": [["data", "id"]]}
+    )
+    (effect,) = heal([before], [after], decided([before], [after])).effects
+    assert "refuse a nested key" in effect.message
+
+    refused_key = stream(
+        fields=FIELDS | {"data": data}, offer={"sourceDefinedPrimaryKey": [["data"]]}
+    )
+    with pytest.raises(HealImpossible) as impossible:
+        heal([before], [refused_key], decided([before], [refused_key]))
+    assert impossible.value.code == "compound_key"
 
 
 def test_new_source_defined_key_is_applied_and_selected() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Final
 from uuid import UUID
 
@@ -40,11 +40,13 @@ async def readable(
     document: bytes | memoryview,
     *,
     familiar: ToleratedSettings | None = None,
+    held: Collection[bytes] = (),
     is_checked: bool = False,
 ) -> tuple[Catalog, str]:
     """Parse and validate a catalog; return its selected streams and their fingerprint.
 
-    `familiar` lists settings and modes that are accepted although AAM does not know them. With
+    `familiar` lists settings and modes that are accepted although AAM does not know them, `held`
+    digests of streams that are accepted as they are, since Airbyte has them. With
     `is_checked` validation is skipped: `heal` produced the document, or Airbyte held it before.
 
     Raises:
@@ -53,7 +55,9 @@ async def readable(
     try:
         catalog = await run_cooperatively(catalogs.parse.steps(document, max_streams=MAX_STREAMS))
         if not is_checked:
-            checks = catalogs.validate.steps(catalog, familiar=familiar or ToleratedSettings())
+            checks = catalogs.validate.steps(
+                catalog, familiar=familiar or ToleratedSettings(), held=held
+            )
             await run_cooperatively(checks)
         wanted = catalog.selected()
         return wanted, await run_cooperatively(catalogs.fingerprint_of.steps(wanted))

@@ -42,6 +42,7 @@ from shared.domain.catalog._model import (
 )
 from shared.domain.catalog._selection import Chosen, choose, choose_with_notes
 from shared.domain.catalog._validation import (
+    COMPOUND,
     DESTINATION_SYNC_MODES,
     FORWARD,
     MAX_BYTES,

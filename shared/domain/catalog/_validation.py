@@ -83,6 +83,8 @@ FORWARD: Final = frozenset({"unknown_setting", "unsupported_sync_mode"})
 """Codes of problems that may only mean that Airbyte is newer than AAM; see `ToleratedSettings`."""
 COMPOUND_KEY: Final = "compound_key"
 COMPOUND_CURSOR: Final = "compound_cursor"
+COMPOUND: Final = frozenset({COMPOUND_KEY, COMPOUND_CURSOR})
+"""Codes of a key or cursor that is an object or an array."""
 _NOTHING: Final = ToleratedSettings()
 
 # A cache of valid streams: the number of selected fields, by digest, modes and `familiar`.
