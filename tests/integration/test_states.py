@@ -212,14 +212,23 @@ async def test_job_in_airbyte_is_waited_for(
 
 
 @only_new
-@pytest.mark.parametrize("fault", ["lie", 403, 500])
+@pytest.mark.parametrize(
+    "path, fault",
+    [
+        ("state/create_or_update_safe", "lie"),
+        ("state/create_or_update_safe", 403),
+        ("state/create_or_update_safe", 500),
+        ("state/get", 403),
+        ("state/get", 500),
+    ],
+)
 async def test_airbyte_that_does_not_take_it_stops_no_rollback(
-    mesh: Mesh, fault: Literal["lie"] | int
+    mesh: Mesh, path: str, fault: Literal["lie"] | int
 ) -> None:
     connection = await mesh.onboard()
     save_state(mesh, connection)
     await without_cursor(mesh, connection)
-    mesh.airbyte.fault(WRITE, fault, times=None)
+    mesh.airbyte.fault(path, fault, times=None)
 
     status, _ = await post(mesh, f"/connections/{connection['id']}/rollback", {"version": 1})
     assert status in (200, 202)

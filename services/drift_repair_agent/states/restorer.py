@@ -56,6 +56,11 @@ class Planned(msgspec.Struct, frozen=True):
     renamed: tuple[Renamed, ...] = ()
     refused: tuple[tuple[StreamId, Reason], ...] = ()
 
+    @property
+    def streams(self) -> list[StreamId]:
+        """The streams whose state is to be written."""
+        return [*(stream for stream, _ in self.saved), *(one.new for one in self.renamed)]
+
 
 @dataclass(slots=True)
 class _Progress:
@@ -118,17 +123,23 @@ class StateRestorer:
         async def plan() -> Any:
             async with self._db.read() as session:
                 row = await registry.find_connection(session, operation.connection_id)
-            found = await self.plan(row, wanted=wanted, before=before, lost=lost, renamed=renamed)
+            try:
+                found = await self.plan(
+                    row, wanted=wanted, before=before, lost=lost, renamed=renamed
+                )
+            except (UpstreamRefused, UpstreamDenied, UpstreamUnknown, UpstreamConflict) as error:
+                _raise_unless_given_up(operation, error)
+                streams = [*lost, *(one.new for one in renamed)]
+                found = Planned(refused=tuple((stream, "refused") for stream in streams))
             return msgspec.to_builtins(found)
 
         async def put() -> dict[str, Any]:
             return await self._put(operation, airbyte_connection_id, planned)
 
+        within = 4 * self._call_s
         step = f"{prefix}lost_state"
-        within = (6 + _MOST_STATES) * self._call_s
         planned = msgspec.convert(await operation.once(step, plan, within=within), Planned)
         step = f"{prefix}put_state"
-        within = WAIT_S + 4 * self._call_s
         result: dict[str, Any] = await operation.once(step, put, within=within)
         return result
 
@@ -163,13 +174,18 @@ class StateRestorer:
             elif reason not in ("not_saved", "not_incremental"):
                 refused.append((one.new, reason))
         missing = [stream for stream in lost if held.of(stream) is None]
-        found, unsaved = await self._search(row, held, wanted, missing)
+        found, unsaved = await self._search(row, held, wanted, before, missing)
         selected = {stream.id for stream in before.streams if stream.selected}
         refused += [(stream, reason) for stream, reason in unsaved if stream in selected]
         return Planned(tuple(found), tuple(taken), tuple(refused))
 
     async def _search(
-        self, row: Connection, held: ConnectionState, wanted: Catalog, missing: Collection[StreamId]
+        self,
+        row: Connection,
+        held: ConnectionState,
+        wanted: Catalog,
+        before: Catalog,
+        missing: Collection[StreamId],
     ) -> tuple[list[tuple[StreamId, UUID]], list[tuple[StreamId, Reason]]]:
         """Find the newest saved state of each stream, and decide whether it may be put back."""
         by_id = wanted.by_id()
@@ -188,7 +204,8 @@ class StateRestorer:
             saved = await self._store.read(saved_id)
             if saved is None or not open_:
                 continue
-            since = await self._versions(row, saved)
+            # A refused catalog may have been in effect, too, although it is no version.
+            since = [*await self._versions(row, saved), before]
             for stream in list(open_):
                 reason = expect_put_back(
                     by_id[stream], saved, held=held, jobs=jobs, since=since, connector=connector
@@ -231,42 +248,57 @@ class StateRestorer:
         A stream that has a state meanwhile keeps it. Safe to repeat: what is there is not written.
         """
         progress = _Progress(refused=list(planned.refused))
-        values = await self._values(airbyte_connection_id, planned, progress)
-        until = asyncio.get_running_loop().time() + WAIT_S
-        written = 0
-        while values:
-            held = await self._airbyte.connection_state(airbyte_connection_id)
-            _settle(values, held, progress)
-            if not values:
-                break
-            reason: Reason | None = None
-            try:
-                if written == _TRIES:
-                    reason = "refused"  # accepted, but not kept
-                else:
-                    await self._airbyte.put_stream_states(airbyte_connection_id, values)
-                    written += 1
-            except UpstreamConflict:
-                if asyncio.get_running_loop().time() >= until:
-                    reason = "sync_running"
-                else:
-                    await asyncio.sleep(_PAUSE_S)
-            except (UpstreamRefused, UpstreamDenied):
-                reason = "refused"
-            except UpstreamUnknown:
-                missed = operation.results.get("state_not_written", 0) + 1
-                operation.results["state_not_written"] = missed
-                if missed < _TRIES:
-                    raise
-                reason = "refused"
-            if reason is not None:
-                progress.refused += [(stream, reason) for stream in values]
-                break
+        until = asyncio.get_running_loop().time() + min(WAIT_S, 2 * self._call_s)
+        values: dict[StreamId, bytes] = {}
+        try:
+            values |= await self._values(airbyte_connection_id, planned, progress)
+            for _ in range(_TRIES):
+                await self._write(airbyte_connection_id, values, progress, until=until)
+                if not values:
+                    break
+            refused: Reason = "refused"  # accepted, but not kept
+        except UpstreamConflict:
+            refused = "sync_running"
+        except (UpstreamRefused, UpstreamDenied, UpstreamUnknown) as error:
+            _raise_unless_given_up(operation, error)
+            refused = "refused"
+        settled = {*progress.put, *(stream for stream, _ in progress.refused)}
+        progress.refused += [
+            (stream, refused) for stream in planned.streams if stream not in settled
+        ]
         if progress.refused:
             codes = ",".join(sorted({reason for _, reason in progress.refused}))
             connection = str(operation.connection_id)
             log.warning("state_not_put_back", connection=connection, code=codes)
         return progress.result
+
+    async def _write(
+        self,
+        airbyte_connection_id: UUID,
+        values: dict[StreamId, bytes],
+        progress: _Progress,
+        *,
+        until: float,
+    ) -> None:
+        """Write the states of the streams that have none, and remove those that have one.
+
+        Raises:
+            UpstreamConflict: a job of the connection is open, and was until `until`.
+            Upstream: Airbyte does not return or take them.
+        """
+        while True:
+            _settle(values, await self._airbyte.connection_state(airbyte_connection_id), progress)
+            if not values:
+                return
+            try:
+                await self._airbyte.put_stream_states(airbyte_connection_id, values)
+            except UpstreamConflict:
+                if asyncio.get_running_loop().time() >= until:
+                    raise
+                await asyncio.sleep(_PAUSE_S)
+            else:
+                break
+        _settle(values, await self._airbyte.connection_state(airbyte_connection_id), progress)
 
     async def _values(
         self, airbyte_connection_id: UUID, planned: Planned, progress: _Progress
@@ -293,6 +325,19 @@ class StateRestorer:
                 else:
                     values[one.new] = value
         return values
+
+
+def _raise_unless_given_up(
+    operation: Operation,
+    error: UpstreamRefused | UpstreamDenied | UpstreamUnknown | UpstreamConflict,
+) -> None:
+    """Raise an error after which the operation tries again, but not for the third time."""
+    if isinstance(error, UpstreamRefused | UpstreamDenied):
+        return
+    missed = operation.results.get("state_not_written", 0) + 1
+    operation.results["state_not_written"] = missed
+    if missed < _TRIES:
+        raise error
 
 
 def _settle(values: dict[StreamId, bytes], held: ConnectionState, progress: _Progress) -> None:
