@@ -85,5 +85,5 @@ async def shared_tables(
         if len(others) < _PAGE:
             return found
         after, compared = others[-1].connection_id, compared + len(others)
-    log.warning("tables_not_all_compared", destination=str(destination_id), compared=compared)
+    log.warning("tables_not_all_compared", destination=str(destination_id), of=compared)
     return found

@@ -25,7 +25,9 @@ from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
+from weakref import WeakSet
 
+import aiohttp
 import asyncpg
 import pytest
 import pytest_asyncio
@@ -51,6 +53,8 @@ class Held:
     descriptors: frozenset[tuple[int, str]] = frozenset()
     children: frozenset[int] = frozenset()
     files: frozenset[str] = frozenset()
+    sessions: frozenset[aiohttp.ClientSession] = frozenset()
+    """Open HTTP client sessions, also those without a connection."""
 
     @classmethod
     def now(cls) -> Held:
@@ -58,7 +62,13 @@ class Held:
         tasks = frozenset(asyncio.all_tasks(_run.loop)) if _run.loop else frozenset()
         with suppress(RuntimeError):
             tasks -= {asyncio.current_task()}
-        return cls(tasks, frozenset(_descriptors()), frozenset(_children()), frozenset(_files()))
+        return cls(
+            tasks,
+            frozenset(_descriptors()),
+            frozenset(_children()),
+            frozenset(_files()),
+            frozenset(session for session in _sessions if not session.closed),
+        )
 
     def __add__(self, other: Held) -> Held:
         return Held(*(getattr(self, one.name) | getattr(other, one.name) for one in fields(self)))
@@ -79,6 +89,8 @@ class Held:
             yield f"the process {pid}: {_command(pid)}"
         for name in sorted(self.files):
             yield f"the temporary file {name}"
+        for session in self.sessions:
+            yield f"an open HTTP session: {session!r}"
 
     def without_plain_descriptors(self) -> Held:
         """Drop descriptors without a transport: libraries retain some once they are used."""
@@ -97,6 +109,17 @@ class Held:
         for pid in self.children:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        for session in self.sessions:
+            session.detach()
+
+
+_sessions: WeakSet[aiohttp.ClientSession] = WeakSet()
+_make_session = aiohttp.ClientSession.__init__
+
+
+def _note_session(self: aiohttp.ClientSession, *given: Any, **options: Any) -> None:
+    _make_session(self, *given, **options)
+    _sessions.add(self)
 
 
 class _Run:
@@ -148,10 +171,12 @@ def pytest_configure() -> None:
     """Create the run's folder and mark."""
     global _run  # noqa: PLW0603 (one run per process, and hooks are functions)
     _run = _Run()
+    aiohttp.ClientSession.__init__ = _note_session  # type: ignore[method-assign]
 
 
 def pytest_unconfigure() -> None:
     """Clean up after the run."""
+    aiohttp.ClientSession.__init__ = _make_session  # type: ignore[method-assign]
     _run.end()
 
 

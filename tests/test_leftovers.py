@@ -22,6 +22,7 @@ _GONE_WITHIN_S = reaper.PATIENCE_S + 5
 
 LEAVING = """
     import asyncio, os, socket, subprocess, tempfile
+    import aiohttp
     import pytest
 
     kept = []
@@ -41,6 +42,9 @@ LEAVING = """
 
     def test_listening():
         kept.append(socket.create_server(("127.0.0.1", 0)))
+
+    async def test_session():
+        kept.append(aiohttp.ClientSession())
 
     async def test_server():
         kept.append(await asyncio.start_server(lambda *_: None, "127.0.0.1", 0))
@@ -122,6 +126,7 @@ def test_leftover_fails_the_test_that_left_it(tmp_path: Path) -> None:
         "test_orphan",
         "test_process",
         "test_server",
+        "test_session",
         "test_task",
         "test_task_beside_a_server",
         "test_transport",
@@ -133,6 +138,7 @@ def test_leftover_fails_the_test_that_left_it(tmp_path: Path) -> None:
         "- a listening socket: ('127.0.0.1', ",
         "- the process ",
         "- the temporary file left-",
+        "- an open HTTP session: <aiohttp.client.ClientSession ",
     ):
         assert line in run.stdout, line
 

@@ -11,6 +11,7 @@ import sys
 from typing import Final, cast
 from uuid import UUID
 
+import orjson
 import uvloop
 
 ID: Final = UUID("6f1d0f62-7f3c-4f0a-9a55-6a5a3c1f2b10")
@@ -24,7 +25,6 @@ _CONNECTION = (
     f'","name":"bench","sourceId":"{ID}","destinationId":"{ID}",'
     '"status":"active","breakingChange":false,"syncCatalog":'
 ).encode()
-_STATUSES = f'[{{"connectionId":"{ID}","connectionSyncStatus":"synced"}}]'.encode()
 _CATALOG = b'"syncCatalog":'
 _DISCOVERED: Final = b"""{"streams":[{"stream":{"name":"Account","jsonSchema":{"type":"object",
 "properties":{"Id":{"type":["string","null"]},"Name":{"type":["string","null"]},
@@ -36,7 +36,6 @@ _DISCOVERED: Final = b"""{"streams":[{"stream":{"name":"Account","jsonSchema":{"
 _RESPONSES = {
     b"/api/v1/instance_configuration": b'{"version":"2.0.0"}',
     b"/api/v1/health": b'{"available":true}',
-    b"/api/v1/connections/status": _STATUSES,
     b"/api/v1/commands/run/discover": b'{"id":"1"}',
     b"/api/v1/commands/status": b'{"id":"1","status":"completed"}',
     b"/api/v1/commands/output/discover": (
@@ -83,11 +82,23 @@ class _Connection(asyncio.Protocol):
         if b"/connections/" in path:
             requested_id = body.partition(_CONNECTION_ID)[2][: len(str(ID))] or str(ID).encode()
             parts = [b"{", _CONNECTION_ID, requested_id, _CONNECTION, _Connection.catalog, b"}"]
-        if path in _RESPONSES:
+        if path == b"/api/v1/connections/status":
+            parts = [_statuses(body)]
+        elif path in _RESPONSES:
             parts = [_RESPONSES[path]]
         length = sum(len(part) for part in parts)
         head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
         self._transport.writelines([head % length, *parts])
+
+
+def _statuses(body: bytes) -> bytes:
+    """Return a status of each requested connection."""
+    return orjson.dumps(
+        [
+            {"connectionId": connection_id, "connectionSyncStatus": "synced"}
+            for connection_id in orjson.loads(body)["connectionIds"]
+        ]
+    )
 
 
 async def _serve(port: int) -> None:

@@ -14,6 +14,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 from sqlalchemy import text
+from sqlalchemy.dialects.postgresql import JSONB
 
 from services.drift_repair_agent.repairs import queries
 from services.orchestrator.schemas import ConnectionPage, ConnectionView
@@ -64,7 +65,7 @@ _COLUMNS = ", ".join(sorted(ConnectionView.model_fields.keys() - {"notes"}))
 _ROWS = text(
     f"SELECT {_COLUMNS} FROM connections WHERE archived_at IS NULL"  # noqa: S608 - field names
     " ORDER BY created_at DESC, id DESC LIMIT :limit"
-)
+).columns(labels=JSONB)
 _COUNT_FROM_CATALOGS = """
     SELECT version_number, origin, fingerprint, created_at,
         jsonb_array_length(sync_catalog->'streams')

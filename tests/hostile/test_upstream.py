@@ -88,7 +88,9 @@ async def test_c25_onboarding_against_a_broken_airbyte(world: World, what: str) 
     spoil(mesh.airbyte)
 
     answer = await mesh.orchestrator.post(
-        "/connections/onboard", params={"wait": 1}, json={**mesh.order, "connection_name": what}
+        "/connections/onboard",
+        params={"wait": 1},
+        json={**mesh.order, "connection_name": what, "prefix": f"case_{[*CASES].index(what)}_"},
     )
 
     mesh.airbyte.heal()

@@ -63,6 +63,12 @@ async def test_discovered_order_can_be_applied(mesh: Mesh) -> None:
             "resumed": [],
             "refreshed": [],
             "refresh_job": None,
+            "sync_state": {
+                "saved": False,
+                "not_saved": "no_key",
+                "put_back": [],
+                "not_put_back": [],
+            },
         },
     )
     account = streams_in_airbyte(mesh, connection)["Account"]
