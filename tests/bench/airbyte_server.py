@@ -25,6 +25,11 @@ _CONNECTION = (
     f'","name":"bench","sourceId":"{ID}","destinationId":"{ID}",'
     '"status":"active","breakingChange":false,"syncCatalog":'
 ).encode()
+_DESTINATION = (
+    b'{"destinationId":"%s","name":"bench","destinationName":"Postgres",'
+    b'"workspaceId":"' + str(ID).encode() + b'","connectionConfiguration":{},'
+    b'"destinationDefinitionId":"25c5221d-dce2-4163-ade9-739ef790f503"}'
+)
 _CATALOG = b'"syncCatalog":'
 _DISCOVERED: Final = b"""{"streams":[{"stream":{"name":"Account","jsonSchema":{"type":"object",
 "properties":{"Id":{"type":["string","null"]},"Name":{"type":["string","null"]},
@@ -36,6 +41,10 @@ _DISCOVERED: Final = b"""{"streams":[{"stream":{"name":"Account","jsonSchema":{"
 _RESPONSES = {
     b"/api/v1/instance_configuration": b'{"version":"2.0.0"}',
     b"/api/v1/health": b'{"available":true}',
+    b"/api/v1/actor_definition_versions/get_for_destination": (
+        b'{"dockerRepository":"airbyte/destination-postgres","dockerImageTag":"3.0.14",'
+        b'"supportsRefreshes":true}'
+    ),
     b"/api/v1/commands/run/discover": b'{"id":"1"}',
     b"/api/v1/commands/status": b'{"id":"1","status":"completed"}',
     b"/api/v1/commands/output/discover": (
@@ -84,6 +93,8 @@ class _Connection(asyncio.Protocol):
             parts = [b"{", _CONNECTION_ID, requested_id, _CONNECTION, _Connection.catalog, b"}"]
         if path == b"/api/v1/connections/status":
             parts = [_statuses(body)]
+        elif path == b"/api/v1/destinations/get":
+            parts = [_DESTINATION % (orjson.loads(body)["destinationId"]).encode()]
         elif path in _RESPONSES:
             parts = [_RESPONSES[path]]
         length = sum(len(part) for part in parts)

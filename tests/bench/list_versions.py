@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from uuid import UUID, uuid4
 
 import asyncpg
+import orjson
 from sqlalchemy import text
-from sqlalchemy.dialects.postgresql import JSONB
 
 from services.drift_repair_agent.repairs import queries
 from services.orchestrator.schemas import ConnectionPage, ConnectionView
@@ -65,7 +65,7 @@ _COLUMNS = ", ".join(sorted(ConnectionView.model_fields.keys() - {"notes"}))
 _ROWS = text(
     f"SELECT {_COLUMNS} FROM connections WHERE archived_at IS NULL"  # noqa: S608 - field names
     " ORDER BY created_at DESC, id DESC LIMIT :limit"
-).columns(labels=JSONB)
+)
 _COUNT_FROM_CATALOGS = """
     SELECT version_number, origin, fingerprint, created_at,
         jsonb_array_length(sync_catalog->'streams')
@@ -164,5 +164,8 @@ async def _connections(db: Database) -> str:
 async def _connections_by_model(db: Database) -> str:
     async with db.read() as session:
         rows = (await session.execute(_ROWS, {"limit": CONNECTIONS})).mappings().all()
-    items = [ConnectionView.model_validate(dict(row)) for row in rows]
+    items = [
+        ConnectionView.model_validate({**row, "labels": orjson.loads(row["labels"])})
+        for row in rows
+    ]
     return ConnectionPage(items=items).model_dump_json()
