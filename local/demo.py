@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -22,7 +23,7 @@ from rich.markup import escape
 from local.airbyte.connector import PINNED, RUNNER
 from local.airbyte.connector_store import InstallFailed, Store
 from local.airbyte.manifests import InvalidManifest
-from local.demo_steps import NO_SCHEDULED_OBSERVATIONS, Journey, Mesh, StepFailed, require
+from local.demo_steps import SETTINGS, Journey, Mesh, StepFailed, require
 from local.environment import given_environment
 from local.processes.servers import ServerFailed
 from local.settings import Settings
@@ -73,6 +74,7 @@ async def run() -> None:
     console = Console(highlight=False, soft_wrap=True)
     journey = Journey()
     async with AsyncExitStack() as cleanup:
+        journey.credentials = Path(cleanup.enter_context(tempfile.TemporaryDirectory()))
 
         async def install() -> str:
             store = Store(settings.connectors_dir)
@@ -86,7 +88,9 @@ async def run() -> None:
             stack = await cleanup.enter_async_context(
                 temporary_stack(
                     settings=settings.model_copy(update={"sample_api": True}),
-                    environment=given_environment() | NO_SCHEDULED_OBSERVATIONS,
+                    environment=given_environment()
+                    | SETTINGS
+                    | {"CREDENTIALS_DIR": str(journey.credentials)},
                     say=partial(console.print, markup=False),
                     keep_logs=settings.state_dir / "demo-logs",
                 )
@@ -124,6 +128,8 @@ async def run() -> None:
                 "Another source type, onboarded from its specification alone",
                 journey.another_type,
             ),
+            ("A credential changes: given to Airbyte after a check", journey.credential_changed),
+            ("A sync brings no rows: an alarm", journey.rows_missing),
             ("Read the events", journey.read_events),
             ("Stop the mesh", stop),
         ]

@@ -8,15 +8,18 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import secrets
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import asyncpg
 from redis.asyncio import Redis
 
+from local.sample_api.settings import Settings as SampleApi
 from local.supervisor import Stack
 
 Json = dict[str, Any]
@@ -32,13 +35,18 @@ REGIONS = ["North", "South", "East", "West"]
 TIMES = ("SystemModstamp", "LastModifiedDate", "CreatedDate")
 """The possible cursor fields of a Salesforce object; without them the connector has none."""
 
-NO_SCHEDULED_OBSERVATIONS = {"OBSERVE_INTERVAL": str(7 * 86400)}
-"""Setting that prevents scheduled observations meanwhile, so that each step triggers its own."""
+SETTINGS = {"OBSERVE_INTERVAL": str(7 * 86400), "ROTATION_INTERVAL": "1"}
+"""No scheduled observations meanwhile, so that each step triggers its own; changed credentials are
+noticed within a second instead of five minutes."""
 
 PERSON = "Ada"
 OBSERVATIONS = 3
 SYNC_TIMEOUT_S = 120.0
 REPAIR_TIMEOUT_S = 60.0
+CUSTOMERS = 25
+"""The rows that each usual sync of the shop brings."""
+USUAL_SYNCS = 8
+"""With fewer, nothing is known about the usual number of rows."""
 EVENTS_TIMEOUT_S = 10.0
 POLL_S = 0.2
 
@@ -209,6 +217,9 @@ class Journey:
     mesh: Mesh = field(init=False)
     one: MeshConnection = field(init=False)
     two: MeshConnection = field(init=False)
+    shop: MeshConnection = field(init=False)
+    credentials: Path = field(init=False)
+    """The folder of the credential store `file`."""
     rows: Counter[str] = field(default_factory=Counter)
 
     async def onboard(self) -> str:
@@ -412,14 +423,15 @@ class Journey:
         order = {
             "source_type": name,
             "connection_name": "Shop demo",
-            "credential_id": "sample-shop",
+            "credential_id": "file:shop-demo",
             "configuration": {"base_url": f"{self.mesh.stack.url_of('sample_api')}/api/shop"},
             "streams": ["customers"],
         }
+        self._store_key(SampleApi().api_key.get_secret_value())
         made = await self.mesh.ask(
             "orchestrator", "POST", "/connections/onboard", order, expect=201
         )
-        shop = MeshConnection(self.mesh, made["id"])
+        self.shop = shop = MeshConnection(self.mesh, made["id"])
         await shop.synced()
         customers = await self.mesh.count("customers")
         require(customers > 0, "no customers arrived")
@@ -437,6 +449,52 @@ class Journey:
             f"{name}, a low-code manifest: {customers} customers; a new field is in version "
             f"{repair['version_number']} by the policy, with {regions} values"
         )
+
+    async def credential_changed(self) -> str:
+        """The shop gets another API key: stored in one file, it reaches Airbyte after a check."""
+        key = secrets.token_urlsafe(24)
+        await self.mesh.ask("sample_api", "POST", "/control/key", {"key": key})
+        self._store_key(key)
+        await self._event_of_shop("credential.rotated")
+        await self.shop.synced()
+        view = await self.shop.view()
+        require(view["credential_changed_at"] is None, "the connection waits for a rotation")
+        return "the new key was checked and given to Airbyte; the next sync succeeded"
+
+    async def rows_missing(self) -> str:
+        """After eight usual syncs, one brings nothing because a permission is lost: an alarm."""
+        for _ in range(USUAL_SYNCS):
+            await self._change_customers(change="touch", count=CUSTOMERS)
+            await self.shop.synced()
+        await self._change_customers(change="hide")
+        for _ in range(3):  # one that comes earlier than usual counts with the next one
+            if (await self.shop.synced())["suspicious_streams"]:
+                break
+        event = await self._event_of_shop("sync.volume_suspicious")
+        require(event["code"] == "no_rows", f"its code is {event['code']}")
+        volume = await self.mesh.ask("orchestrator", "GET", f"{self.shop.path}/volume")
+        (customers,) = volume["items"]
+        require(customers["suspicious_since"] is not None, "the stream is not suspicious")
+        return f"the sync succeeded without a row; customers: {customers['summary']}"
+
+    async def _change_customers(self, **change: Any) -> None:
+        order = {"api": "shop", "stream": "customers", **change}
+        await self.mesh.ask("sample_api", "POST", "/control/changes", order)
+
+    async def _event_of_shop(self, kind: str) -> dict[str, str]:
+        async def found() -> dict[str, str] | None:
+            events = await self.mesh.events(self.shop.id)
+            return next((event for event in events if event["type"] == kind), None)
+
+        return await _until(found, f"the event {kind}", within_s=REPAIR_TIMEOUT_S)
+
+    def _store_key(self, key: str) -> None:
+        """Store the shop's API key where the auth_broker reads it."""
+        folder = self.credentials / "shop-demo"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        written = folder / ".api_key"
+        written.write_text(key)
+        written.replace(folder / "api_key")
 
     async def read_events(self) -> str:
         """Check the events about the connection."""

@@ -16,7 +16,7 @@ PREFIXES = (
     "MIGRATION_",
     "REDIS_",
     "SERVICE_",
-    "ROTATION_",
+    "ROTATION_DIGEST_",
     "STATE_ENCRYPTION_",
     "WEBHOOK_",
     "LOCAL_AIRBYTE_",

@@ -21,6 +21,7 @@ from urllib.parse import parse_qs
 import uvicorn
 from fastapi import Depends, FastAPI, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, Field
 
 from local.request_guard import Guard, token_of
 from local.sample_api.settings import Settings
@@ -36,6 +37,14 @@ _MOST_TOKENS = 100
 
 class Denied(Exception):
     """The caller of one of the APIs has not the credential that it needs."""
+
+
+class NewKey(BaseModel):
+    """An API key for the shop."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    key: Annotated[str, Field(min_length=16, max_length=200, pattern=r"^[!-~]+$")]
 
 
 class SampleApi:
@@ -123,6 +132,12 @@ def application(api: SampleApi, *, token: str) -> FastAPI:
     async def change(order: AnyChange) -> dict[str, str]:
         """Change a stream: `{"change": "rename", "api", "stream", "path": [...], "to"}`."""
         return {"changed": apply(api.streams, order, now=datetime.now(UTC))}
+
+    @app.post("/control/key")
+    async def change_key(order: NewKey) -> dict[str, str]:
+        """Change the shop's API key; the shop then refuses the old one."""
+        api.key = order.key
+        return {"changed": "The shop has another API key."}
 
     @app.get("/api/shop/{name}/fields", dependencies=[Depends(api.require_key)])
     async def fields(name: str) -> Json:

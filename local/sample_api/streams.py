@@ -72,6 +72,8 @@ class Stream:
 
     columns: dict[str, Column]
     updated_at: list[datetime]
+    is_hidden: bool = False
+    """Whether its rows are left out of responses, as for a user without permission to see them."""
 
     @classmethod
     def of(cls, rows: int, fields: Json) -> Stream:
@@ -87,6 +89,8 @@ class Stream:
 
     def page(self, *, since: str | None, start: int, size: int) -> list[Json]:
         """Return rows that changed at `since` or later, in the order of their changes."""
+        if self.is_hidden:
+            return []
         order = sorted(range(len(self.updated_at)), key=lambda row: (self.updated_at[row], row))
         found = [row for row in order if since is None or self._time(row) >= since]
         return [self._row(row) for row in found[start : start + size]]
@@ -203,8 +207,16 @@ class Touch(Change):
     count: int = Field(default=1, ge=1)
 
 
+class HideRows(Change):
+    """Hide the rows of a stream, or show them again."""
+
+    change: Literal["hide"]
+    hidden: bool = True
+
+
 AnyChange = Annotated[
-    AddField | DropField | RenameField | RetypeField | Touch, Field(discriminator="change")
+    AddField | DropField | RenameField | RetypeField | Touch | HideRows,
+    Field(discriminator="change"),
 ]
 
 
@@ -222,6 +234,9 @@ def apply(streams: dict[str, dict[str, Stream]], change: AnyChange, *, now: date
         count = min(change.count, len(stream.updated_at))
         stream.updated_at[:count] = [now] * count
         return f"{count} rows of {change.stream} have changed."
+    if isinstance(change, HideRows):
+        stream.is_hidden = change.hidden
+        return f"The rows of {change.stream} are {'hidden' if change.hidden else 'shown'}."
     *parents, name = change.path
     columns = stream.columns
     for parent in parents:
