@@ -14,6 +14,7 @@ from services.rag_engine import main as rag_engine
 from services.schema_observer import main as schema_observer
 from shared.config import RagEngineSettings, Settings
 from tests import access
+from tests.integration.conftest import close_parts
 
 NOWHERE = "127.0.0.1:9"
 URL = f"postgresql://AAMCANARY-user:AAMCANARY-password@{NOWHERE}/AAMCANARY-db"
@@ -56,6 +57,7 @@ async def test_health_reveals_nothing_about_the_dependencies(service: str) -> No
     ) as client:
         health = await client.get("/health?verbose=1")
         ready = await client.get("/ready")
+    await close_parts(app)
 
     assert (health.status_code, health.json()) == (200, {"status": "ok"})
     assert ready.status_code == 503
