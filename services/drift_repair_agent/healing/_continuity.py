@@ -25,7 +25,16 @@ from shared.domain.catalog._mappers import (
     renamed_in,
     source_fields,
 )
-from shared.domain.catalog._model import Config, Path, Stream, shown
+from shared.domain.catalog._model import (
+    PAIR,
+    Config,
+    Path,
+    Stream,
+    encode_pair,
+    read_stream,
+    reconfigured,
+    shown,
+)
 from shared.domain.destination import field_type
 
 Effects = list[tuple[str, str]]
@@ -83,7 +92,7 @@ def keep_columns(
             mappers[place] = renamed_in(mappers[place], {old: new})
         else:
             mappers.insert(0, _renaming(new, column))
-        effects.append(("column_kept", _kept_message(stream, new, column)))
+        effects.append(("column_kept", kept_message(stream, new, column)))
     return mappers, effects
 
 
@@ -110,6 +119,14 @@ def end_renamings(
         config = with_changes(config, {"mappers": mappers})
         effects.append(("name_adopted", _adopted_message(stream, field, column, followed=followed)))
     return config, effects
+
+
+def with_own_name(stream: ConfiguredStream, field: str) -> ConfiguredStream:
+    """The stream without the renaming at the front of a field."""
+    pair = PAIR.decode(stream.raw)
+    config, _ = end_renamings(stream.config, [field], stream.id)
+    mappers = reconfigured(pair.config, mappers=list(config.mappers or ()))
+    return read_stream(encode_pair(pair.stream, mappers))
 
 
 def renamings(config: Config) -> dict[str, str]:
@@ -156,7 +173,8 @@ def _type(stream: Stream, field: str) -> str:
     return field_type(None if schema is None else msgspec.json.decode(schema))
 
 
-def _kept_message(stream: StreamId, field: str, column: str) -> str:
+def kept_message(stream: StreamId, field: str, column: str) -> str:
+    """What follows if a field is written into the column of this name."""
     if field == column:
         return f"{shown(field)} of {stream} is written into its own column again, which goes on."
     return (

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Raw
 
 from services.drift_repair_agent.healing._conflicts import resolved
-from services.drift_repair_agent.healing._continuity import why_not_kept
+from services.drift_repair_agent.healing._continuity import renamings, why_not_kept
 from services.drift_repair_agent.healing._lapsed import refused_mapping, with_mapping
 from services.drift_repair_agent.healing._model import Effect, Healed, HealImpossible, Instruction
 from services.drift_repair_agent.healing._stream_definition import Blend
@@ -229,7 +229,7 @@ class _Healing:
         others = [d for d in decisions if d not in mapping]
         taking = _Taking(others, changes, current, offered)
         choices = with_mapping(taking.choices(), mapping)
-        choices = msgspec.structs.replace(choices, adopted=adopted)
+        choices = msgspec.structs.replace(choices, adopted=adopted | taking.ended)
         taking.refused += refused_mapping(mapping, current, offered, choices)
         for change, code, reason in taking.refused:
             self._refuse(change, code, reason)
@@ -336,6 +336,7 @@ class _Taking:
         self._renamed: dict[Path, Path] = {}
         self._excluded: set[str] = set()
         self._kept: set[str] = set()
+        self.ended: set[str] = set()
         self._decisions = decisions
         self._current = current
         self._offered = offered
@@ -407,6 +408,8 @@ class _Taking:
                 self._refuse(decision, "column_not_keepable", reason)
                 return False
             self._kept.add(old[0])
+        elif decision.continuity == "new_column" and old[0] in renamings(self._current.config):
+            self.ended.add(old[0])
         self._renamed[old] = became
         return True
 

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
+from typing import Literal
 from uuid import UUID, uuid4
 
 import msgspec
@@ -17,6 +18,7 @@ from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.drift_repair_agent.applying.pause import Pause, PauseSaga
+from services.drift_repair_agent.continuity.choices import Continuity
 from services.drift_repair_agent.recent_failures import Postponed
 from services.drift_repair_agent.repairs import current_state, queries, transitions
 from services.drift_repair_agent.repairs import planned_changes as changes_of
@@ -91,7 +93,9 @@ class Planner:
         executor: RepairExecutor,
         states: StateStore,
         limits: DestinationLimits,
+        continuity: Continuity,
     ) -> None:
+        self._continuity = continuity
         self._limits = limits
         self._expiry = settings.repair_expiry
         self._db = db
@@ -217,6 +221,7 @@ class Planner:
             judgements=await self._limits.judged(basis.current_state, changes, basis.policy),
         )
         at, policy = basis.drift.first_seen_at, basis.policy
+        planned = await self._continuity.planned(basis.current_state, planned, policy)
         planned = await applicable(
             planned,
             basis.current_state,
@@ -637,8 +642,18 @@ def _by_policy(item: PlannedChange, now: datetime, policy: Policy) -> Decision:
         by=BY_POLICY,
         at=now,
         became=None if item.suggestion is None else item.suggestion.became,
+        continuity=_continuity(item, policy),
         policy_set_by=policy.set_by(entity, what),
     )
+
+
+def _continuity(item: PlannedChange, policy: Policy) -> Literal["keep_column", "new_column"] | None:
+    """What the policy decides about the column of a renamed field; None if it is no rename."""
+    if not item.continuity:
+        return None
+    offered = {option.choice for option in item.continuity}
+    is_kept = policy.continuity == "keep_column" and "keep_column" in offered
+    return "keep_column" if is_kept else "new_column"
 
 
 def _are_same(one: Sequence[PlannedChange], other: Sequence[PlannedChange]) -> bool:
