@@ -22,7 +22,7 @@ from services.drift_repair_agent.repairs.schemas import Approve
 from shared import kept_state
 from shared.destinations import DestinationReader
 from shared.domain.catalog import ConfiguredStream, read_stream
-from shared.errors import Invalid, Unavailable
+from shared.errors import Invalid
 
 _Asked = Literal["keep_column", "new_column", "ask"]
 _UNSUPPORTED: Final = "this Airbyte does not accept mappers"
@@ -136,7 +136,7 @@ class Continuity:
         try:
             is_given = await self._support.is_given(now.row.airbyte_connection_id, configured.id)
         except kept_state.AWAY as error:
-            raise Unavailable(f"{error.detail} Nothing was recorded.", code=error.code) from None
+            raise kept_state.nothing_recorded(error) from None
         if not is_given:
             return _UNSUPPORTED
         return _ON_REQUEST if is_key_or_cursor(configured, item.change.path) else None
