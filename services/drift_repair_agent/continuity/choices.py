@@ -22,7 +22,7 @@ from services.drift_repair_agent.repairs.schemas import Approve
 from shared import kept_state
 from shared.destinations import DestinationReader
 from shared.domain.catalog import ConfiguredStream, read_stream
-from shared.errors import Invalid
+from shared.errors import Invalid, Unavailable
 
 _Asked = Literal["keep_column", "new_column", "ask"]
 _UNSUPPORTED: Final = "this Airbyte does not accept mappers"
@@ -44,7 +44,8 @@ class Continuity:
         The policy applies a rename only if it also says what becomes of the column.
 
         Raises:
-            Unavailable: Airbyte does not say now whether it supports mappers.
+            Unavailable: Airbyte does not say now whether it supports mappers, and the policy would
+                apply a rename.
         """
         asking: set[str | None] = set()
         planned = []
@@ -53,8 +54,16 @@ class Continuity:
             if item.change.kind != "field_removed" or suggestion is None:
                 planned.append(item)
                 continue
-            reason = await self._why_not(now, item, suggestion.became)
+            try:
+                reason = await self._why_not(now, item, suggestion.became)
+            except Unavailable:
+                if item.reaction is Reaction.APPLY:
+                    raise
+                planned.append(item)
+                continue
             offered = await self._options(now, item, suggestion.became, reason)
+            if policy.continuity == "new_column" and not self._stands(now, item):
+                offered = offered[::-1]
             planned.append(replace(item, continuity=offered))
             is_possible = reason is None or reason == _ON_REQUEST
             is_asked = policy.continuity == "ask" or (

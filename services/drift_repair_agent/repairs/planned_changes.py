@@ -112,7 +112,8 @@ class _Planned(msgspec.Struct, frozen=True, kw_only=True):
     suggestion_missing: bool = False
     """Whether the rag_engine could not be asked yet; it is asked again."""
     continuity: tuple[ContinuityOption, ...] = ()
-    """What may become of the column of a field that was probably renamed."""
+    """What may become of the column of a field that was probably renamed, first what the policy
+    takes if it applies the rename."""
     destination: tuple[Finding, ...] = ()
     """What the destination does with it, as far as a person should know, the worst first."""
     decision: Decision | None = None

@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
-from typing import Literal
 from uuid import UUID, uuid4
 
 import msgspec
@@ -642,18 +641,9 @@ def _by_policy(item: PlannedChange, now: datetime, policy: Policy) -> Decision:
         by=BY_POLICY,
         at=now,
         became=None if item.suggestion is None else item.suggestion.became,
-        continuity=_continuity(item, policy),
+        continuity=item.continuity[0].choice if item.continuity else None,
         policy_set_by=policy.set_by(entity, what),
     )
-
-
-def _continuity(item: PlannedChange, policy: Policy) -> Literal["keep_column", "new_column"] | None:
-    """What the policy decides about the column of a renamed field; None if it is no rename."""
-    if not item.continuity:
-        return None
-    offered = {option.choice for option in item.continuity}
-    is_kept = policy.continuity == "keep_column" and "keep_column" in offered
-    return "keep_column" if is_kept else "new_column"
 
 
 def _are_same(one: Sequence[PlannedChange], other: Sequence[PlannedChange]) -> bool:

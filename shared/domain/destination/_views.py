@@ -40,8 +40,9 @@ def compatibility_view(
     """The statement that creates a view with `COALESCE(new, old) AS old` beside all columns.
 
     `selected` are the fields that are synced; None for all. Where the destination does not keep
-    the former column, the view has the new one alone under that name. None if the dialect, the
-    table or a column is not known, or if the two fields have different types.
+    the former column, the view has the new one alone under that name. If the schema is not known,
+    the table is not qualified. None if the dialect or a column is not known, or if the two fields
+    have different types.
     """
     quotes = _QUOTES.get(destination.kind)
     old, new = renamed
@@ -56,7 +57,7 @@ def compatibility_view(
     (table,) = tables(destination, [stream], naming)
     kept = [name for name in fields if name != old and (selected is None or name in selected)]
     named = columns(destination.rules, [old, *kept, new])
-    if table.schema is None or any(one.name is None for one in named):
+    if any(one.name is None for one in named):
         return None
     opening, closing, escaped = quotes
 
@@ -67,6 +68,6 @@ def compatibility_view(
     is_kept = destination.at(destination.rules.removed) == "keep"
     value = f"COALESCE({latter}, {former})" if is_kept else latter
     listed = ",\n  ".join([*others, latter, f"{value} AS {former}"])
-    place = f"{quoted(table.schema)}.{quoted(table.name)}"
-    view = f"{quoted(table.schema)}.{quoted(table.name + _SUFFIX)}"
+    schema = "" if table.schema is None else f"{quoted(table.schema)}."
+    place, view = (f"{schema}{quoted(table.name + suffix)}" for suffix in ("", _SUFFIX))
     return f"CREATE VIEW {view} AS\nSELECT\n  {listed}\nFROM {place};"
