@@ -49,7 +49,7 @@ class MappedStream:
     def __init__(self, pair: Json, release: Release) -> None:
         self._steps: list[Step] = []
         fields = dict(properties(pair["stream"]))
-        names = {name: name for name in fields}
+        names: dict[str, str | None] = {name: name for name in fields}
         for mapper, error, _ in mappers.applied(
             pair["config"].get("mappers") or [], list(fields), release
         ):
@@ -178,7 +178,7 @@ def _encrypted(config: Json, plain: bytes) -> str:
         raise NotMapped from None
 
 
-def _mode(name: str) -> tuple[bytes, modes.Mode]:
+def _mode(name: str) -> tuple[bytes, Any]:
     if name == "ECB":
         return b"", modes.ECB()  # noqa: S305  # what the mapper's configuration says
     vector = os.urandom(_AES_BITS // 8)

@@ -62,7 +62,8 @@ class Continuity:
                 planned.append(item)
                 continue
             offered = await self._options(now, item, suggestion.became, reason)
-            if policy.continuity == "new_column" and not self._stands(now, item):
+            is_kept = reason is None and policy.continuity != "new_column"
+            if not (is_kept or self._stands(now, item)):
                 offered = offered[::-1]
             planned.append(replace(item, continuity=offered))
             is_possible = reason is None or reason == _ON_REQUEST
@@ -96,8 +97,8 @@ class Continuity:
         named = None if choice is None else choice.continuity
         made = item.decision
         if item.is_conflict and made is not None:
-            action = "apply" if named == "new_column" else "exclude"
-            return item.decided(replace(made, action=action))
+            ends = named == "new_column"
+            return item.decided(replace(made, action="apply")) if ends else item
         became = None if made is None else made.became
         if item.change.kind != "field_removed" or made is None or became is None:
             if named is not None:
