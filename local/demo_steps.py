@@ -303,7 +303,7 @@ class Journey:
         return f"proposed ({change['reason']}); {PERSON} approved version {version + 1}"
 
     async def field_renamed(self) -> str:
-        """A field is renamed: one suggestion with its evidence, and its values are still synced."""
+        """A field is renamed: one suggestion with its evidence, and its column goes on."""
         old, new = "NumberofLocations__c", "LocationCount__c"
         filled = await self.mesh.count("Account", f'"{old}" IS NOT NULL')
         await self.mesh.change("POST", f"/Account/fields/{old}/rename", {"to": new})
@@ -314,14 +314,17 @@ class Journey:
         (suggestion,) = suggested
         require(suggestion["became"] == [new], f"the suggestion is {suggestion['became']}")
         require(bool(suggestion["evidence"]), "there is no evidence")
-        repair = await self.one.decide(repair, "approve", "Renamed in release 12.")
+        repair = await self.one.decide(
+            repair, "approve", "Renamed in release 12.", continuity="keep_column"
+        )
         require(repair["state"] == "applied", f"the repair is {repair['state']}")
         await self.one.synced()
-        there = await self.mesh.count("Account", f'"{new}" IS NOT NULL')
+        there = await self.mesh.count("Account", f'"{old}" IS NOT NULL')
         require(there == filled > 0, f"{there} of {filled} values arrived")
+        require(not await self.mesh.has_column("Account", new), "there is a second column")
         kinds = ", ".join(dict.fromkeys(one["kind"] for one in suggestion["evidence"]))
         sure = f"{suggestion['confidence']:.0%}"
-        return f"{old} became {new}, {sure} sure from {kinds}; its column has all {there} values"
+        return f"{old} became {new}, {sure} sure from {kinds}; {old} goes on, with {there} values"
 
     async def cursor_lost(self) -> str:
         """Contact loses its cursor: paused, proposed, decided, resumed."""

@@ -108,7 +108,9 @@ class Plane:
         self.sources = SourceDefinitions(store, self.metadata)
         self.connectors = ConnectorCommands(settings, store, runner)
         self.job_logs = JobLogs(settings.job_logs)
-        self.jobs = Jobs(self.metadata, self.sources, self.connectors, self.job_logs)
+        self.jobs = Jobs(
+            self.metadata, self.sources, self.connectors, self.job_logs, settings.flavour.release
+        )
         self.release = settings.flavour.release
         self.error_style: ErrorStyle | None = settings.error_style
         self.page_size = settings.page_size

@@ -22,7 +22,9 @@ from local.airbyte.api import reads
 from local.airbyte.connector_commands import ConnectorCommands
 from local.airbyte.connector_process import ConnectorFailed, Message
 from local.airbyte.job_logs import JobLog, JobLogs, name_of
+from local.airbyte.mapped_rows import MappedStream
 from local.airbyte.metadata import Metadata, Row, dump
+from local.airbyte.releases import Release
 from local.airbyte.source_definitions import SourceDefinitions
 from local.airbyte.warehouse_writer import Key, Target, Writer
 from shared.observability import logs
@@ -115,7 +117,9 @@ class Jobs:
         sources: SourceDefinitions,
         connectors: ConnectorCommands,
         job_logs: JobLogs,
+        release: Release,
     ) -> None:
+        self._release = release
         self._metadata = metadata
         self._sources = sources
         self._connectors = connectors
@@ -248,6 +252,7 @@ class Jobs:
         if attempt.number == 0:
             self._forget_states(attempt.job_id, connection)
         target = target_of(connection["settings"], destination["config"])
+        mapped = {_key(pair["stream"]): MappedStream(pair, self._release) for pair in streams}
 
         def renew(config: Mapping[str, Any]) -> None:
             job_log.masks.add(specification.secrets(config, schema))
@@ -263,13 +268,16 @@ class Jobs:
                 job_log,
             ) as reading,
             await Writer.open(
-                destination["config"]["url"], streams, target, replaced=attempt.truncated
+                destination["config"]["url"],
+                [stream.pair for stream in mapped.values()],
+                target,
+                replaced=attempt.truncated,
             ) as writer,
         ):
             self._metadata.set_job(attempt.job_id, "running", _now())
             async for message, size in reading.messages():
                 if message["type"] == "RECORD":
-                    await self._record(attempt, writer, message["record"], size)
+                    await self._record(attempt, writer, mapped, message["record"], size)
                 else:
                     await self._checkpoint(attempt, writer, connection["id"], message["state"])
             await writer.finish()
@@ -278,12 +286,20 @@ class Jobs:
             self._save(attempt, connection["id"])
 
     async def _record(
-        self, attempt: Attempt, writer: Writer, record: Mapping[str, Any], size: int
+        self,
+        attempt: Attempt,
+        writer: Writer,
+        mapped: Mapping[Key, MappedStream],
+        record: Mapping[str, Any],
+        size: int,
     ) -> None:
         key = (record.get("namespace"), record["stream"])
         if not writer.accepts(key):
             return
-        await writer.add(key, record["data"], record["emitted_at"])
+        data = mapped[key].record(record["data"])
+        if data is None:
+            return
+        await writer.add(key, data, record["emitted_at"])
         counts = attempt.counts[key]
         counts.records += 1
         counts.size += size

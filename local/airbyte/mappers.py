@@ -22,7 +22,7 @@ _SINCE = {
     "encryption": (1, 3),
     "field-filtering": (1, 8),
 }
-_METHODS = {"MD2", "MD5", "SHA-1", "SHA-224", "SHA-256", "SHA-384", "SHA-512"}
+METHODS = {"MD2", "MD5", "SHA-1", "SHA-224", "SHA-256", "SHA-384", "SHA-512"}
 _REQUIRED = {
     "hashing": ("targetField", "method"),
     "field-renaming": ("originalFieldName", "newFieldName"),
@@ -196,7 +196,7 @@ def require_readable(mapper: Any, release: Release) -> None:
     if kind == "hashing":
         config.setdefault("fieldNameSuffix", "_hashed")
     is_bad_filter = kind == "row-filtering" and not _is_condition(config["conditions"])
-    if algorithm not in _OF_ALGORITHM or method not in _METHODS or is_bad_filter:
+    if algorithm not in _OF_ALGORITHM or method not in METHODS or is_bad_filter:
         raise _of_mapper(
             mapper,
             "invalid-config",

@@ -14,6 +14,10 @@ from services.drift_repair_agent.connectors.announcements import Announcements
 from services.drift_repair_agent.connectors.routes import router as connector_routes
 from services.drift_repair_agent.connectors.saga import UpgradeSaga
 from services.drift_repair_agent.connectors.service import Upgrades
+from services.drift_repair_agent.continuity.adoption import Adoption
+from services.drift_repair_agent.continuity.choices import Continuity
+from services.drift_repair_agent.continuity.routes import router as continuity_routes
+from services.drift_repair_agent.continuity.support import MapperSupport
 from services.drift_repair_agent.repairs.decisions import Repairs
 from services.drift_repair_agent.repairs.destination_limits import DestinationLimits
 from services.drift_repair_agent.repairs.executor import RepairExecutor
@@ -58,6 +62,14 @@ _EXPIRE_INTERVAL = timedelta(seconds=5)
 _ASK_AGAIN_INTERVAL = timedelta(seconds=30)
 _LEARN_INTERVAL = timedelta(seconds=5)
 _ANNOUNCE_INTERVAL = timedelta(minutes=1)
+_ROUTERS = (
+    apply_routes,
+    repair_routes,
+    continuity_routes,
+    connector_routes,
+    state_routes,
+    webhook_routes,
+)
 
 
 def build(settings: Settings) -> FastAPI:
@@ -82,7 +94,8 @@ def build(settings: Settings) -> FastAPI:
     restorer = StateRestorer(settings, db, airbyte, states)
     effects = StateEffects(settings, db, restorer)
     destinations = DestinationReader(airbyte)
-    service = DriftRepairAgent(settings, db, airbyte, operations, states, restorer, destinations)
+    support = MapperSupport(airbyte)
+    continuity = Continuity(support, destinations)
     executor = RepairExecutor(db, airbyte, operations, deadline=settings.repair_deadline)
     own_key = signer_for("drift_repair_agent", settings)
     orchestrator = Orchestrator.from_settings(settings, own_key)
@@ -92,8 +105,17 @@ def build(settings: Settings) -> FastAPI:
     announcements = Announcements(db, notice=settings.upgrade_notice)
     executor.verify_with(Verification(db, orchestrator).step)
     suggesting = Suggestions(db, rag)
-    limits = DestinationLimits(db, destinations)
-    planner = Planner(settings, db, airbyte, operations, suggesting, executor, states, limits)
+    planner = Planner(
+        settings,
+        db,
+        airbyte,
+        operations,
+        suggesting,
+        executor,
+        states,
+        DestinationLimits(db, destinations),
+        continuity,
+    )
     jobs.on("plan", planner.job, at_once=_MAX_CONCURRENT_PLANS)
 
     @asynccontextmanager
@@ -145,15 +167,17 @@ def build(settings: Settings) -> FastAPI:
     app.state.receivers = Receivers(db, deliveries, signer)
     app.state.operations = operations
     app.state.request_wait_s = settings.request_wait.total_seconds()
-    app.state.service = service
-    app.state.repairs = Repairs(db, airbyte, operations, executor, effects)
+    app.state.service = DriftRepairAgent(
+        settings, db, airbyte, operations, states, restorer, destinations, support
+    )
+    app.state.repairs = Repairs(db, airbyte, operations, executor, effects, continuity)
     app.state.planner = planner
     app.state.upgrades = Upgrades(settings, db, airbyte, operations)
     app.state.policies = Policies(db, jobs)
     app.state.states = States(db, airbyte, states)
-    for router in (apply_routes, repair_routes, connector_routes, state_routes, webhook_routes):
+    app.state.adoption = Adoption(db, app.state.service)
+    for router in (*_ROUTERS, routes()):
         app.include_router(router)
-    app.include_router(routes())
     return app
 
 

@@ -19,6 +19,7 @@ from services.drift_repair_agent.applying.preflight import (
     readable,
 )
 from services.drift_repair_agent.applying.saga import ApplySaga, Heal
+from services.drift_repair_agent.continuity.support import MapperSupport
 from services.drift_repair_agent.repairs import transitions
 from services.drift_repair_agent.states.restorer import StateRestorer
 from services.drift_repair_agent.states.store import StateStore
@@ -108,6 +109,7 @@ class DriftRepairAgent:
         states: StateStore,
         restorer: StateRestorer,
         destinations: DestinationReader,
+        support: MapperSupport,
     ) -> None:
         self._destinations = destinations
         self._db = db
@@ -120,7 +122,7 @@ class DriftRepairAgent:
             states,
             restorer,
             on_applied=transitions.mark_catalog_applied,
-            on_refused=transitions.mark_catalog_refused,
+            on_refused=support.on_refused,
         )
         operations.register("apply", saga)
 

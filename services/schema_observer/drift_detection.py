@@ -103,6 +103,7 @@ class Comparison:
         if not changes:
             return []
         head = (await self._head(one, {change.stream.name for change in changes})).by_id()
+        changes = drift.with_conflicts(changes, head)
         return [(change, drift.severity(change, head.get(change.stream))) for change in changes]
 
     async def _changes(self, before_id: UUID, after: Snapshot) -> list[Change]:
@@ -126,6 +127,7 @@ class Comparison:
             )
         offered = [r.body.encode() for r in rows if StreamId(r.namespace, r.name) in streams]
         changes = await run_cooperatively(drift.diff.steps(head, offered))
+        changes = drift.with_conflicts(changes, streams)
         judged = [(change, drift.severity(change, streams[change.stream])) for change in changes]
         return [(change, verdict) for change, verdict in judged if verdict.affects_sync]
 

@@ -43,6 +43,7 @@ _FIELD_BYTES = 8
 _CONNECTION = msgspec.json.Decoder(shapes.ConnectionRead)
 _CONNECTIONS = msgspec.json.Decoder(shapes.Connections)
 _CONNECTION_PAGE = msgspec.json.Decoder(shapes.ConnectionPage)
+_VALIDATED = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _STATE = msgspec.json.Decoder(StateRead)
 _STATUSES = msgspec.json.Decoder(list[shapes.ConnectionStatusRead])
 
@@ -226,6 +227,29 @@ class Connections(Calls):
         read = await self._post("state/create_or_update_safe", order, _STATE)
         expect_requested("state/create_or_update_safe", read.connection_id, connection_id)
         return read.to_domain()
+
+    async def validate_mappers(self, connection_id: UUID, stream: StreamId) -> None:
+        """Have Airbyte validate no mapper at all of a connection's stream: whether it knows them.
+
+        Endpoint: POST web_backend/mappers/validate
+        Sends:    {"connectionId", "streamDescriptor": {"name", "namespace"?}, "mappers": []}
+        Receives: {"initialFields", "outputFields", "mappers": [], ...}
+        Source:   MappersHandler of 310e6cb6ac, since 1.3; against the stored catalog, so that it
+                  says nothing about a mapper of a field that is not selected yet.
+
+        Raises:
+            UpstreamRefused: Airbyte has no such endpoint, or the connection no such stream.
+            UpstreamForbidden: mappers are not available in this installation.
+        """
+        descriptor = {"name": stream.name}
+        if stream.namespace is not None:
+            descriptor["namespace"] = stream.namespace
+        await self._post(
+            "web_backend/mappers/validate",
+            {"connectionId": str(connection_id), "streamDescriptor": descriptor, "mappers": []},
+            _VALIDATED,
+            repeat=True,
+        )
 
     async def list_connections(self, workspace_id: UUID) -> list[ListedConnection]:
         """All connections of a workspace, without their catalogs.

@@ -131,6 +131,9 @@ async def _use_everything(client: AirbyteClient, airbyte: AirbyteServer) -> None
         await client.set_status(connection, status)
         assert (await client.get_connection(connection)).status == status
     await client.connection_statuses([connection])
+    name = msgspec.json.decode(held.sync_catalog)["streams"][0]["stream"]["name"]
+    if airbyte.release.since(1, 3):
+        await client.validate_mappers(connection, StreamId(None, name))
 
     await client.update_settings(connection, ConnectionSettings(prefix="s_"))
     assert (await client.get_connection(connection)).settings.prefix == "s_"

@@ -105,6 +105,14 @@ MEANINGS: dict[tuple[int, str], str] = {
     (422, "invalid_selected_field"): "A selected field has an empty path.",
     (422, "key_not_selected"): "A field of the primary key is not among the selected fields.",
     (422, "invalid_mapper"): "The configuration of a mapper is invalid.",
+    (422, "continuity_required"): (
+        "A field was renamed: `continuity` must say whether its column goes on."
+    ),
+    (422, "column_not_keepable"): (
+        "The column of the renamed field cannot be kept; the message says why."
+    ),
+    (422, "no_kept_column"): "No mapper at the front of the stream's mappers renames the field.",
+    (422, "not_a_rename"): "`continuity` is given for a change that is not the rename of a field.",
     (422, "mapper_choice_required"): (
         "Mappers no longer find their field: `choices` must say what to do about them."
     ),

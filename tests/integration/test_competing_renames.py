@@ -33,7 +33,7 @@ async def test_chosen_rename_takes_precedence_over_a_suggested_one(mesh: Mesh) -
     """The competing suggestion need not be rejected as well."""
     connection, repair, first, other = await proposed_rename(mesh)
 
-    choices = {other["id"]: {"became": ["TotalAmount__c"]}}
+    choices = {other["id"]: {"became": ["TotalAmount__c"], "continuity": "new_column"}}
     status, decided = await approve(mesh, repair, choices=choices)
 
     assert (status, decided["state"]) == (200, "applied"), decided
@@ -53,10 +53,10 @@ async def test_decision_that_contradicts_an_approved_one_is_refused(mesh: Mesh) 
     """Two fields cannot both have become the new one; the first decision is applied."""
     connection, repair, first, other = await proposed_rename(mesh)
     job = mesh.airbyte.start_job(connection["airbyte_connection_id"])
-    status, decided = await approve(mesh, repair, changes=[first["id"]])
+    status, decided = await approve(mesh, repair, changes=[first["id"]], continuity="new_column")
     assert (status, decided["state"]) == (202, "approved")
 
-    choices = {other["id"]: {"became": ["TotalAmount__c"]}}
+    choices = {other["id"]: {"became": ["TotalAmount__c"], "continuity": "new_column"}}
     status, refused = await approve(mesh, repair, changes=[other["id"]], choices=choices)
 
     assert (status, refused["code"]) == (422, "heal_impossible")

@@ -68,7 +68,7 @@ async def _upgrade_and_heal(mesh: Mesh) -> None:
     (repair,) = await until(lambda: repairs(mesh, connection, state="proposed"))
     assert (repair["drift_id"], repair["connector_step"]) == (upgraded["drift_id"], step)
     removed = next(one for one in repair["changes"] if one["kind"] == "field_removed")
-    choice = {removed["id"]: {"became": ["AnnualRevenueAmount"]}}
+    choice = {removed["id"]: {"became": ["AnnualRevenueAmount"], "continuity": "new_column"}}
     status, approved = await approve(mesh, repair, choices=choice)
     assert (status, approved["state"]) == (200, "applied"), approved
     assert fields(mesh, connection) == {*RENAMED, "SystemModstamp"}

@@ -72,7 +72,7 @@ async def test_renamed_field_is_one_suggestion_with_evidence(mesh: Mesh) -> None
     assert {one["kind"] for one in suggestion["evidence"]} >= {"name", "type"}
     assert repair["suggestions_missing"] is False
 
-    status, decided = await approve(mesh, repair, changes=[gone["id"]])
+    status, decided = await approve(mesh, repair, changes=[gone["id"]], continuity="new_column")
 
     assert (status, decided["state"], len(decided["changes"])) == (200, "applied", 2)
     assert fields(mesh, connection) == {"Id", "Name", "TotalAmount__c", "SystemModstamp"}
@@ -178,7 +178,7 @@ async def test_selected_field_is_followed_to_its_new_name(mesh: Mesh) -> None:
     assert status == 200
 
     repair = await proposal(mesh, connection, offering(RENAMED | {"Other__c": "string"}))
-    status, _ = await approve(mesh, repair)
+    status, _ = await approve(mesh, repair, continuity="new_column")
 
     assert status == 200
     account = streams_in_airbyte(mesh, connection)["Account"]
@@ -186,10 +186,12 @@ async def test_selected_field_is_followed_to_its_new_name(mesh: Mesh) -> None:
     assert chosen == {"Id", "TotalAmount__c", "SystemModstamp"}
 
 
-async def test_declared_rename_is_applied_by_policy(mesh: Mesh) -> None:
-    """With `field.renamed: apply` and more evidence than names."""
+@pytest.mark.parametrize("continuity", ["keep_column", "new_column"])
+async def test_declared_rename_is_applied_by_policy(mesh: Mesh, continuity: str) -> None:
+    """With `field.renamed: apply`, more evidence than names, and a choice about the column."""
     connection = await onboarded(mesh, offering(TOTAL))
-    await put(mesh, connection, {"reactions": {"field": {"renamed": "apply"}}})
+    order = {"reactions": {"field": {"renamed": "apply"}}, "continuity": continuity}
+    await put(mesh, connection, order)
 
     await drift(mesh, connection, offering(HINTED))
 
@@ -197,8 +199,37 @@ async def test_declared_rename_is_applied_by_policy(mesh: Mesh) -> None:
     gone = next(one for one in repair["changes"] if one["kind"] == "field_removed")
     assert gone["suggestion"]["more_than_names"] is True
     assert gone["decision"]["became"] == ["Sum__c"]
-    assert gone["decision"]["by"] == "policy"
+    assert (gone["decision"]["by"], gone["decision"]["continuity"]) == ("policy", continuity)
+    mappers = streams_in_airbyte(mesh, connection)["Account"]["config"]["mappers"]
+    assert len(mappers) == (continuity == "keep_column")
     assert fields(mesh, connection) == {"Id", "Name", "Sum__c", "SystemModstamp"}
+
+
+async def test_declared_rename_waits_for_a_choice_about_its_column(mesh: Mesh) -> None:
+    """The default policy asks: both choices are offered with what follows from them."""
+    connection = await onboarded(mesh, offering(TOTAL))
+    await put(mesh, connection, {"reactions": {"field": {"renamed": "apply"}}})
+
+    repair = await proposal(mesh, connection, offering(HINTED))
+
+    gone = next(one for one in repair["changes"] if one["kind"] == "field_removed")
+    assert [one["choice"] for one in gone["continuity"]] == ["keep_column", "new_column"]
+    assert "slower transport" in gone["continuity"][0]["effect"]
+    assert "'Total_Amount__c'" in gone["continuity"][1]["effect"]
+
+
+async def test_view_is_shown_where_airbyte_cannot_keep_the_column(mesh: Mesh) -> None:
+    mesh.airbyte.version = "1.2"
+    connection = await onboarded(mesh, offering(TOTAL))
+
+    repair = await proposal(mesh, connection, offering(RENAMED))
+
+    gone = next(one for one in repair["changes"] if one["kind"] == "field_removed")
+    (option,) = gone["continuity"]
+    assert option["choice"] == "new_column"
+    assert 'COALESCE("TotalAmount__c", "Total_Amount__c") AS "Total_Amount__c"' in option["view"]
+    status, decided = await approve(mesh, repair)
+    assert (status, decided["state"]) == (200, "applied"), decided
 
 
 async def test_names_alone_need_a_decision(mesh: Mesh) -> None:

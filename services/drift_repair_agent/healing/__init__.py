@@ -5,9 +5,19 @@ decisions, and `incompatibilities` lists why the source cannot serve a catalog. 
 functions.
 """
 
+from services.drift_repair_agent.healing._continuity import (
+    end_renamings,
+    is_key_or_cursor,
+    kept_message,
+    protects,
+    renamings,
+    why_not_kept,
+    with_own_name,
+)
 from services.drift_repair_agent.healing._heal import heal
 from services.drift_repair_agent.healing._model import (
     Action,
+    Continuity,
     Effect,
     Healed,
     HealImpossible,

@@ -8,6 +8,8 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from services.drift_repair_agent.healing._conflicts import resolved
+from services.drift_repair_agent.healing._continuity import renamings, why_not_kept
 from services.drift_repair_agent.healing._lapsed import refused_mapping, with_mapping
 from services.drift_repair_agent.healing._model import Effect, Healed, HealImpossible, Instruction
 from services.drift_repair_agent.healing._stream_definition import Blend
@@ -65,6 +67,9 @@ def heal(
     the source's own, or else the stream is read in full; a stream without its key is no longer
     deduplicated. Each of these is an effect. A decision that the catalog already reflects changes
     nothing, so healing is idempotent.
+
+    With `keep_column`, a renamed field is written into the column of its former name, by a renaming
+    in front of the stream's mappers; the former name is then not selected.
 
     A lapsed mapper needs a decision of its own: it is removed, or follows its field to a new name.
     With any other, a catalog in which a mapper names a field that is gone is refused, as Airbyte
@@ -218,10 +223,13 @@ class _Healing:
         if offered is None:
             self._refuse(decisions[0].change, "unknown_stream", "the source does not offer it")
             return current
+        decisions, adopted = resolved(decisions, current)
         with readable(f"stream {current.id}"):
             changes = list(changes_of(current.id, current.stream, offered.stream))
-        taking = _Taking([d for d in decisions if d not in mapping], changes, offered)
+        others = [d for d in decisions if d not in mapping]
+        taking = _Taking(others, changes, current, offered)
         choices = with_mapping(taking.choices(), mapping)
+        choices = msgspec.structs.replace(choices, adopted=adopted | taking.ended)
         taking.refused += refused_mapping(mapping, current, offered, choices)
         for change, code, reason in taking.refused:
             self._refuse(change, code, reason)
@@ -317,13 +325,20 @@ class _Taking:
     """Selects the changes of one stream to apply, by the decisions on them."""
 
     def __init__(
-        self, decisions: Sequence[Instruction], changes: Sequence[Change], offered: ConfiguredStream
+        self,
+        decisions: Sequence[Instruction],
+        changes: Sequence[Change],
+        current: ConfiguredStream,
+        offered: ConfiguredStream,
     ) -> None:
         self.refused: list[tuple[Change, str, str]] = []
         self.nested: list[Path] = []
         self._renamed: dict[Path, Path] = {}
         self._excluded: set[str] = set()
+        self._kept: set[str] = set()
+        self.ended: set[str] = set()
         self._decisions = decisions
+        self._current = current
         self._offered = offered
         self._there = {_place(change): change for change in changes}
         taken: set[tuple[str, Path]] = set()
@@ -349,6 +364,7 @@ class _Taking:
         return Choices(
             renamed=self._renamed,
             excluded=frozenset(self._excluded),
+            kept=frozenset(self._kept),
             cursor=next((d.cursor for d in self._decisions if d.cursor is not None), None),
             primary_key=next(
                 (d.primary_key for d in self._decisions if d.primary_key is not None), None
@@ -380,9 +396,22 @@ class _Taking:
                 f"{shown(dotted(became))} is the new name of another field",
             )
         else:
-            self._renamed[decision.change.path] = became
-            return True
+            return self._follow_name(decision, became)
         return False
+
+    def _follow_name(self, decision: Instruction, became: Path) -> bool:
+        old = decision.change.path
+        if decision.continuity == "keep_column":
+            reason = why_not_kept(self._current, self._offered.stream, old, became)
+            if reason is not None:
+                reason = f"the column of {shown(dotted(old))} cannot be kept, since {reason}"
+                self._refuse(decision, "column_not_keepable", reason)
+                return False
+            self._kept.add(old[0])
+        elif decision.continuity == "new_column" and old[0] in renamings(self._current.config):
+            self.ended.add(old[0])
+        self._renamed[old] = became
+        return True
 
     def _is_outdated(self, change: Change) -> bool:
         """Whether the source now differs at this place in another way than when it was decided.

@@ -9,6 +9,7 @@ from msgspec import Raw
 
 from shared.domain.catalog import StreamId
 from shared.domain.catalog._mappers import (
+    FIELD_RENAMING,
     PROTECTING,
     Mapper,
     columns,
@@ -55,7 +56,7 @@ class MovedMappers:
             ]
             if hashed != list(config.hashed_fields):
                 self.changes["hashedFields"] = hashed
-        self._after = effective_mappers(_with(config, self.changes))
+        self._after = effective_mappers(with_changes(config, self.changes))
 
     @property
     def named(self) -> frozenset[str]:
@@ -106,12 +107,19 @@ class MovedMappers:
             if not fields.isdisjoint(self._without):
                 continue
             mapper, moved = read_mapper(raw), renamed_in(raw, moving)
-            _follow_output(moving, mapper, read_mapper(moved))
-            followed.append(moved)
+            follow_output(moving, mapper, read_mapper(moved))
+            if not _is_idle(read_mapper(moved)):
+                followed.append(moved)
         return followed
 
 
-def _follow_output(moving: dict[str, str], before: Mapper, after: Mapper) -> None:
+def _is_idle(mapper: Mapper) -> bool:
+    """Whether a renaming gives a field its own name, which Airbyte refuses."""
+    names = mapper.names
+    return mapper.type == FIELD_RENAMING and {mapper.output(name) for name in names} == names
+
+
+def follow_output(moving: dict[str, str], before: Mapper, after: Mapper) -> None:
     """Rename what a mapper writes in the mappers after it."""
     for name in before.names:
         old = before.output(name)
@@ -130,7 +138,8 @@ def _moved_field(field: SelectedField, names: Mapping[str, str]) -> SelectedFiel
     return SelectedField(field_path=(names[path[0]], *path[1:]))
 
 
-def _with(config: Config, changes: Mapping[str, Any]) -> Config:
+def with_changes(config: Config, changes: Mapping[str, Any]) -> Config:
+    """The mappers of a stream's settings once these members are changed."""
     return Config(
         mappers=tuple(changes.get("mappers", config.mappers or ())),
         hashed_fields=tuple(changes.get("hashedFields", config.hashed_fields or ())),

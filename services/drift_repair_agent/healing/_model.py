@@ -11,6 +11,7 @@ from shared.domain.catalog._model import Path
 from shared.domain.drift import Change
 
 Action: TypeAlias = Literal["apply", "keep", "exclude", "drop_mapper"]
+Continuity: TypeAlias = Literal["keep_column", "new_column"]
 
 
 class Instruction(msgspec.Struct, frozen=True):
@@ -25,6 +26,10 @@ class Instruction(msgspec.Struct, frozen=True):
 
     `became` is what a removed field or stream was renamed to. `cursor` and `primary_key` are a
     person's choice for the change's stream; they may be given with any of its changes.
+
+    `keep_column` writes a renamed field into the column that it had under its former name. For a
+    `mapping_conflict`, `exclude` leaves the field that came back unselected, and `apply` ends the
+    renaming that has its name.
     """
 
     change: Change
@@ -32,6 +37,7 @@ class Instruction(msgspec.Struct, frozen=True):
     became: Path | StreamId | None = None
     cursor: Path | None = None
     primary_key: tuple[Path, ...] | None = None
+    continuity: Continuity | None = None
 
 
 class Effect(msgspec.Struct, frozen=True):

@@ -16,7 +16,7 @@ from shared.domain.catalog._mappers import problems_of_mappers
 from shared.domain.catalog._model import STREAM, Pair, Path, Stream, readable, shown
 from shared.domain.catalog._validation import DEDUP, declared, mode
 from shared.domain.cooperative import Steps, Stepwise
-from shared.domain.drift import Change, Streams, Verdict, diff, lapses, severity
+from shared.domain.drift import Change, Streams, Verdict, diff, lapses, severity, with_conflicts
 from shared.domain.drift._diff import slices_of
 from shared.domain.drift._severity import dotted
 
@@ -26,7 +26,8 @@ def plan_changes(configured: Catalog, discovered: Streams) -> Steps[list[tuple[C
     """The source's changes against what the connection syncs, with a verdict on each; `diff` order.
 
     `discovered` is all that the source offers: a stream that it lacks is reported as removed.
-    A field that it lacks and that mappers name is also reported as `mapper_lapsed`. Streams that
+    A field that it lacks and that mappers name is also reported as `mapper_lapsed`, and a new field
+    whose name a mapper gives another field as `mapping_conflict`. Streams that
     the connection does not sync are reported as added, whether they are new or not; changes within
     them are not reported. Airbyte cuts a hand-picked stream down to its selected fields, so the
     others may be reported as added each time; these do not concern the connection.
@@ -41,6 +42,7 @@ def plan_changes(configured: Catalog, discovered: Streams) -> Steps[list[tuple[C
     if lapsed:
         changes = sorted([*changes, *lapsed], key=lambda change: change.stream.order)
     synced = head.by_id()
+    changes = with_conflicts(changes, synced)
     return [(change, severity(change, synced.get(change.stream))) for change in changes]
 
 

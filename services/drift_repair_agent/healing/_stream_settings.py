@@ -8,9 +8,11 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from services.drift_repair_agent.healing._mappers import MovedMappers
+from services.drift_repair_agent.healing._continuity import end_renamings, keep_columns
+from services.drift_repair_agent.healing._mappers import MovedMappers, with_changes
 from services.drift_repair_agent.healing._model import Effect
 from shared.domain.catalog import ConfiguredStream, Problem
+from shared.domain.catalog._mappers import effective_mappers, source_fields
 from shared.domain.catalog._merge import fallback, in_full
 from shared.domain.catalog._model import Path, SelectedField, listed, shown
 from shared.domain.catalog._validation import DEDUP, declared, mode
@@ -34,6 +36,10 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True):
     """The fields whose mappers follow them to a new name, even if they are not in `renamed`."""
     unmapped: frozenset[str] = frozenset()
     """The fields whose mappers are removed."""
+    kept: frozenset[str] = frozenset()
+    """The renamed fields, by their former names, whose columns go on."""
+    adopted: frozenset[str] = frozenset()
+    """The fields whose renaming to another column ends."""
 
 
 class Settings:
@@ -82,6 +88,8 @@ class Settings:
         self._selection(needed)
         self._mappers()
         for old, new in choices.renamed.items():
+            if old[0] in choices.kept and len(old) == 1:
+                continue
             self._report(
                 "field_renamed",
                 f"{self._named(old)} of {self._id} is synced as {self._named(new)} into a new "
@@ -202,7 +210,13 @@ class Settings:
             key, how = moved, "follows the rename"
         else:
             return self._without_key(before)
-        if set(key) != set(before):
+        if self._same_columns(key, before):
+            self._report(
+                "key_kept",
+                f"{self._id} is deduplicated by {self._listed(key)}, whose column goes on: new "
+                "rows are matched with those written before.",
+            )
+        elif set(key) != set(before):
             is_nested = any(len(path) > 1 for path in key)
             refused = " Known destinations refuse a nested key." if is_nested else ""
             self._report(
@@ -214,6 +228,13 @@ class Settings:
         if set(key) != set(configured or defined):
             self.changes["primaryKey"] = key
         return key
+
+    def _same_columns(self, key: Iterable[Path], before: Iterable[Path]) -> bool:
+        """Whether another key is written into the same columns as the one before."""
+        names = {
+            new: old for old, new in self._choices.renamed.items() if old[0] in self._choices.kept
+        }
+        return set(key) != set(before) == {names.get(path, path) for path in key}
 
     def _without_key(self, before: tuple[Path, ...]) -> tuple[Path, ...]:
         writes = "append" if self._writes == "append_dedup" else "overwrite"
@@ -302,12 +323,22 @@ class Settings:
         for old, new in self._choices.renamed.items():
             if len(old) == 1 and len(new) == 1:
                 renamed[old[0]] = new[0]
-        moved = MovedMappers(self._current.config, renamed, self._choices.unmapped)
-        self.changes |= moved.changes
-        for code, message in moved.effects(self._id):
+        kept = {old: renamed.pop(old) for old in sorted(self._choices.kept) if old in renamed}
+        before_it = self._current.config
+        config, ended = end_renamings(before_it, self._choices.adopted, self._id)
+        moved = MovedMappers(config, renamed, self._choices.unmapped)
+        config = with_changes(config, moved.changes)
+        mappers, going_on = keep_columns(config, kept, self._id)
+        if mappers != list(before_it.mappers or ()):
+            self.changes["mappers"] = mappers
+        if "hashedFields" in moved.changes:
+            self.changes["hashedFields"] = moved.changes["hashedFields"]
+        for code, message in (*ended, *moved.effects(self._id), *going_on):
             self._report(code, message)
+        after = effective_mappers(with_changes(config, {"mappers": mappers}))
+        named = frozenset[str]().union(*source_fields(after))
         before = self._before or {}
-        for name in sorted(moved.named - (self._fields or {}).keys()):
+        for name in sorted(named - (self._fields or {}).keys()):
             if name in before and self._fields is not None:
                 self._report(
                     "mapper_without_field",

@@ -162,7 +162,7 @@ def as_suggested(
     cursor = choice.cursor if choice else None
     key = choice.primary_key if choice else None
     return Decision(
-        action="exclude" if item.excluded else "apply",
+        action="exclude" if item.excluded or item.is_conflict else "apply",
         by=by,
         at=at,
         became=became,
@@ -175,15 +175,26 @@ def as_suggested(
 
 
 def previewed(items: Sequence[PlannedChange], at: datetime) -> list[PlannedChange]:
-    """The changes as an approval without choices would decide them; lapsed mappers stay."""
+    """The changes as an approval without choices would decide them; lapsed mappers stay.
+
+    The columns of renamed fields are as the policy takes them, or as it would ask about first.
+    """
     decided = [
-        item if item.decision or item.is_lapse else item.decided(as_suggested(item, "", at))
+        item
+        if item.decision or item.is_lapse
+        else item.decided(_with_first_option(item, as_suggested(item, "", at)))
         for item in items
     ]
     return [
         decide_lapse(item, "", at, decided, is_preview=True)[0] if item.decision is None else item
         for item in decided
     ]
+
+
+def _with_first_option(item: PlannedChange, made: Decision) -> Decision:
+    if made.became is None or not item.continuity:
+        return made
+    return replace(made, continuity=item.continuity[0].choice)
 
 
 def decide_lapse(

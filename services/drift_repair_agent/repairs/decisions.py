@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.drift_repair_agent.applying import preflight, reselection
 from services.drift_repair_agent.applying.reselection import OnGlobalState
+from services.drift_repair_agent.continuity.choices import Continuity
 from services.drift_repair_agent.healing import Effect, incompatibilities
 from services.drift_repair_agent.repairs import (
     current_state,
@@ -84,7 +85,9 @@ class Repairs:
         operations: Operations,
         executor: RepairExecutor,
         effects: StateEffects,
+        continuity: Continuity,
     ) -> None:
+        self._continuity = continuity
         self._db = db
         self._airbyte = airbyte
         self._operations = operations
@@ -120,6 +123,7 @@ class Repairs:
         items = changes_of.read(repair.changes)
         now = await self._current(repair, items, order, waiting=waiting)
         decided = await approved(items, order, now, at)
+        decided = await self._continuity.settled(now, decided, order, in_effect)
         joined = decided if waiting is None else _joined(decided, waiting)
         healed = await _healed(now, joined, in_effect.exclusions)
         await self._expect_decided(now, healed.catalog, order.on_global_state)

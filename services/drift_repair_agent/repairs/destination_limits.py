@@ -145,6 +145,7 @@ def unsafe(judgements: Judgements) -> frozenset[str]:
 def effects(items: Sequence[PlannedChange]) -> Iterator[Effect]:
     """What the destination does with the changes that are decided to be applied."""
     for item in items:
-        if item.decision is not None and item.decision.action == "apply":
+        made = item.decision
+        if made is not None and made.action == "apply" and made.continuity != "keep_column":
             for finding in item.destination:
                 yield Effect(item.change.stream, finding.code, finding.message)

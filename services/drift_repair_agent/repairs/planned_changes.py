@@ -9,12 +9,12 @@ from typing import Any, Literal
 import msgspec
 from msgspec.structs import replace
 
-from services.drift_repair_agent.healing import Action, Instruction
+from services.drift_repair_agent.healing import Action, Continuity, Instruction
 from services.drift_repair_agent.repairs.policy import Reaction
 from shared.domain import drift
 from shared.domain.catalog import StreamId
 from shared.domain.destination import Finding
-from shared.domain.drift import MAPPER_LAPSED, Change, Severity, Verdict
+from shared.domain.drift import MAPPER_LAPSED, MAPPING_CONFLICT, Change, Severity, Verdict
 
 Path = tuple[str, ...]
 
@@ -68,6 +68,16 @@ MapperChoice = Literal["drop", "follow", "keep_field"]
 """What a person may choose for lapsed mappers; see `schemas.Choice`."""
 
 
+class ContinuityOption(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What may become of the column of a renamed field."""
+
+    choice: Continuity
+    effect: str
+    view: str | None = None
+    """Where the column cannot be kept: the SQL of a view with both values under the former name.
+    AAM does not run it."""
+
+
 class Decision(msgspec.Struct, frozen=True):
     """A decision about one change: who, when and why, and what was chosen."""
 
@@ -77,6 +87,8 @@ class Decision(msgspec.Struct, frozen=True):
     became: Path | None = None
     cursor: Path | None = None
     primary_key: tuple[Path, ...] | None = None
+    continuity: Continuity | None = None
+    """What becomes of the column of a renamed field."""
     reason: str | None = None
     is_named: bool = False
     """Whether a person named what it became instead of following the suggestion."""
@@ -99,6 +111,9 @@ class _Planned(msgspec.Struct, frozen=True, kw_only=True):
     """What may be chosen for lapsed mappers; empty for other changes."""
     suggestion_missing: bool = False
     """Whether the rag_engine could not be asked yet; it is asked again."""
+    continuity: tuple[ContinuityOption, ...] = ()
+    """What may become of the column of a field that was probably renamed, first what the policy
+    takes if it applies the rename."""
     destination: tuple[Finding, ...] = ()
     """What the destination does with it, as far as a person should know, the worst first."""
     decision: Decision | None = None
@@ -119,6 +134,11 @@ class PlannedChange(_Planned, frozen=True, kw_only=True):
     def is_lapse(self) -> bool:
         """Whether mappers no longer find their field."""
         return self.change.kind == MAPPER_LAPSED
+
+    @property
+    def is_conflict(self) -> bool:
+        """Whether a new field has the name that a mapper gives another one."""
+        return self.change.kind == MAPPING_CONFLICT
 
     @property
     def identity(self) -> str:
@@ -208,6 +228,7 @@ def _decision(item: PlannedChange, made: Decision) -> Instruction:
         became=became,
         cursor=made.cursor,
         primary_key=made.primary_key,
+        continuity=made.continuity,
     )
 
 

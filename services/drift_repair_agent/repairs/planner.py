@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.drift_repair_agent.applying.pause import Pause, PauseSaga
+from services.drift_repair_agent.continuity.choices import Continuity
 from services.drift_repair_agent.recent_failures import Postponed
 from services.drift_repair_agent.repairs import current_state, queries, transitions
 from services.drift_repair_agent.repairs import planned_changes as changes_of
@@ -91,7 +92,9 @@ class Planner:
         executor: RepairExecutor,
         states: StateStore,
         limits: DestinationLimits,
+        continuity: Continuity,
     ) -> None:
+        self._continuity = continuity
         self._limits = limits
         self._expiry = settings.repair_expiry
         self._db = db
@@ -217,6 +220,7 @@ class Planner:
             judgements=await self._limits.judged(basis.current_state, changes, basis.policy),
         )
         at, policy = basis.drift.first_seen_at, basis.policy
+        planned = await self._continuity.planned(basis.current_state, planned, policy)
         planned = await applicable(
             planned,
             basis.current_state,
@@ -637,6 +641,7 @@ def _by_policy(item: PlannedChange, now: datetime, policy: Policy) -> Decision:
         by=BY_POLICY,
         at=now,
         became=None if item.suggestion is None else item.suggestion.became,
+        continuity=item.continuity[0].choice if item.continuity else None,
         policy_set_by=policy.set_by(entity, what),
     )
 

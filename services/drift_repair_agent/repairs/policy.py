@@ -29,6 +29,7 @@ class Reaction(StrEnum):
 Verify = Literal["read_back", "sync"]
 OnSuspiciousVolume = Literal["report", "rollback"]
 Credentials = Literal["apply", "propose", "ignore"]
+ColumnContinuity = Literal["keep_column", "new_column", "ask"]
 Reactions = Mapping[str, Mapping[str, Reaction]]
 
 DEFAULT: Final[dict[str, dict[str, Reaction]]] = {
@@ -66,6 +67,7 @@ class PolicyOverrides(msgspec.Struct, frozen=True, omit_defaults=True):
     discoveries_per_day: int | None = None
     on_suspicious_volume: OnSuspiciousVolume | None = None
     credentials: Credentials | None = None
+    continuity: ColumnContinuity | None = None
 
 
 class Policy:
@@ -91,6 +93,7 @@ class Policy:
         self.discoveries_per_day = own.discoveries_per_day
         self.on_suspicious_volume: OnSuspiciousVolume = own.on_suspicious_volume or "report"
         self.credentials: Credentials = own.credentials or "apply"
+        self.continuity: ColumnContinuity = own.continuity or "ask"
 
     @classmethod
     def read(cls, stored: str | None) -> Policy:

@@ -45,6 +45,7 @@ class Policies:
             discoveries_per_day=policy.discoveries_per_day,
             on_suspicious_volume=policy.on_suspicious_volume,
             credentials=policy.credentials,
+            continuity=policy.continuity,
             own=msgspec.to_builtins(policy.own),
             updated_by=None if stored is None else stored.updated_by,
             requested_by=None if stored is None else stored.requested_by,

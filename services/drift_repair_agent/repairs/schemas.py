@@ -37,6 +37,11 @@ class Choice(BaseModel):
     """The stream's new cursor."""
     primary_key: Annotated[list[FieldPath], Field(min_length=1, max_length=100)] | None = None
     """The stream's new primary key, by which it is deduplicated."""
+    continuity: Literal["keep_column", "new_column"] | None = None
+    """For a renamed field: `keep_column` writes it on into its former column, by a field-renaming
+    mapper in Airbyte; `new_column` starts a column of its new name. A cursor or a field of the key
+    keeps its column only if this says so. For a `mapping_conflict`, `new_column` ends the mapping,
+    and anything else leaves the field that came back unselected."""
     mapper: Literal["drop", "follow", "keep_field"] | None = None
     """For lapsed mappers, one of the change's `choices`: `drop` removes the mappers that name the
     field; `follow` lets them name its new field, which is `became`, or else that of the field's
@@ -68,6 +73,10 @@ class Approve(Decide):
 
     choices: Annotated[dict[str, Choice], Field(max_length=10_000)] = {}
     """Choices by change id: `{"c1": {"became": ["amount"]}}`."""
+    continuity: Literal["keep_column", "new_column"] | None = None
+    """What becomes of the columns of renamed fields without a choice of their own; see `Choice`.
+    Without it the policy decides. If that is to `ask`, the response is 422 `continuity_required`.
+    """
     on_global_state: OnGlobalState | None = None
     """What to do about streams that are selected again while the connection's state in Airbyte is
     global (CDC): `refresh` reads them from their start again and merges the rows, `accept_gap`
@@ -170,6 +179,15 @@ class PolicyOrder(BaseModel):
     `apply` checks it and sends it to the source, `propose` only reports it. If several connections
     share a source, the strictest value applies.
     """
+    continuity: Literal["keep_column", "new_column", "ask"] | None = None
+    """What becomes of the destination's column when a field is renamed; null for the default.
+
+    `keep_column` writes the field on into its former column, by a field-renaming mapper in Airbyte
+    1.3 or later. Airbyte documents mappings as a paid feature, although its open server carries
+    them out, so that the default is to `ask`: an approval of a rename needs the choice, and no
+    policy applies the rename. `new_column` starts a new column, and so does every value where
+    Airbyte cannot keep the column.
+    """
     by: By | None = None
     """Who requests the change. If left out, the caller, who is recorded in any case."""
 
@@ -197,6 +215,7 @@ class PolicyView(BaseModel):
                     "discoveries_per_day": None,
                     "on_suspicious_volume": "report",
                     "credentials": "apply",
+                    "continuity": "ask",
                     "own": {"reactions": {"field": {"added": "propose"}}},
                     "updated_by": "Ada",
                     "requested_by": "ada@example.com (key ab12cd34)",
@@ -216,6 +235,8 @@ class PolicyView(BaseModel):
     on_suspicious_volume: OnSuspiciousVolume
     credentials: Literal["apply", "propose", "ignore"] = "apply"
     """What happens when the connection's credential changes in its store."""
+    continuity: Literal["keep_column", "new_column", "ask"] = "ask"
+    """What becomes of the destination's column when a field is renamed."""
     own: dict[str, Any]
     updated_by: str | None = None
     requested_by: str | None = None
@@ -253,6 +274,19 @@ _CHANGE: dict[str, Any] = {
     },
     "choices": [],
     "suggestion_missing": False,
+    "continuity": [
+        {
+            "choice": "keep_column",
+            "effect": "'Amount__c' of Account is written into the column 'Total__c', which goes "
+            "on: a field-renaming mapper, the first of the stream, gives it that name. Airbyte "
+            "moves the records of a connection with mappers by a slower transport.",
+        },
+        {
+            "choice": "new_column",
+            "effect": "Postgres 3.0.14 keeps the column 'Total__c'; it is NULL in rows written "
+            "from now on.",
+        },
+    ],
     "destination": [
         {
             "verdict": "safe",

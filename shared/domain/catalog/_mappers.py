@@ -28,6 +28,7 @@ from shared.domain.catalog._model import (
 HASHED_SUFFIX: Final = "_hashed"
 PROTECTING: Final = frozenset({"hashing", "encryption"})
 """The types of mappers that replace a field's values by ones which cannot be read."""
+FIELD_RENAMING: Final = "field-renaming"
 ROW_FILTERING: Final = "row-filtering"
 """The type of mapper that Airbyte accepts although its field does not exist."""
 
@@ -43,7 +44,7 @@ _NAMING = ("targetField", "originalFieldName", "fieldName")
 _NEEDS: Final[Mapping[str, str]] = {
     "hashing": "targetField",
     "encryption": "targetField",
-    "field-renaming": "originalFieldName",
+    FIELD_RENAMING: "originalFieldName",
     "field-filtering": "targetField",
 }
 """The member that names the field, by type of mapper; other types may be a newer Airbyte's."""
@@ -75,7 +76,7 @@ class Mapper(msgspec.Struct, frozen=True):
             return name
         if self.protects:
             return name + self._suffix
-        if self.type == "field-renaming":
+        if self.type == FIELD_RENAMING:
             return _text(self.config.get("newFieldName")) or name
         return None if self.type == "field-filtering" else name
 
@@ -192,7 +193,7 @@ def faults(mappers: Iterable[Mapper], fields: Collection[str]) -> Iterator[tuple
             continue
         field = _text(mapper.config.get(member))
         output = None if field is None else mapper.output(field)
-        if field is None or (mapper.type == "field-renaming" and output == field):
+        if field is None or (mapper.type == FIELD_RENAMING and output == field):
             yield position, "INVALID_MAPPER_CONFIG", field or ""
         elif field not in names:
             if is_certain:

@@ -40,3 +40,4 @@ from shared.domain.destination._tables import (
     tables,
 )
 from shared.domain.destination._types import column_type, field_type
+from shared.domain.destination._views import compatibility_view

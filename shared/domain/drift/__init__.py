@@ -4,6 +4,7 @@
 whether a type was widened, narrowed or replaced.
 """
 
+from shared.domain.drift._conflicts import MAPPING_CONFLICT, with_conflicts
 from shared.domain.drift._diff import (
     ITEM,
     VALUE,

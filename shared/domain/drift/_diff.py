@@ -49,6 +49,7 @@ Kind: TypeAlias = Literal[
     "cursor_changed",
     "sync_modes_changed",
     "mapper_lapsed",
+    "mapping_conflict",
 ]
 ConfigKind: TypeAlias = Literal[
     "stream_selected",
@@ -75,6 +76,8 @@ class Change(msgspec.Struct, frozen=True):
 
     `mapper_lapsed` is a change of the source for a connection: the source no longer offers the
     field at `path`, or it is not selected, but mappers of the connection name it; see `lapses`.
+    `mapping_conflict` is one, too: a new field has the name that a mapper gives another field; see
+    `with_conflicts`.
     """
 
     kind: Kind

@@ -18,7 +18,16 @@ from shared.domain.drift._types import Relation, gained, relation
 
 Entity: TypeAlias = Literal["stream", "field", "type", "key", "cursor", "mode", "mapper"]
 What: TypeAlias = Literal[
-    "added", "removed", "widened", "narrowed", "clashing", "renamed", "changed", "lost", "lapsed"
+    "added",
+    "removed",
+    "widened",
+    "narrowed",
+    "clashing",
+    "renamed",
+    "changed",
+    "lost",
+    "lapsed",
+    "conflicting",
 ]
 
 
@@ -114,6 +123,7 @@ _UNUSED: dict[str, tuple[Entity, What]] = {
     "cursor_changed": ("cursor", "changed"),
     "sync_modes_changed": ("mode", "changed"),
     "mapper_lapsed": ("mapper", "lapsed"),
+    "mapping_conflict": ("mapper", "conflicting"),
 }
 _DESELECTED = (
     "Airbyte keeps its sync state: if it is selected again, it resumes from its old cursor. With a "
@@ -302,6 +312,14 @@ class _Judge:
         loses = (plain(dotted(self._path)),)
         return self._concerned(Severity.BREAKING, "mapper", "lapsed", reason, loses)
 
+    def mapping_conflict(self) -> Verdict:
+        field = shown(str((self._change.before or {}).get("field")))
+        reason = (
+            f"{self._name} is a field of {self._stream} again, but a mapper writes {field} into "
+            "the column of this name: Airbyte cannot sync both."
+        )
+        return self._concerned(Severity.NEEDS_REVIEW, "mapper", "conflicting", reason)
+
     @property
     def _selected(self) -> bool:
         return self._picked is None or not self._path or self._path[0] in self._picked
@@ -332,6 +350,7 @@ _JUDGED_BY: dict[Kind, Callable[[_Judge], Verdict]] = {
     "cursor_changed": _Judge.cursor_changed,
     "sync_modes_changed": _Judge.modes_changed,
     "mapper_lapsed": _Judge.mapper_lapsed,
+    "mapping_conflict": _Judge.mapping_conflict,
 }
 _TURNS: dict[Relation, str] = {
     "widened": "a wider type",

@@ -1,0 +1,1 @@
+"""Whether a renamed field keeps its column in the destination, and who decides that."""
