@@ -23,7 +23,7 @@ from rich.markup import escape
 from local.airbyte.connector import PINNED, RUNNER
 from local.airbyte.connector_store import InstallFailed, Store
 from local.airbyte.manifests import InvalidManifest
-from local.demo_steps import SETTINGS, Journey, Mesh, StepFailed, require
+from local.demo_steps import NO_SCHEDULED_OBSERVATIONS, Journey, Mesh, StepFailed, require
 from local.environment import given_environment
 from local.processes.servers import ServerFailed
 from local.settings import Settings
@@ -89,8 +89,8 @@ async def run() -> None:
                 temporary_stack(
                     settings=settings.model_copy(update={"sample_api": True}),
                     environment=given_environment()
-                    | SETTINGS
-                    | {"CREDENTIALS_DIR": str(journey.credentials)},
+                    | NO_SCHEDULED_OBSERVATIONS
+                    | {"CREDENTIALS_DIR": str(journey.credentials), "ROTATION_INTERVAL": "1"},
                     say=partial(console.print, markup=False),
                     keep_logs=settings.state_dir / "demo-logs",
                 )

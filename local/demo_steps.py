@@ -35,9 +35,8 @@ REGIONS = ["North", "South", "East", "West"]
 TIMES = ("SystemModstamp", "LastModifiedDate", "CreatedDate")
 """The possible cursor fields of a Salesforce object; without them the connector has none."""
 
-SETTINGS = {"OBSERVE_INTERVAL": str(7 * 86400), "ROTATION_INTERVAL": "1"}
-"""No scheduled observations meanwhile, so that each step triggers its own; changed credentials are
-noticed within a second instead of five minutes."""
+NO_SCHEDULED_OBSERVATIONS = {"OBSERVE_INTERVAL": str(7 * 86400)}
+"""Setting that prevents scheduled observations meanwhile, so that each step triggers its own."""
 
 PERSON = "Ada"
 OBSERVATIONS = 3

@@ -9,7 +9,7 @@ from shared.domain.catalog import StreamId
 from shared.domain.destination import Destination, Naming, compatibility_view, identify
 from tests.unit.catalogs import TEXT, Json, document, stream
 
-FIELDS: Json = {"id": TEXT, 'to]tal': TEXT}
+FIELDS: Json = {"id": TEXT, "to]tal": TEXT}
 STREAM = StreamId(None, "orders")
 
 
@@ -26,7 +26,7 @@ def view(destination: Destination, new: Json = TEXT) -> str | None:
         before=before,
         after=after,
         selected=None,
-        renamed=('to]tal', "sum"),
+        renamed=("to]tal", "sum"),
     )
 
 
