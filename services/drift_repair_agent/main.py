@@ -18,6 +18,7 @@ from services.drift_repair_agent.repairs.decisions import Repairs
 from services.drift_repair_agent.repairs.destination_limits import DestinationLimits
 from services.drift_repair_agent.repairs.executor import RepairExecutor
 from services.drift_repair_agent.repairs.expiry import Expiry
+from services.drift_repair_agent.repairs.layer_routes import router as layer_routes
 from services.drift_repair_agent.repairs.planner import Planner
 from services.drift_repair_agent.repairs.policy_store import Policies
 from services.drift_repair_agent.repairs.routes import router as repair_routes
@@ -151,7 +152,14 @@ def build(settings: Settings) -> FastAPI:
     app.state.upgrades = Upgrades(settings, db, airbyte, operations)
     app.state.policies = Policies(db, jobs)
     app.state.states = States(db, airbyte, states)
-    for router in (apply_routes, repair_routes, connector_routes, state_routes, webhook_routes):
+    for router in (
+        apply_routes,
+        layer_routes,
+        repair_routes,
+        connector_routes,
+        state_routes,
+        webhook_routes,
+    ):
         app.include_router(router)
     app.include_router(routes())
     return app

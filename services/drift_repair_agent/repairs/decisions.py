@@ -115,7 +115,7 @@ class Repairs:
         _expect_proposed(repair)
         if waiting is not None and not _is_waiting(waiting, repair.base_version):
             waiting = None  # raises Conflict below, under the lock
-        in_effect = Policy.read(None if policy is None else policy.policy)
+        in_effect = Policy.of(policy)
         _expect_allowed(order, in_effect)
         items = changes_of.read(repair.changes)
         now = await self._current(repair, items, order, waiting=waiting)

@@ -400,6 +400,7 @@ class Planner:
             and _id(proposed) == _id(basis.proposed)
             and (proposed is None or proposed.changes == (basis.proposed or proposed).changes)
             and await queries.is_plan_due(session, row.id)
+        await registry.lock_policy_layers(session)
         )
         if not is_still:
             return False, None

@@ -219,11 +219,19 @@ async def plan(connection_id: UUID, planner: Plans, db: Registry) -> Response:
 @router.get(
     "/connections/{connection_id}/policy",
     dependencies=[may(Scope.CONNECTIONS_READ)],
-    responses=problems(404, 503),
+    responses=problems(404, 422, 503),
 )
-async def policy(connection_id: UUID, policies: PolicyStore) -> PolicyView:
-    """Get the policy in effect: what may happen to the connection without a person's decision."""
-    return await policies.view(connection_id)
+async def policy(
+    connection_id: UUID,
+    policies: PolicyStore,
+    explain: Annotated[bool, Query(description="Say which layer each value comes from")] = False,
+) -> PolicyView:
+    """Get the policy in effect: what may happen to the connection without a person's decision.
+
+    For each value, the nearest layer that sets it applies: the connection, its labels, its source
+    type, the installation, and then the default. The patterns of `never_select` are merged.
+    """
+    return await policies.view(connection_id, explain=explain)
 
 
 @router.put(
@@ -232,7 +240,7 @@ async def policy(connection_id: UUID, policies: PolicyStore) -> PolicyView:
     responses=problems(404, 409, 422, 503),
 )
 async def put_policy(connection_id: UUID, order: PolicyOrder, policies: PolicyStore) -> PolicyView:
-    """Change the given parts of the policy; null restores the default.
+    """Change the given parts of the connection's own policy; null removes an entry.
 
     Open proposals are planned again by the new policy. Requires the scope that decides repairs,
     since a policy decides without a person. A request that names nothing is rejected with 422

@@ -9,6 +9,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.drift_repair_agent.applying.reselection import OnGlobalState
+from services.drift_repair_agent.repairs.layer_schemas import PolicyExplanation
 from services.drift_repair_agent.repairs.policy import OnSuspiciousVolume, Reaction
 from services.drift_repair_agent.states.schemas import StateOutcome
 from shared.http.connector_step import ConnectorStep
@@ -129,7 +130,11 @@ class RollBackPreview(BaseModel):
 
 
 class PolicyOrder(BaseModel):
-    """A partial update of a connection's policy; fields that are left out stay unchanged."""
+    """A partial update of the policy of a connection or a layer above.
+
+    Members that are left out stay unchanged, and null removes an entry, so that the value of the
+    next layer above applies, or the default.
+    """
 
     model_config = ConfigDict(
         extra="forbid",
@@ -145,12 +150,15 @@ class PolicyOrder(BaseModel):
     )
 
     reactions: dict[str, dict[str, Reaction | None]] = {}
-    """By entity, then by what happened to it; null restores the default."""
+    """By entity, then by what happened to it; null removes the entry."""
     never_select: (
         Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=200)]
         | None
     ) = None
-    """Patterns of field names that are never selected, case-insensitive; null for the default."""
+    """Patterns of field names that are never selected, case-insensitive.
+
+    They are added to the patterns of the layers above; only the installation's replace the default.
+    """
     verify: Literal["read_back", "sync"] | None = None
     """How an applied repair is verified; null for the default."""
     rename_min_confidence: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
@@ -175,7 +183,7 @@ class PolicyOrder(BaseModel):
 
 
 class PolicyView(BaseModel):
-    """The policy in effect; `own` holds the entries that override the default."""
+    """The policy in effect; `own` holds the entries that are set for the connection itself."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -205,6 +213,7 @@ class PolicyView(BaseModel):
             ]
         }
     )
+                    "explanation": None,
 
     connection_id: UUID
     reactions: dict[str, dict[str, Reaction]]
@@ -227,6 +236,8 @@ _CHANGE: dict[str, Any] = {
     "id": "c1",
     "kind": "field_removed",
     "stream": {"namespace": None, "name": "Account"},
+    explanation: PolicyExplanation | None = None
+    """Which layer each value comes from; only with `explain`."""
     "path": ["Total__c"],
     "before": {"type": ["null", "number"]},
     "after": None,
