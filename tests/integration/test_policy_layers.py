@@ -201,3 +201,41 @@ async def test_invalid_layers_are_refused(mesh: Mesh) -> None:
     ):
         answer = await mesh.drift_repair_agent.put(path, json=order)
         assert (answer.status_code, answer.json()["code"]) == (422, code)
+
+
+async def test_preview_shows_what_a_policy_would_have_done(mesh: Mesh) -> None:
+    """Per change the reaction now and with it, newest drift first, in pages; nothing changes."""
+    connection = await mesh.onboard()
+    mesh.airbyte.add_field("Account", "Tier__c")
+    path = f"/connections/{connection['id']}"
+    assert (await mesh.schema_observer.post(f"{path}/observe")).json()["outcome"] == "changed"
+    await repairs_until(mesh, connection, ["applied"])
+    await drift(mesh, connection, offering(LESS))
+    await repairs_until(mesh, connection, ["applied", "proposed"])
+    order = {
+        "reactions": {"field": {"added": "propose", "removed": "apply"}},
+        "never_select": ["tier*"],
+    }
+
+    url = f"{path}/policy/preview"
+    first = (await mesh.drift_repair_agent.post(url, json=order, params={"limit": 1})).json()
+    query = {"after": first["next"], "limit": 1}
+    second = (await mesh.drift_repair_agent.post(url, json=order, params=query)).json()
+
+    (newest,), (oldest,) = first["items"], second["items"]
+    assert {tuple(one["path"]): (one["now"], one["previewed"]) for one in newest["changes"]} == {
+        ("AnnualRevenue",): ("propose", "apply"),
+        ("Tier__c",): ("propose", "apply"),
+    }
+    assert (newest["different"], newest["change_count"], second["next"]) == (2, 2, None)
+    (added,) = oldest["changes"]
+    assert (added["path"], added["now"], added["previewed"]) == (["Tier__c"], "apply", "propose")
+    assert (await policy(mesh, connection))["own"] == {}
+
+    hiding = {"never_select": ["tier*"]}
+    answer = await mesh.drift_repair_agent.post(url, json=hiding, params={"limit": 5})
+    found = [
+        [(one["now"], one["previewed"]) for one in d["changes"]] for d in answer.json()["items"]
+    ]
+    assert found[1] == [("apply", "exclude")]
+    assert await mesh.sql.fetchval("SELECT count(*) FROM policies") == 0

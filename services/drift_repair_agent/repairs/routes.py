@@ -10,6 +10,7 @@ from fastapi import APIRouter, Path, Query, Response
 from services.drift_repair_agent.repairs import queries
 from services.drift_repair_agent.repairs.decisions import Repairs
 from services.drift_repair_agent.repairs.planner import Planner
+from services.drift_repair_agent.repairs.policy_preview import PolicyPreview, previewed
 from services.drift_repair_agent.repairs.policy_store import Policies
 from services.drift_repair_agent.repairs.schemas import (
     Approve,
@@ -253,6 +254,27 @@ async def put_policy(connection_id: UUID, order: PolicyOrder, policies: PolicySt
     "/connections/{connection_id}/policy/history",
     dependencies=[may(Scope.CONNECTIONS_READ)],
     response_model=SettingHistory,
+@router.post(
+    "/connections/{connection_id}/policy/preview",
+    dependencies=[may(Scope.CONNECTIONS_READ)],
+    responses=problems(404, 422, 503),
+)
+async def preview_policy(
+    connection_id: UUID,
+    order: PolicyOrder,
+    db: Registry,
+    after: After = None,
+    limit: Annotated[int, Query(ge=1, le=100, description="Maximum number of drifts")] = 20,
+) -> PolicyPreview:
+    """Preview a change of the connection's policy on its newest drifts; nothing is changed.
+
+    The body is that of PUT. For each change of a drift, the response has the reaction of the policy
+    in effect and of the previewed one. What depends on the catalog at that time is left out: names
+    nested in a field, the limits of the destination, and earlier rejections.
+    """
+    return await previewed(db, connection_id, order, after=after, limit=limit)
+
+
     responses=problems(404, 422, 503),
 )
 async def policy_history(connection_id: UUID, db: Registry, page: HistoryPage) -> Response:
