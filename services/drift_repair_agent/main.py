@@ -18,6 +18,7 @@ from services.drift_repair_agent.repairs.decisions import Repairs
 from services.drift_repair_agent.repairs.destination_limits import DestinationLimits
 from services.drift_repair_agent.repairs.executor import RepairExecutor
 from services.drift_repair_agent.repairs.expiry import Expiry
+from services.drift_repair_agent.repairs.group_routes import router as group_routes
 from services.drift_repair_agent.repairs.layer_routes import router as layer_routes
 from services.drift_repair_agent.repairs.planner import Planner
 from services.drift_repair_agent.repairs.policy_store import Policies
@@ -155,6 +156,7 @@ def build(settings: Settings) -> FastAPI:
     for router in (
         apply_routes,
         layer_routes,
+        group_routes,
         repair_routes,
         connector_routes,
         state_routes,

@@ -154,6 +154,9 @@ class Repairs:
             at=at,
             reason=order.reason,
             requested_by=scopes.requested_by(),
+        replay = await self._operations.replayed(key)
+        if replay is not None:
+            return await self._answer(UUID(replay.body), is_replay=True)
         )
         decided = [item.decided(made) for item in chosen(changes_of.read(repair.changes), order)]
 
