@@ -18,12 +18,12 @@ ALL_BUT_DECIDE = [scope for scope in KEY_SCOPES if scope is not Scope.REPAIRS_DE
 
 @asynccontextmanager
 async def caller(
-    mesh: Mesh, of: httpx.AsyncClient, *scopes: Scope
+    mesh: Mesh, of: httpx.AsyncClient, *scopes: Scope, owner: str = "tests"
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the same service by another key; its header `x-name` says what it is called."""
-    key = await access.insert(mesh.sql, *scopes)
+    key = await access.insert(mesh.sql, *scopes, owner=owner)
     transport = of._transport
-    headers = {"Authorization": f"Bearer {key.key}", "x-name": f"tests (key {key.id})"}
+    headers = {"Authorization": f"Bearer {key.key}", "x-name": f"{owner} (key {key.id})"}
     client = httpx.AsyncClient(transport=transport, base_url=of.base_url, headers=headers)
     yield client  # the transport is closed by whoever made it
 

@@ -20,6 +20,7 @@ from services.drift_repair_agent.repairs import (
     destination_limits,
     queries,
     transitions,
+    two_approvals,
 )
 from services.drift_repair_agent.repairs import planned_changes as changes_of
 from services.drift_repair_agent.repairs.approval_choices import (
@@ -102,6 +103,7 @@ class Repairs:
             StalePlan: the catalog or the source has changed since.
             Invalid: the changes, or the choices for them, are invalid.
             GlobalStateUndecided: a stream is selected again that depends on a global state.
+            SameApprover: the policy has another caller approve after this one.
             Conflict: another repair of the connection is under way.
         """
         replay = await self._operations.replayed(key)
@@ -126,8 +128,15 @@ class Repairs:
 
         async def write(session: AsyncSession) -> HttpResult:
             row, held = await self._lock(session, repair, now)
+            mark = two_approvals.mark_of(decided, order)
+            needs_two = two_approvals.are_needed(in_effect, decided)
+            if needs_two and not two_approvals.is_second(held, mark):
+                first = _decision(two_approvals.FIRST, decided, order, at)
+                held.decisions = _with(held.decisions, first | mark)
+                return HttpResult(202, str(held.id))
             await self._supersede_waiting(session, row, held, waiting)
             one = await _split(session, held, joined, order, RepairState.APPROVED, at)
+            two_approvals.move(held, one, mark)
             one.snapshot_id = None if now.snapshot is None else now.snapshot.id
             one.base_version = row.catalog_version
             one.is_learned = not changes_of.has_lessons(decided)
@@ -145,6 +154,9 @@ class Repairs:
         Raises:
             NotFound, NotProposed, Invalid: as `approve`.
         """
+        replay = await self._operations.replayed(key)
+        if replay is not None:
+            return await self._answer(UUID(replay.body), is_replay=True)
         async with self._db.read() as session:
             repair = await queries.find_repair(session, repair_id)
             at = await registry.now(session)
@@ -154,9 +166,6 @@ class Repairs:
             at=at,
             reason=order.reason,
             requested_by=scopes.requested_by(),
-        replay = await self._operations.replayed(key)
-        if replay is not None:
-            return await self._answer(UUID(replay.body), is_replay=True)
         )
         decided = [item.decided(made) for item in chosen(changes_of.read(repair.changes), order)]
 

@@ -66,6 +66,7 @@ class PolicyOverrides(msgspec.Struct, frozen=True, omit_defaults=True):
     discoveries_per_day: int | None = None
     on_suspicious_volume: OnSuspiciousVolume | None = None
     credentials: Credentials | None = None
+    two_approvals_from: Severity | None = None
 
 
 class Policy:
@@ -91,6 +92,7 @@ class Policy:
         self.discoveries_per_day = own.discoveries_per_day
         self.on_suspicious_volume: OnSuspiciousVolume = own.on_suspicious_volume or "report"
         self.credentials: Credentials = own.credentials or "apply"
+        self.two_approvals_from = own.two_approvals_from
 
     @classmethod
     def of(cls, stored: LayeredPolicy) -> Policy:

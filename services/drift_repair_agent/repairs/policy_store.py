@@ -57,6 +57,7 @@ class Policies:
             discoveries_per_day=policy.discoveries_per_day,
             on_suspicious_volume=policy.on_suspicious_volume,
             credentials=policy.credentials,
+            two_approvals_from=policy.two_approvals_from,
             own={} if own is None else dict(own.settings),
             updated_by=None if own is None else own.updated_by,
             requested_by=None if own is None else own.requested_by,

@@ -143,6 +143,10 @@ async def approve(
     changed; `newer` is the repair that replaced this one. 409 `not_proposed`: the repair is decided
     already, or has ended. 409 `global_state`: it selects streams again that would miss changes;
     `on_global_state` is the choice.
+
+    If the policy has two callers approve (`two_approvals_from`), the first approval is recorded in
+    `decisions`, and the repair stays `proposed` until another caller approves the same changes with
+    the same choices. 409 `same_approver`: the first approval is by the same caller.
     """
     return answered(await repairs.approve(repair_id, order, key=key, wait=wait))
 
@@ -250,10 +254,6 @@ async def put_policy(connection_id: UUID, order: PolicyOrder, policies: PolicySt
     return await policies.put(connection_id, order)
 
 
-@router.get(
-    "/connections/{connection_id}/policy/history",
-    dependencies=[may(Scope.CONNECTIONS_READ)],
-    response_model=SettingHistory,
 @router.post(
     "/connections/{connection_id}/policy/preview",
     dependencies=[may(Scope.CONNECTIONS_READ)],
@@ -275,6 +275,10 @@ async def preview_policy(
     return await previewed(db, connection_id, order, after=after, limit=limit)
 
 
+@router.get(
+    "/connections/{connection_id}/policy/history",
+    dependencies=[may(Scope.CONNECTIONS_READ)],
+    response_model=SettingHistory,
     responses=problems(404, 422, 503),
 )
 async def policy_history(connection_id: UUID, db: Registry, page: HistoryPage) -> Response:

@@ -12,6 +12,7 @@ from services.drift_repair_agent.applying.reselection import OnGlobalState
 from services.drift_repair_agent.repairs.layer_schemas import PolicyExplanation
 from services.drift_repair_agent.repairs.policy import OnSuspiciousVolume, Reaction
 from services.drift_repair_agent.states.schemas import StateOutcome
+from shared.domain.drift import Severity
 from shared.http.connector_step import ConnectorStep
 from shared.http.strict_json import By, Why
 from shared.models import RepairState
@@ -178,6 +179,8 @@ class PolicyOrder(BaseModel):
     `apply` checks it and sends it to the source, `propose` only reports it. If several connections
     share a source, the strictest value applies.
     """
+    two_approvals_from: Severity | None = None
+    """The lowest severity of changes that two different callers must approve; null for none."""
     by: By | None = None
     """Who requests the change. If left out, the caller, who is recorded in any case."""
 
@@ -205,15 +208,16 @@ class PolicyView(BaseModel):
                     "discoveries_per_day": None,
                     "on_suspicious_volume": "report",
                     "credentials": "apply",
+                    "two_approvals_from": None,
                     "own": {"reactions": {"field": {"added": "propose"}}},
                     "updated_by": "Ada",
                     "requested_by": "ada@example.com (key ab12cd34)",
                     "updated_at": _AT,
+                    "explanation": None,
                 }
             ]
         }
     )
-                    "explanation": None,
 
     connection_id: UUID
     reactions: dict[str, dict[str, Reaction]]
@@ -225,19 +229,21 @@ class PolicyView(BaseModel):
     on_suspicious_volume: OnSuspiciousVolume
     credentials: Literal["apply", "propose", "ignore"] = "apply"
     """What happens when the connection's credential changes in its store."""
+    two_approvals_from: Severity | None = None
+    """The lowest severity of changes that two different callers must approve; null for none."""
     own: dict[str, Any]
     updated_by: str | None = None
     requested_by: str | None = None
     """Whose credentials requested the newest change."""
     updated_at: datetime | None = None
+    explanation: PolicyExplanation | None = None
+    """Which layer each value comes from; only with `explain`."""
 
 
 _CHANGE: dict[str, Any] = {
     "id": "c1",
     "kind": "field_removed",
     "stream": {"namespace": None, "name": "Account"},
-    explanation: PolicyExplanation | None = None
-    """Which layer each value comes from; only with `explain`."""
     "path": ["Total__c"],
     "before": {"type": ["null", "number"]},
     "after": None,
@@ -331,7 +337,11 @@ class _Repair(BaseModel):
     base_version: int
     target_version: int | None = None
     decisions: list[dict[str, Any]]
-    """Who decided what, when and why, oldest first."""
+    """Who decided what, when and why, oldest first.
+
+    The `verdict` is `approved`, `rejected` or `rolled_back`. `first_approval` waits for that of
+    another caller. `carried_over` is what a newer plan took over from a decided repair that became
+    stale, and `carried_from` names that repair."""
     verify: Literal["read_back", "sync"]
     operation_id: UUID | None = None
     version_number: int | None = None
