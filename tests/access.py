@@ -37,16 +37,19 @@ async def let_in_now(connection: asyncpg.Connection[asyncpg.Record]) -> None:
     )
 
 
-async def insert(connection: asyncpg.Connection[asyncpg.Record], *scopes: Scope) -> NewKey:
+async def insert(
+    connection: asyncpg.Connection[asyncpg.Record], *scopes: Scope, owner: str = "tests"
+) -> NewKey:
     """Insert another key with exactly these scopes, and return it."""
     key = new_key("test")
     leaks.know("another caller's key", key.key.partition(f"_{key.id}_")[2])
     await connection.execute(
         "INSERT INTO api_keys (id, digest, scopes, owner, created_by)"
-        " VALUES ($1, $2, $3, 'tests', 'tests')",
+        " VALUES ($1, $2, $3, $4, 'tests')",
         key.id,
         key.digest,
         [*scopes],
+        owner,
     )
     return key
 

@@ -22,6 +22,8 @@ from services.drift_repair_agent.repairs.decisions import Repairs
 from services.drift_repair_agent.repairs.destination_limits import DestinationLimits
 from services.drift_repair_agent.repairs.executor import RepairExecutor
 from services.drift_repair_agent.repairs.expiry import Expiry
+from services.drift_repair_agent.repairs.group_routes import router as group_routes
+from services.drift_repair_agent.repairs.layer_routes import router as layer_routes
 from services.drift_repair_agent.repairs.planner import Planner
 from services.drift_repair_agent.repairs.policy_store import Policies
 from services.drift_repair_agent.repairs.routes import router as repair_routes
@@ -64,6 +66,8 @@ _LEARN_INTERVAL = timedelta(seconds=5)
 _ANNOUNCE_INTERVAL = timedelta(minutes=1)
 _ROUTERS = (
     apply_routes,
+    layer_routes,
+    group_routes,
     repair_routes,
     continuity_routes,
     connector_routes,

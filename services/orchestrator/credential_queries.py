@@ -97,7 +97,7 @@ async def reactions(session: AsyncSession, uses: Sequence[CredentialUse]) -> dic
         if use.airbyte_source_id is None or use.credential_id is None:
             continue
         stored = await registry.find_policy(session, use.connection_id)
-        own = _Policy() if stored is None else msgspec.json.decode(stored.policy, type=_Policy)
+        own = msgspec.convert(stored.settings, type=_Policy)
         before = found.get(use.airbyte_source_id, "apply")
         found[use.airbyte_source_id] = max(before, own.credentials, key=_STRICTNESS.index)
     return found

@@ -133,7 +133,8 @@ class Editor:
             NotActive: the connection is archived, not in Airbyte, or busy.
             NameTaken: another live connection has the name.
             SyncRunning: the tables change while a sync is running.
-            Forbidden: it ends a repair's pause, and the caller may not decide repairs.
+            Forbidden: it ends a repair's pause or changes the policy by a label, and the caller may
+                not decide repairs.
             Conflict: the credential cannot be replaced, or the connection has just been changed.
             CheckFailed: the new credential does not work; nothing was changed.
             Unavailable: Airbyte or the registry is unavailable; nothing was recorded.
@@ -153,6 +154,7 @@ class Editor:
         held = await self._read(airbyte_connection_id) if given & _IN_AIRBYTE else None
         draft = _Draft(held)
         own = _own(draft, order, row)
+        await self._expect_labels_allowed(draft)
         _settings(draft, order, row)
         credential = await self._credential(draft, order, row)
         paused = _pause(draft, order, row)
@@ -191,6 +193,20 @@ class Editor:
 
         begun = await self._operations.begin(intent, gate)
         return await self._operations.outcome(begun, wait=wait)
+
+    async def _expect_labels_allowed(self, draft: _Draft) -> None:
+        """Check that no label changes the policy of the connection without the scope for that.
+
+        Raises:
+            Forbidden: it does, and the caller may not decide repairs.
+        """
+        change = draft.changed.get("labels")
+        if change is None:
+            return
+        labels = set(change["from"].items()) ^ set(change["to"].items())
+        async with self._db.read() as session:
+            if await registry.labels_with_policies(session, labels):
+                scopes.require(Scope.REPAIRS_DECIDE)
 
     async def _read(self, airbyte_connection_id: UUID) -> AirbyteConnection:
         with nothing_recorded():

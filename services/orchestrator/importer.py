@@ -261,14 +261,17 @@ class Importing:
         """
         held = await self._held(airbyte_connection_id)
         source = await self._airbyte.get_source(held.source_id)
-        fingerprint, selected, streams = await _read(held)
+        source_type = source.source_name or str(source.source_definition_id)
+        async with self._db.read() as session:
+            exclusions = await registry.exclusions_of_type(session, source_type)
+        fingerprint, selected, streams = await _read(held, exclusions)
         shared = await self._shared_tables(held, streams)
         if dry_run:
             return _outcome(held, "would_import", never_selected=selected, shared_tables=shared)
         connection = Connection(
             id=uuid4(),
             name=held.name,
-            source_type=source.source_name or str(source.source_definition_id),
+            source_type=source_type,
             source_definition_id=source.source_definition_id,
             credential_id=None,
             airbyte_destination_id=held.destination_id,
@@ -292,6 +295,7 @@ class Importing:
             row.airbyte_connection_id = airbyte_connection_id
             row.airbyte_workspace_id = source.workspace_id
             row.imported = True
+            row.labels = await registry.former_labels(session, row.id)
             registry.save_naming(row, naming_in(held))
             registry.append_version(
                 session,
@@ -371,9 +375,10 @@ def _outcome(
     )
 
 
-async def _read(held: AirbyteConnection) -> tuple[str, list[SelectedView], list[StreamId]]:
+async def _read(
+    held: AirbyteConnection, exclusions: catalogs.Exclusions
+) -> tuple[str, list[SelectedView], list[StreamId]]:
     """The fingerprint of Airbyte's catalog, fields that are never selected, selected streams."""
-    exclusions = catalogs.Exclusions()
     try:
         catalog = await run_cooperatively(catalogs.parse.steps(held.sync_catalog))
         if not catalog.selected().streams:

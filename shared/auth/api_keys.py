@@ -98,7 +98,8 @@ class KeyRing:
             return None
         if not known.is_used_lately:
             await self._used(form[1], known)
-        return Caller(f"key:{form[1]}", f"{known.owner} (key {form[1]})", known.scopes)
+        name = f"{known.owner} (key {form[1]})"
+        return Caller(f"key:{form[1]}", name, known.scopes, owner=known.owner)
 
     async def any(self) -> bool:
         """Whether any valid key exists.

@@ -64,6 +64,8 @@ class Caller:
     """The one credential that a service token is valid for."""
     token_id: str | None = None
     """The `jti` of a service token."""
+    owner: str | None = None
+    """Whose API key it is; None for other callers."""
 
     @property
     def is_service(self) -> bool:
@@ -93,6 +95,14 @@ def requested_by() -> str | None:
     """The name of the current caller; None if AAM acts on its own."""
     caller = _current.get()
     return None if caller is None else caller.name
+
+
+def person() -> str | None:
+    """Who the current caller is, whichever of their API keys they use; None for AAM itself."""
+    caller = _current.get()
+    if caller is None:
+        return None
+    return caller.id if caller.owner is None else f"owner:{caller.owner.strip().casefold()}"
 
 
 def named(by: str | None) -> str:

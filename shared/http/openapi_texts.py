@@ -18,6 +18,7 @@ _IDS = {
     "webhook_id": "`id` of `GET /webhooks`",
     "delivery_id": "`id` of `GET /webhooks/{webhook_id}/deliveries`",
     "source_type": "`name` or `id` of `GET /source-types`",
+    "label": "a name and a value of `labels` of a connection: `team=sales`",
     "key_id": "`id` of `GET /api-keys`",
 }
 """Where callers find the value of a path parameter."""

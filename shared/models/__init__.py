@@ -15,7 +15,14 @@ from shared.models.connectors import SavedState, SourceConnector
 from shared.models.credentials import CredentialVersionRow
 from shared.models.observations import DiscoveryRow, Drift, Observation, SettingChange, Watch
 from shared.models.operations import ImportItem, OperationRow, OperationStatus, PeriodicRun
-from shared.models.repairs import Knowledge, Plan, Policy, Repair, RepairState
+from shared.models.repairs import (
+    Knowledge,
+    Plan,
+    Policy,
+    PolicyLayerRow,
+    Repair,
+    RepairState,
+)
 from shared.models.snapshots import Snapshot, StreamSchema
 from shared.models.trials import SourceTrial
 from shared.models.volumes import StreamVolume

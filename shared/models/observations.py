@@ -171,14 +171,15 @@ class SettingChange(Base):
     __table_args__ = (
         Index("ix_setting_changes_subject_id_id", "subject_id", "subject", "id"),
         CheckConstraint(
-            "subject IN ('policy', 'observation', 'webhook', 'connection')", name="subject_known"
+            "subject IN ('policy', 'policy_layer', 'observation', 'webhook', 'connection')",
+            name="subject_known",
         ),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
     subject: Mapped[str]
     subject_id: Mapped[UUID]
-    """The id of the connection or webhook."""
+    """The id of the connection or webhook; the policies above connections share one."""
     change: Mapped[str] = mapped_column(RawJson())
     """The requested change, as JSON text."""
     changed_by: Mapped[str]

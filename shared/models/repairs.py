@@ -11,6 +11,7 @@ from sqlalchemy import (
     Computed,
     ForeignKey,
     Index,
+    UniqueConstraint,
     func,
     text,
 )
@@ -63,6 +64,34 @@ class Policy(Base):
     """The person on whose behalf the newest change was made, as given by the caller."""
     requested_by: Mapped[str | None]
     """The caller who requested the newest change."""
+    updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
+
+
+class PolicyLayerRow(Base):
+    """The policy of all connections, of a source type or of a label, above connections' own.
+
+    Written by the drift_repair_agent.
+    """
+
+    __tablename__ = "policy_layers"
+    __table_args__ = (
+        UniqueConstraint("level", "name", "value"),
+        CheckConstraint("level IN ('installation', 'source_type', 'label')", name="level_known"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    level: Mapped[str]
+    name: Mapped[str]
+    """The source type, or the name of the label; empty for the installation."""
+    value: Mapped[str]
+    """The value of the label; empty otherwise."""
+    policy: Mapped[str] = mapped_column(RawJson())
+    """As in `policies`."""
+    authors: Mapped[str] = mapped_column(RawJson(), server_default=text("'{}'"))
+    """As in `policies`."""
+    updated_by: Mapped[str | None]
+    requested_by: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     updated_at: Mapped[datetime] = mapped_column(server_default=func.now(), onupdate=func.now())
 
 

@@ -70,8 +70,17 @@ from shared.registry.paging import (
     read_position,
     stamp,
 )
-from shared.registry.policies import exclusions_of, find_policy
+from shared.registry.policies import (
+    exclusions_of,
+    exclusions_of_type,
+    find_policy,
+    former_labels,
+    labels_with_policies,
+    layers_of,
+    lock_policy_layers,
+)
 from shared.registry.setting_changes import (
+    POLICY_LAYERS,
     SettingSubject,
     record_setting_change,
     setting_history_json,

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.models import DiscoveryRow
 from shared.registry.connections import LIVE
+from shared.registry.policies import layers_of
 
 _DAY = "interval '24 hours'"
 _REJECTED_EVERY = "interval '1 hour'"
@@ -80,15 +81,12 @@ async def source_loads(
 # A sync that is being requested has an operation, but no job yet.
 _LOADS = text(f"""
     SELECT source.id,
-        (SELECT min(CAST(coalesce(  -- as find_policy finds it
-            (SELECT p.policy FROM policies p WHERE p.connection_id = c.id),
-            (SELECT p.policy
-             FROM connections earlier JOIN policies p ON p.connection_id = earlier.id
-             WHERE c.imported AND earlier.airbyte_connection_id = c.airbyte_connection_id
-                AND earlier.archived_at IS NOT NULL
-             ORDER BY earlier.archived_at DESC LIMIT 1)
-         )->>'discoveries_per_day' AS int))
-         FROM connections c WHERE c.airbyte_source_id = source.id AND {LIVE}),
+        (SELECT min((
+            SELECT CAST(layer.policy->>'discoveries_per_day' AS int)
+            FROM ({layers_of("c", "policy")}) layer
+            WHERE layer.policy->>'discoveries_per_day' IS NOT NULL
+            ORDER BY layer.distance, layer.name LIMIT 1
+         )) FROM connections c WHERE c.airbyte_source_id = source.id AND {LIVE}),
         (SELECT min(coalesce(w.interval_seconds, CAST(:every AS float8)))
          FROM connections c LEFT JOIN watches w ON w.connection_id = c.id
          WHERE c.airbyte_source_id = source.id AND {LIVE}),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 from uuid import UUID
 
 import msgspec
@@ -15,8 +15,13 @@ from shared.auth import scopes
 from shared.models import SettingChange
 from shared.registry.paging import stamp
 
-SettingSubject: TypeAlias = Literal["policy", "observation", "webhook", "connection"]
-"""The kind of setting: a connection's own, its policy or observation, or a webhook."""
+SettingSubject: TypeAlias = Literal[
+    "policy", "policy_layer", "observation", "webhook", "connection"
+]
+"""The kind of setting: a connection's own, its policy or observation, a policy above connections,
+or a webhook."""
+POLICY_LAYERS: Final = UUID("2b0a6c3e-5d7f-4e1a-9c48-7f6e5d4c3b2a")
+"""The subject's id of changes of the policies above connections, which share one history."""
 
 SAME = """
     SELECT one.id, NULL::timestamptz AS archived_at FROM connections one WHERE one.id = :id
@@ -40,9 +45,9 @@ async def record_setting_change(
 ) -> None:
     """Add a change to the history, with the person it is for and the caller.
 
-    `subject_id` is the id of the connection or webhook. `by` is the person on whose behalf the
-    caller acts; None for the caller. `requested_by` is the caller of an operation, which may run
-    in another process; None for the caller of the current request.
+    `subject_id` is the id of the connection or webhook, or POLICY_LAYERS. `by` is the person on
+    whose behalf the caller acts; None for the caller. `requested_by` is the caller of an operation,
+    which may run in another process; None for the caller of the current request.
     """
     caller = requested_by or scopes.requested_by()
     await session.execute(

@@ -236,6 +236,7 @@ async def test_every_example_runs(mesh: Mesh) -> None:
         "repair_id": await proposed(mesh, id_),
         "webhook_id": hook.json()["id"],
         "source_type": "Salesforce",
+        "label": "team=sales",
     }
 
     wrong = []

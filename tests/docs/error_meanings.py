@@ -61,6 +61,9 @@ MEANINGS: dict[tuple[int, str], str] = {
         "Several destinations have this name; `candidates` lists them with their ids."
     ),
     (422, "invalid_credential_id"): "The credential id is malformed.",
+    (422, "choice_not_used"): "Only the approval of a group takes a `choice`.",
+    (422, "invalid_label"): "The label in the path is not a name and a value: `team=sales`.",
+    (422, "repairs_or_group"): "The request names both `repairs` and a `group`, or neither.",
     (422, "invalid_cursor"): "`after` is not a cursor of this list.",
     (422, "configuration_invalid"): (
         "`configuration` does not fit the connector's specification; `fields` has each path."

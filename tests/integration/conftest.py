@@ -70,6 +70,7 @@ TABLES = (
     "watches",
     "drifts",
     "policies",
+    "policy_layers",
     "plans",
     "repairs",
     "webhooks",

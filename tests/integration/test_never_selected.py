@@ -202,10 +202,10 @@ async def test_discovered_order_excludes_it_and_can_be_applied(mesh: Mesh) -> No
     assert synced(mesh, connection) == {*ACCOUNT, "SystemModstamp"}
 
 
-async def test_policy_override_allows_it(mesh: Mesh) -> None:
+async def test_installation_without_patterns_allows_it(mesh: Mesh) -> None:
+    """A connection's own policy does not, since it only adds to the patterns."""
     connection = await mesh.onboard()
-    path = f"/connections/{connection['id']}/policy"
-    await mesh.drift_repair_agent.put(path, json={"never_select": []})
+    await mesh.drift_repair_agent.put("/policies/installation", json={"never_select": []})
     mesh.airbyte.offers(offering(ACCOUNT | SECRETS))
 
     order = await discovered(mesh, connection)

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from services.drift_repair_agent.repairs.suggestions import Suggestions
+from shared.domain.catalog import NEVER_SELECT
 from tests.fakes.airbyte_server import catalog, stream
 from tests.integration.applying import seen, streams_in_airbyte
 from tests.integration.conftest import Mesh
@@ -57,7 +58,7 @@ async def test_update_changes_named_entries_and_null_resets_them(mesh: Mesh) -> 
     }
     status, policy = await put(mesh, connection, order)
     assert (status, policy["reactions"]["field"]["added"]) == (200, "propose")
-    assert (policy["never_select"], policy["verify"]) == (["*birth*"], "sync")
+    assert (policy["never_select"], policy["verify"]) == ([*NEVER_SELECT, "*birth*"], "sync")
     assert policy["updated_by"] == "Ada"
 
     status, policy = await put(

@@ -2,47 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-import httpx
 import pytest
 
 from shared import registry
-from shared.auth.scopes import KEY_SCOPES, Scope
+from shared.auth.scopes import Scope
 from shared.database import Database
 from tests import access
+from tests.integration.callers import ALL_BUT_DECIDE, caller, history
 from tests.integration.conftest import Mesh
 from tests.integration.drifting import ACCOUNT, drift, offering, repairs_until
 from tests.integration.observing import by_hand
 
 Json = dict[str, Any]
 LESS = {"Id": "string", "Name": "string"}
-ALL_BUT_DECIDE = [scope for scope in KEY_SCOPES if scope is not Scope.REPAIRS_DECIDE]
-
-
-@asynccontextmanager
-async def caller(
-    mesh: Mesh, of: httpx.AsyncClient, *scopes: Scope
-) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the same service by another key; its header `x-name` says what it is called."""
-    key = await access.insert(mesh.sql, *scopes)
-    transport = of._transport
-    headers = {"Authorization": f"Bearer {key.key}", "x-name": f"tests (key {key.id})"}
-    client = httpx.AsyncClient(transport=transport, base_url=of.base_url, headers=headers)
-    yield client  # the transport is closed by whoever made it
-
-
-async def history(mesh: Mesh, path: str, **query: Any) -> Json:
-    """A page of changes."""
-    at = mesh.schema_observer if path.endswith("observation") else mesh.drift_repair_agent
-    answer = await at.get(f"{path}/history", params=query)
-    assert answer.status_code == 200, answer.text
-    page: Json = answer.json()
-    return page
 
 
 async def test_setting_a_policy_needs_repairs_decide(mesh: Mesh) -> None:

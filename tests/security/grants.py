@@ -85,6 +85,11 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
         "drift_repair_agent": "SELECT INSERT UPDATE",
         "schema_observer": "SELECT(connection_id policy)",
     },
+    "policy_layers": {
+        "orchestrator": "SELECT",
+        "drift_repair_agent": "SELECT INSERT UPDATE DELETE",
+        "schema_observer": "SELECT(level name value policy)",
+    },
     "repairs": {
         "drift_repair_agent": "SELECT INSERT UPDATE",
         "schema_observer": "SELECT(connection_id state snapshot_id ended_at)",

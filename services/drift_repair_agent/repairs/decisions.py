@@ -21,6 +21,7 @@ from services.drift_repair_agent.repairs import (
     destination_limits,
     queries,
     transitions,
+    two_approvals,
 )
 from services.drift_repair_agent.repairs import planned_changes as changes_of
 from services.drift_repair_agent.repairs.approval_choices import (
@@ -105,6 +106,7 @@ class Repairs:
             StalePlan: the catalog or the source has changed since.
             Invalid: the changes, or the choices for them, are invalid.
             GlobalStateUndecided: a stream is selected again that depends on a global state.
+            SameApprover: the policy has another caller approve after this one.
             Conflict: another repair of the connection is under way.
         """
         replay = await self._operations.replayed(key)
@@ -118,7 +120,7 @@ class Repairs:
         _expect_proposed(repair)
         if waiting is not None and not _is_waiting(waiting, repair.base_version):
             waiting = None  # raises Conflict below, under the lock
-        in_effect = Policy.read(None if policy is None else policy.policy)
+        in_effect = Policy.of(policy)
         _expect_allowed(order, in_effect)
         items = changes_of.read(repair.changes)
         now = await self._current(repair, items, order, waiting=waiting)
@@ -130,8 +132,15 @@ class Repairs:
 
         async def write(session: AsyncSession) -> HttpResult:
             row, held = await self._lock(session, repair, now)
+            mark = two_approvals.mark_of(decided, order)
+            needs_two = two_approvals.are_needed(in_effect, decided)
+            if needs_two and not two_approvals.is_second(held, mark):
+                first = _decision(two_approvals.FIRST, decided, order, at)
+                held.decisions = _with(held.decisions, first | mark)
+                return HttpResult(202, str(held.id))
             await self._supersede_waiting(session, row, held, waiting)
             one = await _split(session, held, joined, order, RepairState.APPROVED, at)
+            two_approvals.move(held, one, mark)
             one.snapshot_id = None if now.snapshot is None else now.snapshot.id
             one.base_version = row.catalog_version
             one.is_learned = not changes_of.has_lessons(decided)
@@ -149,6 +158,9 @@ class Repairs:
         Raises:
             NotFound, NotProposed, Invalid: as `approve`.
         """
+        replay = await self._operations.replayed(key)
+        if replay is not None:
+            return await self._answer(UUID(replay.body), is_replay=True)
         async with self._db.read() as session:
             repair = await queries.find_repair(session, repair_id)
             at = await registry.now(session)

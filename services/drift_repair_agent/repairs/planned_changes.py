@@ -155,6 +155,16 @@ def identity(change: Change) -> str:
     return msgspec.json.encode(change, order="sorted").decode()
 
 
+def means_same(one: PlannedChange, other: PlannedChange) -> bool:
+    """Whether a decision about one holds for the other: the same change with the same effects."""
+    return (
+        one.identity == other.identity
+        and one.verdict == other.verdict
+        and one.excluded == other.excluded
+        and one.destination == other.destination
+    )
+
+
 def read(stored: str) -> list[PlannedChange]:
     """Decode the changes of a repair from its row."""
     return [

@@ -19,8 +19,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.drift_repair_agent.applying.pause import Pause, PauseSaga
 from services.drift_repair_agent.continuity.choices import Continuity
 from services.drift_repair_agent.recent_failures import Postponed
-from services.drift_repair_agent.repairs import current_state, queries, transitions
+from services.drift_repair_agent.repairs import (
+    carried_decisions,
+    current_state,
+    queries,
+    transitions,
+    two_approvals,
+)
 from services.drift_repair_agent.repairs import planned_changes as changes_of
+from services.drift_repair_agent.repairs.carried_decisions import with_decisions
 from services.drift_repair_agent.repairs.current_state import CurrentState
 from services.drift_repair_agent.repairs.destination_limits import (
     DestinationLimits,
@@ -77,6 +84,8 @@ class _Basis:
     """The change of the connector's version since then, or with an open proposal."""
     refused: frozenset[str]
     """Identities of changes that were rejected, rolled back or failed: they need a person."""
+    former: Repair | None
+    """A decided repair that became stale, whose decisions may hold for the new plan."""
 
 
 class Planner:
@@ -228,6 +237,8 @@ class Planner:
             decide=lambda item: item.decided(_by_policy(item, at, policy)),
         )
         planned = await self._without_gaps(basis, planned)
+        if two_approvals.suffices(basis.former, policy):
+            planned = with_decisions(planned, basis.former)
         failpoints.at("repair.weighed")
         safe_id = await self._record(basis, planned)
         if safe_id is not None:
@@ -277,6 +288,7 @@ class Planner:
             policy = await registry.find_policy(session, connection_id)
             proposed = await queries.proposed_repair(session, connection_id)
             refused = await queries.refused_changes(session, connection_id)
+            former = await queries.stale_decided(session, connection_id)
             if drift is None or row.airbyte_source_id is None:
                 return None
             before = await self._before(session, row, drift)
@@ -296,6 +308,7 @@ class Planner:
             proposed,
             step,
             frozenset(item.identity for text in refused for item in changes_of.read(text)),
+            former,
         )
 
     async def _known(self, basis: _Basis, changes: Sequence[tuple[Change, Verdict]]) -> Known:
@@ -391,6 +404,7 @@ class Planner:
         row = await registry.lock_connection(session, held.id)
         proposed = await queries.proposed_repair(session, row.id)
         newest = await queries.newest_drift(session, row.id)
+        await registry.lock_policy_layers(session)
         policy = Policy.of(await registry.find_policy(session, row.id))
         is_still = (
             row.status is ConnectionStatus.ACTIVE
@@ -415,11 +429,14 @@ class Planner:
         if proposed is not None and _are_same(rest, changes_of.read(proposed.changes)):
             proposed.snapshot_id, proposed.drift_id = basis.snapshot.id, basis.drift.id
             proposed.base_version = row.catalog_version
+            proposed.decisions = _decisions_of(proposed, rest, only_first=False)
             proposed.changes = changes_of.write(rest)
             proposed.connector_step = registry.write_step(basis.step)
             rest_repair: Repair | None = proposed
         else:
             rest_repair = self._proposal(basis, rest, rest_id or uuid4()) if rest else None
+            if rest_repair is not None and proposed is not None:
+                rest_repair.decisions = _decisions_of(proposed, rest, only_first=True)
             if proposed is not None:
                 await transitions.mark_superseded(session, row, proposed, by=_id(rest_repair))
                 await session.flush()
@@ -436,11 +453,14 @@ class Planner:
         if row.unpaused_repair_id is not None:
             is_still_unpaused = _is_unpaused(row, basis.proposed, planned)
             row.unpaused_repair_id = _id(rest_repair) if is_still_unpaused else None
-        if not safe:
-            return True, None
-        repair = self._approved(basis, safe, now, parent_id=_id(rest_repair))
-        session.add(repair)
-        return True, repair.id
+        repair = self._approved(basis, safe, now, parent_id=_id(rest_repair)) if safe else None
+        if basis.former is not None:
+            former = await queries.find_repair(session, basis.former.id, lock=True)
+            carried = [item for item in safe if item.decision is not None]
+            carried_decisions.consume(former, carried, _id(repair) if carried else None, now)
+        if repair is not None:
+            session.add(repair)
+        return True, _id(repair)
 
     def _proposal(self, basis: _Basis, rest: Sequence[PlannedChange], repair_id: UUID) -> Repair:
         repair = Repair(
@@ -459,14 +479,25 @@ class Planner:
     def _approved(
         self, basis: _Basis, safe: Sequence[PlannedChange], now: datetime, *, parent_id: UUID | None
     ) -> Repair:
-        """A repair that the policy has approved."""
-        decided = [item.decided(_by_policy(item, now, basis.policy)) for item in safe]
+        """A repair that the policy has approved, or a person before the plan was made again."""
+        carried = [item for item in safe if item.decision is not None]
+        by_policy = [
+            item.decided(_by_policy(item, now, basis.policy))
+            for item in safe
+            if item.decision is None
+        ]
         decision = {
             "verdict": "approved",
-            "changes": [item.id for item in safe],
+            "changes": [item.id for item in by_policy],
             "by": BY_POLICY,
-            "policy_set_by": _authors(decided),
+            "policy_set_by": _authors(by_policy),
+            "at": now,
+            "reason": None,
         }
+        decisions = [decision] if by_policy else []
+        if carried and basis.former is not None:
+            # The last decision is that of the catalog version: a person's comes last.
+            decisions += carried_decisions.approvals_of(basis.former, carried)
         repair = Repair(
             id=uuid4(),
             connection_id=basis.current_state.row.id,
@@ -474,8 +505,8 @@ class Planner:
             parent_id=parent_id,
             snapshot_id=basis.snapshot.id,
             base_version=basis.current_state.row.catalog_version,
-            changes=changes_of.write(decided),
-            decisions=msgspec.json.encode([decision | {"at": now, "reason": None}]).decode(),
+            changes=changes_of.write([*by_policy, *carried]),
+            decisions=msgspec.json.encode(decisions).decode(),
             connector_step=registry.write_step(basis.step),
             verify_by_sync=basis.policy.verify == "sync",
             next_at=now + SOON,
@@ -623,6 +654,12 @@ def _of_rename(
     if Reaction.PAUSE in (wanted, gone.reaction):
         return Reaction.PAUSE
     return Reaction.PROPOSE
+
+
+def _decisions_of(proposed: Repair, rest: Sequence[PlannedChange], *, only_first: bool) -> str:
+    """The decisions of a proposal that hold for the changes of a new plan."""
+    before = changes_of.read(proposed.changes)
+    return two_approvals.carried(proposed.decisions, before, rest, only_first=only_first)
 
 
 def _authors(decided: Sequence[PlannedChange]) -> str | None:

@@ -10,7 +10,7 @@ import msgspec
 
 from shared.domain.catalog import NEVER_SELECT, Exclusions
 from shared.domain.drift import Severity, Verdict
-from shared.models import Policy as Row
+from shared.domain.policy_layers import LayeredPolicy, flat
 
 
 class Reaction(StrEnum):
@@ -58,7 +58,7 @@ RENAME_MIN_CONFIDENCE: Final = 0.9
 
 
 class PolicyOverrides(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The entries of a connection's policy that override the default, as they are stored."""
+    """The entries that override the default, of one layer or of all, as they are stored."""
 
     reactions: dict[str, dict[str, Reaction]] = {}
     never_select: tuple[str, ...] | None = None
@@ -68,10 +68,11 @@ class PolicyOverrides(msgspec.Struct, frozen=True, omit_defaults=True):
     on_suspicious_volume: OnSuspiciousVolume | None = None
     credentials: Credentials | None = None
     continuity: ColumnContinuity | None = None
+    two_approvals_from: Severity | None = None
 
 
 class Policy:
-    """The policy in effect: the default with a connection's overrides."""
+    """The policy in effect: the default with the overrides of all layers."""
 
     def __init__(
         self, own: PolicyOverrides, authors: Mapping[str, str | None] | None = None
@@ -94,25 +95,12 @@ class Policy:
         self.on_suspicious_volume: OnSuspiciousVolume = own.on_suspicious_volume or "report"
         self.credentials: Credentials = own.credentials or "apply"
         self.continuity: ColumnContinuity = own.continuity or "ask"
+        self.two_approvals_from = own.two_approvals_from
 
     @classmethod
-    def read(cls, stored: str | None) -> Policy:
-        """Decode a policy from its stored overrides; None for the default policy."""
-        return cls(
-            PolicyOverrides()
-            if stored is None
-            else msgspec.json.decode(stored, type=PolicyOverrides)
-        )
-
-    @classmethod
-    def of(cls, row: Row | None) -> Policy:
-        """The policy of a registry row; None for the default policy."""
-        if row is None:
-            return cls(PolicyOverrides())
-        own = msgspec.json.decode(row.policy, type=PolicyOverrides)
-        authors = msgspec.json.decode(row.authors, type=dict[str, str])
-        # For entries that are older than `authors`, only the newest change's author is known.
-        return cls(own, {name: authors.get(name, row.updated_by) for name in _flat(own)})
+    def of(cls, stored: LayeredPolicy) -> Policy:
+        """The policy that results from the layers."""
+        return cls(msgspec.convert(stored.settings, type=PolicyOverrides), stored.authors())
 
     def set_by(self, entity: str, what: str) -> str | None:
         """Who set this entry; None if it is the default."""
@@ -147,25 +135,15 @@ def authored(
     before: Mapping[str, str | None], old: PolicyOverrides, new: PolicyOverrides, author: str
 ) -> dict[str, str | None]:
     """Who set each entry of the new policy; `author` set those that differ from the old one."""
-    was, is_ = _flat(old), _flat(new)
+    was, is_ = flat(msgspec.to_builtins(old)), flat(msgspec.to_builtins(new))
     return {
         name: before.get(name) if name in was and was[name] == value else author
         for name, value in is_.items()
     }
 
 
-def _flat(own: PolicyOverrides) -> dict[str, object]:
-    settings: dict[str, object] = msgspec.to_builtins(own)
-    reactions = {
-        f"{entity}.{what}": reaction
-        for entity, whats in own.reactions.items()
-        for what, reaction in whats.items()
-    }
-    return {name: value for name, value in settings.items() if name != "reactions"} | reactions
-
-
 def changed(own: PolicyOverrides, order: Mapping[str, object]) -> PolicyOverrides:
-    """Apply an update to a connection's overrides; None in `order` restores the default.
+    """Apply an update to the overrides of one layer; None in `order` removes an entry.
 
     The reactions in `order` must be entries of the matrix.
     """

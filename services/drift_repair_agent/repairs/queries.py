@@ -185,6 +185,30 @@ async def proposed_repair(session: AsyncSession, connection_id: UUID) -> Repair 
     )
 
 
+async def stale_decided(session: AsyncSession, connection_id: UUID) -> Repair | None:
+    """The repair that a person approved and that became stale since the last plan, or None.
+
+    After an hour, a person is asked again.
+    """
+    found = await session.scalars(_STALE_DECIDED, {"id": connection_id})
+    return found.one_or_none()
+
+
+_STALE_DECIDED = select(Repair).from_statement(
+    text("""
+        SELECT r.* FROM repairs r
+        WHERE r.connection_id = :id AND r.state = 'superseded' AND r.kind = 'heal'
+            AND r.superseded_by IS NULL AND r.ended_at > now() - interval '1 hour'
+            AND r.decisions->-1->>'verdict' = 'approved' AND r.decisions->-1->>'by' <> 'policy'
+            AND NOT EXISTS (
+                SELECT FROM repairs newer
+                WHERE newer.connection_id = :id AND newer.created_at > r.ended_at
+            )
+        ORDER BY r.ended_at DESC LIMIT 1
+    """)
+)
+
+
 async def repair_in_progress(session: AsyncSession, connection_id: UUID) -> Repair | None:
     """The connection's repair that is decided and has not ended, or None."""
     return await session.scalar(

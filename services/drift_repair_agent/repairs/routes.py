@@ -10,6 +10,7 @@ from fastapi import APIRouter, Path, Query, Response
 from services.drift_repair_agent.repairs import queries
 from services.drift_repair_agent.repairs.decisions import Repairs
 from services.drift_repair_agent.repairs.planner import Planner
+from services.drift_repair_agent.repairs.policy_preview import PolicyPreview, previewed
 from services.drift_repair_agent.repairs.policy_store import Policies
 from services.drift_repair_agent.repairs.schemas import (
     Approve,
@@ -142,6 +143,10 @@ async def approve(
     changed; `newer` is the repair that replaced this one. 409 `not_proposed`: the repair is decided
     already, or has ended. 409 `global_state`: it selects streams again that would miss changes;
     `on_global_state` is the choice.
+
+    If the policy has two callers approve (`two_approvals_from`), the first approval is recorded in
+    `decisions`, and the repair stays `proposed` until another caller approves the same changes with
+    the same choices. 409 `same_approver`: the first approval is by the same caller.
     """
     return answered(await repairs.approve(repair_id, order, key=key, wait=wait))
 
@@ -219,11 +224,19 @@ async def plan(connection_id: UUID, planner: Plans, db: Registry) -> Response:
 @router.get(
     "/connections/{connection_id}/policy",
     dependencies=[may(Scope.CONNECTIONS_READ)],
-    responses=problems(404, 503),
+    responses=problems(404, 422, 503),
 )
-async def policy(connection_id: UUID, policies: PolicyStore) -> PolicyView:
-    """Get the policy in effect: what may happen to the connection without a person's decision."""
-    return await policies.view(connection_id)
+async def policy(
+    connection_id: UUID,
+    policies: PolicyStore,
+    explain: Annotated[bool, Query(description="Say which layer each value comes from")] = False,
+) -> PolicyView:
+    """Get the policy in effect: what may happen to the connection without a person's decision.
+
+    For each value, the nearest layer that sets it applies: the connection, its labels, its source
+    type, the installation, and then the default. The patterns of `never_select` are merged.
+    """
+    return await policies.view(connection_id, explain=explain)
 
 
 @router.put(
@@ -232,13 +245,34 @@ async def policy(connection_id: UUID, policies: PolicyStore) -> PolicyView:
     responses=problems(404, 409, 422, 503),
 )
 async def put_policy(connection_id: UUID, order: PolicyOrder, policies: PolicyStore) -> PolicyView:
-    """Change the given parts of the policy; null restores the default.
+    """Change the given parts of the connection's own policy; null removes an entry.
 
     Open proposals are planned again by the new policy. Requires the scope that decides repairs,
     since a policy decides without a person. A request that names nothing is rejected with 422
     `empty_policy`.
     """
     return await policies.put(connection_id, order)
+
+
+@router.post(
+    "/connections/{connection_id}/policy/preview",
+    dependencies=[may(Scope.CONNECTIONS_READ)],
+    responses=problems(404, 422, 503),
+)
+async def preview_policy(
+    connection_id: UUID,
+    order: PolicyOrder,
+    db: Registry,
+    after: After = None,
+    limit: Annotated[int, Query(ge=1, le=100, description="Maximum number of drifts")] = 20,
+) -> PolicyPreview:
+    """Preview a change of the connection's policy on its newest drifts; nothing is changed.
+
+    The body is that of PUT. For each change of a drift, the response has the reaction of the policy
+    in effect and of the previewed one. What depends on the catalog at that time is left out: names
+    nested in a field, the limits of the destination, and earlier rejections.
+    """
+    return await previewed(db, connection_id, order, after=after, limit=limit)
 
 
 @router.get(

@@ -9,8 +9,10 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.drift_repair_agent.applying.reselection import OnGlobalState
+from services.drift_repair_agent.repairs.layer_schemas import PolicyExplanation
 from services.drift_repair_agent.repairs.policy import OnSuspiciousVolume, Reaction
 from services.drift_repair_agent.states.schemas import StateOutcome
+from shared.domain.drift import Severity
 from shared.http.connector_step import ConnectorStep
 from shared.http.strict_json import By, Why
 from shared.models import RepairState
@@ -138,7 +140,11 @@ class RollBackPreview(BaseModel):
 
 
 class PolicyOrder(BaseModel):
-    """A partial update of a connection's policy; fields that are left out stay unchanged."""
+    """A partial update of the policy of a connection or a layer above.
+
+    Members that are left out stay unchanged, and null removes an entry, so that the value of the
+    next layer above applies, or the default.
+    """
 
     model_config = ConfigDict(
         extra="forbid",
@@ -154,12 +160,15 @@ class PolicyOrder(BaseModel):
     )
 
     reactions: dict[str, dict[str, Reaction | None]] = {}
-    """By entity, then by what happened to it; null restores the default."""
+    """By entity, then by what happened to it; null removes the entry."""
     never_select: (
         Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=200)]
         | None
     ) = None
-    """Patterns of field names that are never selected, case-insensitive; null for the default."""
+    """Patterns of field names that are never selected, case-insensitive.
+
+    They are added to the patterns of the layers above; only the installation's replace the default.
+    """
     verify: Literal["read_back", "sync"] | None = None
     """How an applied repair is verified; null for the default."""
     rename_min_confidence: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
@@ -188,12 +197,14 @@ class PolicyOrder(BaseModel):
     policy applies the rename. `new_column` starts a new column, and so does every value where
     Airbyte cannot keep the column.
     """
+    two_approvals_from: Severity | None = None
+    """The lowest severity of changes that two different callers must approve; null for none."""
     by: By | None = None
     """Who requests the change. If left out, the caller, who is recorded in any case."""
 
 
 class PolicyView(BaseModel):
-    """The policy in effect; `own` holds the entries that override the default."""
+    """The policy in effect; `own` holds the entries that are set for the connection itself."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -216,10 +227,12 @@ class PolicyView(BaseModel):
                     "on_suspicious_volume": "report",
                     "credentials": "apply",
                     "continuity": "ask",
+                    "two_approvals_from": None,
                     "own": {"reactions": {"field": {"added": "propose"}}},
                     "updated_by": "Ada",
                     "requested_by": "ada@example.com (key ab12cd34)",
                     "updated_at": _AT,
+                    "explanation": None,
                 }
             ]
         }
@@ -237,11 +250,15 @@ class PolicyView(BaseModel):
     """What happens when the connection's credential changes in its store."""
     continuity: Literal["keep_column", "new_column", "ask"] = "ask"
     """What becomes of the destination's column when a field is renamed."""
+    two_approvals_from: Severity | None = None
+    """The lowest severity of changes that two different callers must approve; null for none."""
     own: dict[str, Any]
     updated_by: str | None = None
     requested_by: str | None = None
     """Whose credentials requested the newest change."""
     updated_at: datetime | None = None
+    explanation: PolicyExplanation | None = None
+    """Which layer each value comes from; only with `explain`."""
 
 
 _CHANGE: dict[str, Any] = {
@@ -354,7 +371,11 @@ class _Repair(BaseModel):
     base_version: int
     target_version: int | None = None
     decisions: list[dict[str, Any]]
-    """Who decided what, when and why, oldest first."""
+    """Who decided what, when and why, oldest first.
+
+    The `verdict` is `approved`, `rejected` or `rolled_back`. `first_approval` waits for that of
+    another caller. `carried_over` is what a newer plan took over from a decided repair that became
+    stale, and `carried_from` names that repair."""
     verify: Literal["read_back", "sync"]
     operation_id: UUID | None = None
     version_number: int | None = None

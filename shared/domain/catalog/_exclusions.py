@@ -14,8 +14,6 @@ from types import MappingProxyType
 from typing import Final
 from unicodedata import normalize
 
-import msgspec
-
 from shared.domain.catalog._model import (
     PAIR,
     Catalog,
@@ -51,24 +49,12 @@ _NONE: Final[frozenset[str]] = frozenset()
 _NOTHING: Final[Mapping[StreamId, Stream]] = MappingProxyType({})
 
 
-class _Stored(msgspec.Struct, frozen=True):
-    """The part of a stored policy that is needed here."""
-
-    never_select: tuple[str, ...] | None = None
-
-
 class Exclusions:
     """The exclusions of one policy."""
 
     def __init__(self, patterns: Iterable[str] = NEVER_SELECT) -> None:
         self.patterns = tuple(patterns)
         self._lower = tuple(normalize("NFKC", pattern).lower() for pattern in self.patterns)
-
-    @classmethod
-    def read(cls, policy: str | None) -> Exclusions:
-        """The exclusions of a stored policy, given as JSON text; the default for None."""
-        stored = _Stored() if policy is None else msgspec.json.decode(policy, type=_Stored)
-        return cls() if stored.never_select is None else cls(stored.never_select)
 
     def match(self, name: str) -> bool:
         """Whether a field name is excluded, case-insensitive.
