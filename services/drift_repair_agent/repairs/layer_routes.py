@@ -115,7 +115,7 @@ async def delete_installation_policy(policies: PolicyStore) -> None:
 @router.get(
     "/policies/source-types/{source_type:path}",
     dependencies=[may(Scope.CONNECTIONS_READ)],
-    responses=problems(422, 503),
+    responses=problems(404, 422, 503),
 )
 async def source_type_policy(place: OfSourceType, policies: PolicyStore) -> LayerView:
     """Get the policy entries that are set for a source type; empty if there are none."""
@@ -125,7 +125,7 @@ async def source_type_policy(place: OfSourceType, policies: PolicyStore) -> Laye
 @router.put(
     "/policies/source-types/{source_type:path}",
     dependencies=[may(Scope.REPAIRS_DECIDE)],
-    responses=problems(422, 503),
+    responses=problems(404, 422, 503),
 )
 async def put_source_type_policy(
     place: OfSourceType, order: PolicyOrder, policies: PolicyStore
@@ -142,7 +142,7 @@ async def put_source_type_policy(
     "/policies/source-types/{source_type:path}",
     status_code=204,
     dependencies=[may(Scope.REPAIRS_DECIDE)],
-    responses=problems(422, 503),
+    responses=problems(404, 422, 503),
 )
 async def delete_source_type_policy(place: OfSourceType, policies: PolicyStore) -> None:
     """Delete the policy entries of a source type; the layers above apply again."""
@@ -152,7 +152,7 @@ async def delete_source_type_policy(place: OfSourceType, policies: PolicyStore) 
 @router.get(
     "/policies/labels/{label:path}",
     dependencies=[may(Scope.CONNECTIONS_READ)],
-    responses=problems(422, 503),
+    responses=problems(404, 422, 503),
 )
 async def label_policy(place: OfLabel, policies: PolicyStore) -> LayerView:
     """Get the policy entries that are set for a label; empty if there are none."""
@@ -162,7 +162,7 @@ async def label_policy(place: OfLabel, policies: PolicyStore) -> LayerView:
 @router.put(
     "/policies/labels/{label:path}",
     dependencies=[may(Scope.REPAIRS_DECIDE)],
-    responses=problems(422, 503),
+    responses=problems(404, 422, 503),
 )
 async def put_label_policy(place: OfLabel, order: PolicyOrder, policies: PolicyStore) -> LayerView:
     """Change the given parts of the policy of a label; null removes an entry.
@@ -178,7 +178,7 @@ async def put_label_policy(place: OfLabel, order: PolicyOrder, policies: PolicyS
     "/policies/labels/{label:path}",
     status_code=204,
     dependencies=[may(Scope.REPAIRS_DECIDE)],
-    responses=problems(422, 503),
+    responses=problems(404, 422, 503),
 )
 async def delete_label_policy(place: OfLabel, policies: PolicyStore) -> None:
     """Delete the policy entries of a label; the layers above apply again."""
