@@ -99,10 +99,11 @@ def test_watcher_has_an_empty_environment() -> None:
         try:
             assert starter.stdout is not None
             starter.stdout.readline()
-            becomes_true(lambda: len(_environments(starter.pid)) == 2, 5)
-            environments = _environments(starter.pid)
+            assert becomes_true(lambda: len(_environments(starter.pid)) == 2, 10)
+            environments, started = _environments(starter.pid), family(starter.pid)
         finally:
             starter.kill()
+    assert becomes_true(lambda: are_gone(started), 10)
     assert environments.pop("watcher") == b""
     assert b"CREDENTIAL_X__SECRET" in environments["/bin/sleep"]
 
