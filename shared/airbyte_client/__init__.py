@@ -3,7 +3,9 @@
 from shared.airbyte_client._client import AirbyteClient
 from shared.airbyte_client._connections import schedule_members
 from shared.airbyte_client._credentials import ClientCredentials, Credentials
+from shared.airbyte_client._definition_schemas import Definition, SourceSpecification
 from shared.airbyte_client._job_logs import ConnectorError, LoggedAttempt, LoggedJob
+from shared.airbyte_client._job_schemas import Job, StreamCount, StreamCounts
 from shared.airbyte_client._response_origin import UNSUPPORTED
 from shared.airbyte_client._schemas import (
     MASK,
@@ -11,18 +13,13 @@ from shared.airbyte_client._schemas import (
     ConfiguredSource,
     ConnectionSettings,
     ConnectionStatus,
-    Definition,
     Destination,
     Discovered,
     Instance,
-    Job,
     ListedConnection,
     NewConnection,
     Schedule,
     Source,
-    SourceSpecification,
-    StreamCount,
-    StreamCounts,
     Workspace,
 )
 from shared.airbyte_client._state import ConnectionState, read_state

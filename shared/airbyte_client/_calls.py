@@ -13,9 +13,7 @@ import msgspec
 from shared.airbyte_client import _schemas as shapes
 from shared.airbyte_client._credentials import ClientCredentials, Credentials
 from shared.airbyte_client._response_origin import UNSUPPORTED
-from shared.airbyte_client._schemas import (
-    Instance,
-)
+from shared.airbyte_client._schemas import Instance
 from shared.airbyte_client._transport import Transport
 from shared.config import Settings
 from shared.errors import (

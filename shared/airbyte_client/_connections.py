@@ -9,6 +9,7 @@ from uuid import UUID
 import msgspec
 
 from shared.airbyte_client import _schemas as shapes
+from shared.airbyte_client import _selected_streams as selected_streams
 from shared.airbyte_client._calls import (
     MOST_PAGES,
     PAGE,
@@ -363,7 +364,7 @@ class Connections(Calls):
         self, path: str, order: dict[str, Any], sync_catalog: bytes
     ) -> AirbyteConnection:
         try:
-            selected = shapes.only_selected(sync_catalog)
+            selected = selected_streams.only_selected(sync_catalog)
         except msgspec.DecodeError:
             selected = b""
         if not selected:
@@ -389,7 +390,7 @@ class Connections(Calls):
         """
         if self._max_streams is None and len(selected) < MAX_FIELDS * _FIELD_BYTES:
             return
-        streams, fields = shapes.count_selected(selected)
+        streams, fields = selected_streams.count_selected(selected)
         if self._max_streams is not None and streams > self._max_streams:
             raise Invalid(
                 f"{streams} streams are selected, but this Airbyte accepts at most "

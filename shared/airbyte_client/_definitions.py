@@ -9,23 +9,21 @@ from uuid import UUID
 import msgspec
 from msgspec.structs import replace
 
+from shared.airbyte_client import _definition_schemas as definition_shapes
 from shared.airbyte_client import _schemas as shapes
 from shared.airbyte_client._calls import Calls, expect_requested
-from shared.airbyte_client._schemas import (
-    Definition,
-    Destination,
-    SourceSpecification,
-)
+from shared.airbyte_client._definition_schemas import Definition, SourceSpecification
+from shared.airbyte_client._schemas import Destination
 from shared.domain import destination as destinations
 
 _DESTINATION = msgspec.json.Decoder(Destination)
 _DESTINATIONS = msgspec.json.Decoder(shapes.DestinationPage)
 _SOURCE_SPECIFICATION = msgspec.json.Decoder(SourceSpecification)
-_SOURCE_DEFINITIONS = msgspec.json.Decoder(shapes.SourceDefinitions)
-_DESTINATION_DEFINITIONS = msgspec.json.Decoder(shapes.DestinationDefinitions)
-_DESTINATION_VERSION = msgspec.json.Decoder(shapes.DestinationVersion)
-_CONFIGURED_DESTINATION = msgspec.json.Decoder(shapes.ConfiguredDestination)
-_DESTINATION_SPECIFICATION = msgspec.json.Decoder(shapes.DestinationSpecification)
+_SOURCE_DEFINITIONS = msgspec.json.Decoder(definition_shapes.SourceDefinitions)
+_DESTINATION_DEFINITIONS = msgspec.json.Decoder(definition_shapes.DestinationDefinitions)
+_DESTINATION_VERSION = msgspec.json.Decoder(definition_shapes.DestinationVersion)
+_CONFIGURED_DESTINATION = msgspec.json.Decoder(definition_shapes.ConfiguredDestination)
+_DESTINATION_SPECIFICATION = msgspec.json.Decoder(definition_shapes.DestinationSpecification)
 
 
 class Definitions(Calls):
@@ -136,7 +134,9 @@ class Definitions(Calls):
             found, default_schema=held.default_schema(member), is_raw_only=held.is_raw_only
         )
 
-    async def _destination_version(self, destination_id: UUID) -> shapes.DestinationVersion:
+    async def _destination_version(
+        self, destination_id: UUID
+    ) -> definition_shapes.DestinationVersion:
         """The version of its connector that a destination runs.
 
         Endpoint: POST actor_definition_versions/get_for_destination

@@ -11,9 +11,7 @@ import msgspec
 
 from shared.airbyte_client import _schemas as shapes
 from shared.airbyte_client._calls import Calls, explain, is_no_such_endpoint, run_id
-from shared.airbyte_client._schemas import (
-    Discovered,
-)
+from shared.airbyte_client._schemas import Discovered
 from shared.errors import (
     DiscoverFailed,
     UpstreamDenied,

@@ -9,13 +9,11 @@ from uuid import UUID
 
 import msgspec
 
-from shared.airbyte_client import _schemas as shapes
+from shared.airbyte_client import _job_schemas as job_shapes
 from shared.airbyte_client._calls import MOST_PAGES, PAGE, expect_requested, is_no_such_endpoint
 from shared.airbyte_client._connections import Connections
 from shared.airbyte_client._job_logs import JobWithLogs, LoggedJob
-from shared.airbyte_client._schemas import (
-    Job,
-)
+from shared.airbyte_client._job_schemas import Job
 from shared.domain.catalog import StreamId
 from shared.errors import (
     Invalid,
@@ -36,9 +34,9 @@ RUNNING = ["pending", "running", "incomplete"]
 """The states of an unfinished job that every release since 0.63 knows."""
 REFRESH_UNSUPPORTED = "refresh_unsupported"
 _JOB_KINDS = ["sync", "reset_connection", "refresh", "clear"]
-_JOB = msgspec.json.Decoder(shapes.JobInfo)
-_REFRESH = msgspec.json.Decoder(shapes.RefreshRead)
-_JOBS = msgspec.json.Decoder(shapes.Jobs)
+_JOB = msgspec.json.Decoder(job_shapes.JobInfo)
+_REFRESH = msgspec.json.Decoder(job_shapes.RefreshRead)
+_JOBS = msgspec.json.Decoder(job_shapes.Jobs)
 _JOB_WITH_LOGS = msgspec.json.Decoder(JobWithLogs)
 
 

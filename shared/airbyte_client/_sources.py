@@ -10,10 +10,7 @@ import msgspec
 
 from shared.airbyte_client import _schemas as shapes
 from shared.airbyte_client._calls import Calls, expect_requested, explain, run_id
-from shared.airbyte_client._schemas import (
-    ConfiguredSource,
-    Source,
-)
+from shared.airbyte_client._schemas import ConfiguredSource, Source
 from shared.errors import (
     CheckFailed,
 )
