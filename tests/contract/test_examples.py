@@ -42,6 +42,8 @@ NOT_RUN_UNCHANGED = {
     "POST /repair/apply_new_catalog",
     # Run before the source loses fields of version 1.
     "POST /connections/{connection_id}/rollback",
+    # Needs a kept column; run separately below.
+    "POST /connections/{connection_id}/kept-columns/adopt",
     # Needs another repair than the approved one.
     "POST /repairs/{repair_id}/reject",
     # Run before the others, since each needs or starts a job.
@@ -183,6 +185,24 @@ async def cancelled_and_refreshed(mesh: Mesh, document: Json, connection_id: str
     return job_id
 
 
+async def name_adopted(mesh: Mesh, document: Json, discovered: Json, connection_id: str) -> None:
+    """Apply a mapper that keeps a column, and adopt the field's own name."""
+    made = {"originalFieldName": "AnnualRevenue", "newFieldName": "Revenue__c"}
+    for pair in discovered["sync_catalog"]["streams"]:
+        if pair["stream"]["name"] == "Account":
+            mapper = {"type": "field-renaming", "mapperConfiguration": made}
+            pair["config"]["mappers"] = [mapper]
+    order = {"connection_id": connection_id, "sync_catalog": discovered["sync_catalog"]}
+    applied = await mesh.drift_repair_agent.post("/repair/apply_new_catalog", json=order)
+    assert applied.status_code == 200, applied.text
+    path = "/connections/{connection_id}/kept-columns/adopt"
+    adopt = example_of(document, document["paths"][path]["post"])
+    adopt |= {"field": "AnnualRevenue", "expected_version": applied.json()["version_number"]}
+    filled = path.replace("{connection_id}", connection_id)
+    adopted = await mesh.drift_repair_agent.post(filled, json=adopt)
+    assert adopted.status_code == 200, adopted.text
+
+
 async def test_every_example_runs(mesh: Mesh) -> None:
     """Only ids are filled in; every response is validated against its documented model."""
     documents = {name: app_of(getattr(mesh, name)).openapi() for name in SERVICES}
@@ -202,6 +222,7 @@ async def test_every_example_runs(mesh: Mesh) -> None:
     order = example_of(documents["drift_repair_agent"], rollback)
     back = await mesh.drift_repair_agent.post(f"/connections/{id_}/rollback", json=order)
     assert back.status_code == 200, back.text
+    await name_adopted(mesh, documents["drift_repair_agent"], discovered, id_)
     job_id = await cancelled_and_refreshed(mesh, document, id_)
     mesh.airbyte.add_field("Account", "Region__c")
     observe = f"/connections/{id_}/observe"

@@ -115,7 +115,7 @@ MEANINGS: dict[tuple[int, str], str] = {
         "The column of the renamed field cannot be kept; the message says why."
     ),
     (422, "no_kept_column"): "No mapper at the front of the stream's mappers renames the field.",
-    (422, "not_a_rename"): "`continuity` is given for a change that is not the rename of a field.",
+    (422, "not_renamed"): "`continuity` is given for a change that is not the rename of a field.",
     (422, "mapper_choice_required"): (
         "Mappers no longer find their field: `choices` must say what to do about them."
     ),

@@ -129,7 +129,9 @@ async def approved(one: MeshConnection, proposal: Json) -> None:
     """Approve a repair; read it again if a suggestion was added meanwhile."""
     for attempt in range(3):
         try:
-            repair = await one.decide(proposal, "approve", "Upgraded the connector.")
+            repair = await one.decide(
+                proposal, "approve", "Upgraded the connector.", continuity="new_column"
+            )
         except StepFailed as error:
             if "409" not in str(error) or attempt == 2:
                 raise
@@ -170,7 +172,9 @@ async def shop_is_onboarded_and_healed(mesh: Mesh) -> MeshConnection:
     proposal = await shop.proposed()
     suggested = [one["suggestion"] for one in proposal["changes"] if one["suggestion"]]
     assert [one["became"] for one in suggested] == [["email_address"]]
-    repair = await shop.decide(proposal, "approve", "Renamed in release 2.")
+    repair = await shop.decide(
+        proposal, "approve", "Renamed in release 2.", continuity="new_column"
+    )
     assert repair["state"] == "applied"
     await shop.synced()
     assert await mesh.count("customers", "email_address IS NOT NULL") == 60

@@ -103,7 +103,7 @@ class Continuity:
         if item.change.kind != "field_removed" or made is None or became is None:
             if named is not None:
                 message = f"Change {item.id} of {item.change.stream} is not the rename of a field."
-                raise Invalid.of(f"choices.{item.id}", message, code="not_a_rename")
+                raise Invalid.of(f"choices.{item.id}", message, code="not_renamed")
             return item
         wanted: _Asked = named or order.continuity or policy.continuity
         if named is None and order.continuity is None and self._stands(now, item):
