@@ -22,6 +22,8 @@ from shared.models import Repair
 FIRST: Final = "first_approval"
 """The verdict of a first approval among a repair's decisions."""
 
+_NOT_CHOSEN: Final = frozenset({"by", "at", "reason", "is_named", "requested_by", "policy_set_by"})
+"""What two decisions with the same choices may differ in."""
 _Entry = dict[str, Any]
 
 
@@ -48,13 +50,18 @@ def suffices(former: Repair | None, policy: Policy) -> bool:
 
 def mark_of(decided: Sequence[PlannedChange], order: Approve) -> _Entry:
     """What identifies an approval: its caller, and a hash of its changes and choices."""
-    choices = sorted(
-        [item.identity, made.action, made.became, made.cursor, made.primary_key]
+    choices = {
+        item.identity: {
+            name: value
+            for name, value in msgspec.structs.asdict(item.decision).items()
+            if name not in _NOT_CHOSEN
+        }
         for item in decided
-        if (made := item.decision) is not None
-    )
+        if item.decision is not None
+    }
     approved = [choices, order.on_global_state, order.on_renamed_stream]
-    digest = hashlib.blake2b(msgspec.json.encode(approved), digest_size=16).hexdigest()
+    encoded = msgspec.json.encode(approved, order="deterministic")
+    digest = hashlib.blake2b(encoded, digest_size=16).hexdigest()
     return {"approver": scopes.person(), "approval": digest}
 
 
