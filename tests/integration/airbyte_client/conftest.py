@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from shared.airbyte_client import AirbyteClient
+from shared.observability import logs
 from tests.fakes.airbyte_server import (
     AirbyteServer,
     Auth,
@@ -33,7 +34,8 @@ async def newest() -> AsyncIterator[AirbyteServer]:
 
 @pytest.fixture
 async def client(request: pytest.FixtureRequest) -> AsyncIterator[AirbyteClient]:
-    """The client of `airbyte`, or of `newest` where a test asks for that."""
+    """The client of `airbyte`, or of `newest` where a test asks for that; its logs are captured."""
+    logs.set_up("test", level="DEBUG")
     name = "newest" if "newest" in request.fixturenames else "airbyte"
     async with client_of(request.getfixturevalue(name)) as client:
         yield client
