@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Response
+from fastapi import APIRouter, Depends, HTTPException, Path, Response
 
 from services.drift_repair_agent.repairs import layer_queries
 from services.drift_repair_agent.repairs.layer_queries import Place
@@ -30,6 +30,7 @@ _INSTALLATION = Place("installation")
 
 
 def _of_source_type(source_type: Name) -> Place:
+    _refuse_slash_at_end(source_type)
     return Place("source_type", source_type)
 
 
@@ -41,10 +42,21 @@ def _of_label(
     Raises:
         Invalid: it is not a name and a value.
     """
+    _refuse_slash_at_end(label)
     name, _, value = label.partition("=")
     if not name or not value:
         raise Invalid("The label must be a name and a value: `team=sales`.", code="invalid_label")
     return Place("label", name, value)
+
+
+def _refuse_slash_at_end(value: str) -> None:
+    """Refuse a path with a slash at its end, as every route does; a slash within it is allowed.
+
+    Raises:
+        HTTPException: 404.
+    """
+    if value.endswith("/"):
+        raise HTTPException(404)
 
 
 OfSourceType = Annotated[Place, Depends(_of_source_type)]
