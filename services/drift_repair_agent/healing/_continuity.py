@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
+from uuid import UUID, uuid5
 
 import msgspec
 from msgspec import Raw
@@ -37,6 +38,7 @@ from shared.domain.catalog._model import (
 )
 from shared.domain.destination import field_type
 
+_IDS: Final = UUID("0c0f5d2e-9a52-4a0c-8f0a-5f3f5b7f6a11")
 Effects = list[tuple[str, str]]
 """Codes and sentences."""
 SCALARS: Final = frozenset(
@@ -164,8 +166,13 @@ def _front_entry(mappers: Sequence[Raw], field: str) -> int | None:
 
 
 def _renaming(field: str, column: str) -> Raw:
-    made = {"originalFieldName": field, "newFieldName": column}
-    return Raw(msgspec.json.encode({"type": FIELD_RENAMING, "mapperConfiguration": made}))
+    """The mapper, with an id of its own: Airbyte gives a new one with each update that has none."""
+    made = {
+        "id": str(uuid5(_IDS, f"{field}\0{column}")),
+        "type": FIELD_RENAMING,
+        "mapperConfiguration": {"originalFieldName": field, "newFieldName": column},
+    }
+    return Raw(msgspec.json.encode(made))
 
 
 def _type(stream: Stream, field: str) -> str:
