@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from tests import access
@@ -29,13 +30,24 @@ async def answer_of(process: Process, *pieces: bytes) -> bytes:
             for piece in pieces:
                 writer.write(piece)
                 await writer.drain()
-            while piece := await reader.read(65536):
-                answer += piece
+            answer = await rest_of(reader)
     except ConnectionError:
         pass  # closed by the server during the request
     finally:
         writer.close()
     return answer
+
+
+async def rest_of(reader: asyncio.StreamReader) -> bytes:
+    """Return the bytes received until the server closes the connection.
+
+    It resets the connection if it closes it before it has read all that was sent.
+    """
+    received = b""
+    with suppress(ConnectionError):
+        while piece := await reader.read(65536):
+            received += piece
+    return received
 
 
 def cpu_ms(process: Process) -> float:

@@ -14,7 +14,16 @@ from shared.http import uvicorn_protocol
 from shared.http.strict_json import CATALOG
 from tests.hostile.attempts import CANARY
 from tests.hostile.conftest import Process
-from tests.hostile.sockets import GET, KEY, POST, answer_of, cpu_ms, expect_refusal, health_cpu_ms
+from tests.hostile.sockets import (
+    GET,
+    KEY,
+    POST,
+    answer_of,
+    cpu_ms,
+    expect_refusal,
+    health_cpu_ms,
+    rest_of,
+)
 
 MIB = 1024 * 1024
 _P99_MS = 300
@@ -212,7 +221,7 @@ async def test_c23_slow_requests_are_dropped(process: Process) -> None:
         dripping = asyncio.create_task(drip())
         try:
             async with asyncio.timeout(10):
-                return await reader.read()
+                return await rest_of(reader)
         finally:
             dripping.cancel()
             writer.close()
