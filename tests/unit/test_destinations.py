@@ -543,7 +543,7 @@ def _chosen(*pairs: Json) -> list[ConfiguredStream]:
 def test_default_selection_does_not_deduplicate_by_such_a_key(
     key: list[list[str]], is_deduplicated: bool
 ) -> None:
-    """A nested path, an object or an array; a name with a dot is none of them."""
+    """A nested path, an object or an array; a name with a dot is accepted."""
     fields_ = KEYS | {"data": OBJECT | {"properties": {"id": TEXT}}, "tags": ARRAY, "a.b": INT}
     (one,) = _chosen(stream(fields=fields_, offer={"sourceDefinedPrimaryKey": key}))
     assert (one.config.destination_sync_mode == "append_dedup") is is_deduplicated

@@ -1,9 +1,9 @@
-"""Queries for the policies above connections: of the installation, source types and labels."""
+"""Queries for policies: those of connections, source types, labels and the installation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.auth import scopes
 from shared.domain.policy_layers import PolicyLayer
-from shared.models import PolicyLayerRow
+from shared.models import Policy, PolicyLayerRow
 from shared.registry.paging import Cursor, after_cursor, page, stamp
 
 
@@ -44,6 +44,31 @@ async def find_layer(session: AsyncSession, place: Place) -> PolicyLayer:
     )
 
 
+async def put_policy(
+    session: AsyncSession, connection_id: UUID, policy: str, *, authors: str, by: str | None
+) -> None:
+    """Replace a connection's policy, and record who set each of its entries.
+
+    `policy` and `authors` are JSON text; `by` is the person that the caller named, or None.
+    """
+    written = _written(policy, authors, by)
+    await session.execute(
+        insert(Policy)
+        .values(connection_id=connection_id, **written)
+        .on_conflict_do_update(index_elements=[Policy.connection_id], set_=written)
+    )
+
+
+def _written(policy: str, authors: str, by: str | None) -> dict[str, Any]:
+    return {
+        "policy": policy,
+        "authors": authors,
+        "updated_by": scopes.named(by),
+        "requested_by": scopes.requested_by(),
+        "updated_at": func.now(),
+    }
+
+
 async def put_layer(
     session: AsyncSession, place: Place, policy: str, *, authors: str, by: str | None
 ) -> None:
@@ -51,13 +76,7 @@ async def put_layer(
 
     `policy` and `authors` are JSON text; `by` is the person that the caller named, or None.
     """
-    written = {
-        "policy": policy,
-        "authors": authors,
-        "updated_by": scopes.named(by),
-        "requested_by": scopes.requested_by(),
-        "updated_at": func.now(),
-    }
+    written = _written(policy, authors, by)
     await session.execute(
         insert(PolicyLayerRow)
         .values(**place._asdict(), **written)

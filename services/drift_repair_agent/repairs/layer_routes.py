@@ -120,7 +120,7 @@ async def put_installation_policy(order: PolicyOrder, policies: PolicyStore) -> 
     responses=problems(422, 503),
 )
 async def delete_installation_policy(policies: PolicyStore) -> None:
-    """Delete the policy entries of the installation; the layers above apply again."""
+    """Delete the policy entries of the installation; the defaults apply again."""
     await policies.delete_layer(_INSTALLATION)
 
 

@@ -82,7 +82,7 @@ class Policies:
             before = (await registry.find_policy(session, connection_id)).own
             update = _updated(before, order)
             if update is not None:
-                await queries.put_policy(
+                await layer_queries.put_policy(
                     session, row.id, update.policy, authors=update.authors, by=order.by
                 )
                 await registry.record_setting_change(

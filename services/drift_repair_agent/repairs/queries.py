@@ -13,9 +13,8 @@ from sqlalchemy import TextClause, delete, exists, func, or_, select, text, upda
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from shared.auth import scopes
 from shared.errors import NotFound
-from shared.models import Connection, Drift, Plan, Policy, Repair, RepairState, StreamVolume
+from shared.models import Connection, Drift, Plan, Repair, RepairState, StreamVolume
 from shared.registry.paging import stamp
 from shared.registry.setting_changes import SAME
 
@@ -27,27 +26,6 @@ UNDER_WAY = (
 )
 OPEN_STATES = (RepairState.PROPOSED, *UNDER_WAY)
 _REFUSALS_READ = 200
-
-
-async def put_policy(
-    session: AsyncSession, connection_id: UUID, policy: str, *, authors: str, by: str | None
-) -> None:
-    """Replace a connection's policy, and record who set each of its entries.
-
-    `policy` and `authors` are JSON text; `by` is the person that the caller named, or None.
-    """
-    written = {
-        "policy": policy,
-        "authors": authors,
-        "updated_by": scopes.named(by),
-        "requested_by": scopes.requested_by(),
-        "updated_at": func.now(),
-    }
-    await session.execute(
-        insert(Policy)
-        .values(connection_id=connection_id, **written)
-        .on_conflict_do_update(index_elements=[Policy.connection_id], set_=written)
-    )
 
 
 async def newest_drift(session: AsyncSession, connection_id: UUID) -> Drift | None:

@@ -106,7 +106,7 @@ class StateStore:
     async def _read(
         self, operation: Operation, airbyte_connection_id: UUID
     ) -> tuple[int | None, bytes | None, NotSaved | None]:
-        """The newest job, and the state in Airbyte's form or why there is none to save."""
+        """The newest job, and the state in Airbyte's form or the reason why no state is saved."""
         if not self._sealer.is_able:
             return None, None, "no_key"
         try:

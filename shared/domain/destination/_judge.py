@@ -115,7 +115,7 @@ def unfit_fields(destination: Destination, stream: ConfiguredStream) -> dict[str
     """The fields that a new stream should be synced without unless chosen on purpose, and why.
 
     They are the second field of each clash, and those whose names are reserved or refused. A field
-    whose column only gets a shorter name is none of them.
+    whose column only gets a shorter name is not included.
     """
     if destination.is_raw_only:
         return {}
