@@ -13,9 +13,9 @@ from services.drift_repair_agent.repairs.planned_changes import (
     Suggestion,
     identity,
 )
-from services.drift_repair_agent.repairs.planner import weigh
 from services.drift_repair_agent.repairs.policy import Policy, PolicyOverrides, Reaction, changed
 from services.drift_repair_agent.repairs.suggestions import Asked
+from services.drift_repair_agent.repairs.weighing import weigh
 from shared.domain.catalog import StreamId
 from shared.domain.drift import Change, Severity, Verdict
 

@@ -13,11 +13,11 @@ from pydantic import BaseModel, ConfigDict
 from services.drift_repair_agent.repairs import planned_changes as changes_of
 from services.drift_repair_agent.repairs import preview_queries
 from services.drift_repair_agent.repairs.planned_changes import PlannedChange, Suggestion
-from services.drift_repair_agent.repairs.planner import weigh
 from services.drift_repair_agent.repairs.policy import Policy, PolicyOverrides, Reaction, changed
 from services.drift_repair_agent.repairs.policy_store import expect_known
 from services.drift_repair_agent.repairs.schemas import PolicyOrder
 from services.drift_repair_agent.repairs.suggestions import Asked
+from services.drift_repair_agent.repairs.weighing import weigh
 from shared import registry
 from shared.database import Database
 from shared.domain.drift import Change, Verdict
