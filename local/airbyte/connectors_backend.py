@@ -1,4 +1,4 @@
-"""The back end with connectors: sources, discoveries, connections and commands.
+"""The back end with connectors: sources, discoveries and connections.
 
 It invents nothing: whether a source works, and what it offers, is what its connector reported.
 """
@@ -10,12 +10,11 @@ import contextlib
 import hashlib
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
 from uuid import UUID, uuid4
 
-import asyncpg
 import orjson
 
 from local.airbyte import (
@@ -28,8 +27,6 @@ from local.airbyte import (
 from local.airbyte.api import reads
 from local.airbyte.api.backend import (
     ActorVersion,
-    Check,
-    Command,
     Definition,
     Instance,
     Kind,
@@ -37,10 +34,12 @@ from local.airbyte.api.backend import (
     Refresh,
 )
 from local.airbyte.api.defaults import UNIT_SECONDS
+from local.airbyte.background_commands import BackgroundCommands
 from local.airbyte.connector import Connector, Manifest
 from local.airbyte.connector_commands import ConnectorCommands
 from local.airbyte.connector_process import ConnectorFailed, Runner
 from local.airbyte.connector_store import Store
+from local.airbyte.destination import DESTINATION, DESTINATION_SPECIFICATION, check_warehouse
 from local.airbyte.errors import Refusal, not_found, sync_is_running, uncaught
 from local.airbyte.job_logs import JobLog, JobLogs, name_of
 from local.airbyte.jobs import Jobs, failure_reason, reason_of, renew_config, target_of
@@ -48,6 +47,7 @@ from local.airbyte.metadata import Metadata, Row, dump, packed
 from local.airbyte.releases import ErrorStyle, Release
 from local.airbyte.settings import Settings
 from local.airbyte.source_definitions import SourceDefinitions
+from local.airbyte.stored_jobs import StoredJobs
 from local.airbyte.warehouse_writer import DESTINATION_SYNC_MODES, refuse_unwritable
 from shared.observability import logs
 
@@ -58,50 +58,15 @@ Json = dict[str, Any]
 SCHEDULE_SECONDS = 2.0
 PRUNE_SECONDS = 3600.0
 
-DESTINATION_SPECIFICATION: Json = {
-    "$schema": "http://json-schema.org/draft-07/schema#",
-    "title": "Postgres, written to by the local plane",
-    "type": "object",
-    "required": ["url"],
-    "additionalProperties": True,
-    "properties": {
-        "url": {
-            "type": "string",
-            "title": "URL",
-            "description": "postgresql:// URL of the warehouse",
-            "airbyte_secret": True,
-            "order": 0,
-        },
-        "schema": {
-            "type": "string",
-            "title": "Default schema",
-            "default": "public",
-            "order": 1,
-        },
-    },
-}
 
-
-DESTINATION = Definition(
-    kind="destination",
-    id=str(DESTINATION_DEFINITION_ID),
-    name="Postgres (local plane)",
-    # Names, types and kept columns are those of this version of Airbyte's own connector.
-    repository="aam/destination-postgres",
-    tag="3.0.14",
-    documentation="https://www.postgresql.org/docs/",
-    support_level="none",
-    custom=True,
-    supports_refreshes=True,
-)
-
-
-class Plane:
+class Plane(BackgroundCommands, StoredJobs):
     """The state of one local Airbyte process."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.metadata = Metadata(settings.state_dir)
+        metadata = Metadata(settings.state_dir)
+        BackgroundCommands.__init__(self, metadata)
+        StoredJobs.__init__(self, metadata, settings.flavour.release)
         runner = Runner(settings.state_dir / "run", asyncio.Semaphore(settings.max_connectors))
         runner.sweep()
         store = Store(settings.connectors_dir)
@@ -111,7 +76,6 @@ class Plane:
         self.jobs = Jobs(
             self.metadata, self.sources, self.connectors, self.job_logs, settings.flavour.release
         )
-        self.release = settings.flavour.release
         self.error_style: ErrorStyle | None = settings.error_style
         self.page_size = settings.page_size
         self.instance = Instance(
@@ -121,7 +85,6 @@ class Plane:
             workspace_id=str(WORKSPACE_ID),
             workspaces={str(WORKSPACE_ID): "Local workspace"},
         )
-        self._commands: dict[str, asyncio.Task[None]] = {}
 
     @classmethod
     @asynccontextmanager
@@ -143,9 +106,7 @@ class Plane:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await plane.jobs.stop()
-            for task in list(plane._commands.values()):
-                task.cancel()
-            await asyncio.gather(*plane._commands.values(), return_exceptions=True)
+            await plane.stop_commands()
             plane.metadata.close()
 
     def _save_warehouse(self, url: str) -> None:
@@ -314,7 +275,7 @@ class Plane:
     async def check(self, definition: Definition, actor: Json | None, config: Json) -> Outcome:
         """Check a configuration; one that the connector renews is saved in the actor."""
         if definition.kind == "destination":
-            return await _check_warehouse(config["url"])
+            return await check_warehouse(config["url"])
 
         async def verb(connector: Connector, renew: Any, job_log: JobLog) -> Json:
             return {"check": await self.connectors.check(connector, config, renew, job_log)}
@@ -400,99 +361,6 @@ class Plane:
             return {}
         protocol = orjson.Fragment(self.metadata.catalog(newest["catalog_id"]))
         return {"updatedAt": newest["created_at"], "catalog": protocol}
-
-    # Commands: check and discover in the background, under an id that the client chose
-
-    async def run_command(
-        self,
-        command_id: str,
-        kind: str,
-        source_id: str | None,
-        run: Callable[[], Awaitable[Outcome]],
-    ) -> None:
-        """Start a check or a discovery, unless a command with this id exists."""
-        created = self.metadata.write(
-            "INSERT OR IGNORE INTO commands VALUES (?, ?, 'pending', ?, ?)",
-            command_id,
-            kind,
-            dump({"sourceId": source_id}),
-            _now(),
-        )
-        if created:
-            work = self._command(command_id, source_id, run)
-            self._commands[command_id] = asyncio.create_task(work)
-
-    async def _command(
-        self, command_id: str, source_id: str | None, run: Callable[[], Awaitable[Outcome]]
-    ) -> None:
-        self._set_command(command_id, "running", {})
-        try:
-            outcome = await run()
-        except asyncio.CancelledError:
-            reason = failure_reason("airbyte_platform", "manual_cancellation", "It was cancelled.")
-            self._set_command(command_id, "cancelled", {"failureReason": reason})
-        except Refusal as refusal:
-            reason = failure_reason("airbyte_platform", "system_error", refusal.message)
-            self._set_command(command_id, "completed", {"failureReason": reason})
-        else:
-            result = {
-                "sourceId": source_id,
-                "jobId": outcome.job_id,
-                "connectorConfigurationUpdated": outcome.renewed,
-            }
-            if outcome.check is not None:
-                result |= {"succeeded": outcome.check.succeeded, "message": outcome.check.message}
-            if outcome.catalog_id is not None:
-                result |= {"succeeded": True, "catalogId": outcome.catalog_id}
-            self._set_command(command_id, "completed", result | {"failureReason": outcome.failure})
-        finally:
-            del self._commands[command_id]
-
-    def _set_command(self, command_id: str, status: str, output: Json) -> None:
-        self.metadata.write(
-            "UPDATE commands SET status = ?, output = ? WHERE id = ?",
-            status,
-            dump(output),
-            command_id,
-        )
-
-    def command(self, command_id: str) -> Command | None:
-        """Return a command, if there is one with this id."""
-        row = self.metadata.one("SELECT * FROM commands WHERE id = ?", command_id)
-        if row is None:
-            return None
-        output, outcome = row["output"], None
-        if row["status"] in ("completed", "cancelled"):
-            has_verdict = row["kind"] == "check" and "succeeded" in output
-            outcome = Outcome(
-                job_id=output.get("jobId") or "",
-                started_at=row["created_at"],
-                ended_at=row["created_at"],
-                renewed=output.get("connectorConfigurationUpdated", False),
-                check=Check(output["succeeded"], output["message"]) if has_verdict else None,
-                catalog_id=output.get("catalogId"),
-                failure=output.get("failureReason"),
-            )
-        return Command(
-            id=command_id,
-            kind=row["kind"],
-            source_id=output.get("sourceId"),
-            status=row["status"],
-            outcome=outcome,
-        )
-
-    def command_status(self, command_id: str) -> str | None:
-        """Return the status of a command."""
-        command = self.command(command_id)
-        return None if command is None else command.status
-
-    async def cancel_command(self, command_id: str) -> None:
-        """Cancel a command that is still running."""
-        task = self._commands.get(command_id)
-        if task is not None:
-            await asyncio.sleep(0)  # cancelled before its first step, it would record nothing
-            task.cancel()
-            await asyncio.wait([task])
 
     # Connections
 
@@ -628,87 +496,6 @@ class Plane:
     def before_read(self, job: Json) -> None:
         """Do nothing: a job's row is current."""
 
-    def list_jobs(
-        self,
-        connection_id: str | None = None,
-        *,
-        workspaces: Collection[str] | None = None,  # noqa: ARG002
-    ) -> list[Json]:
-        """Return the jobs of a connection, or all, newest first."""
-        rows = self.metadata.all(
-            "SELECT * FROM jobs WHERE ? IS NULL OR connection_id = ? ORDER BY id DESC",
-            connection_id,
-            connection_id,
-        )
-        return [self._job(row) for row in rows]
-
-    def job(self, job_id: int) -> Json:
-        """Return a job.
-
-        Raises:
-            Refusal: 500, as Airbyte answers for an unknown id.
-        """
-        row = self.metadata.one("SELECT * FROM jobs WHERE id = ?", job_id)
-        if row is None:
-            raise uncaught(f"Could not find job with id: {job_id}", "java.lang.RuntimeException")
-        return self._job(row)
-
-    def _job(self, row: Row) -> Json:
-        """Build a JobRead, with the counts of its last attempt."""
-        streams = [
-            {
-                **{name: value for name, value in each.items() if name != "stats"},
-                **reads.job_counts(each["stats"], self.release),
-            }
-            for each in self.list_attempts(row["id"])[-1]["streamStats"]
-        ]
-        refreshed = [reads.descriptor(each) for each in self.metadata.refreshes(row["id"])]
-        job = reads.job(
-            job_id=row["id"],
-            config_type="refresh" if refreshed else "sync",
-            connection_id=row["connection_id"],
-            streams=row["streams"],
-            status=row["status"],
-            created_at=row["created_at"],
-            updated_at=row["updated_at"],
-            started_at=row["started_at"],
-            refreshed=refreshed,
-        )
-        job["aggregatedStats"] = reads.job_counts(reads.total(streams), self.release)
-        job["streamAggregatedStats"] = streams
-        return job
-
-    def list_attempts(self, job_id: int) -> list[Json]:
-        """Return a job's attempts, oldest first; there is always at least one."""
-        rows = self.metadata.all("SELECT * FROM attempts WHERE job_id = ? ORDER BY number", job_id)
-        return [self._attempt(row) for row in rows]
-
-    def _attempt(self, row: Row) -> Json:
-        streams = [
-            reads.present(
-                {
-                    "streamName": name,
-                    "streamNamespace": namespace,
-                    "stats": reads.counts(*numbers),
-                }
-            )
-            for namespace, name, *numbers in row["stats"].get("streams", [])
-        ]
-        return reads.attempt(
-            number=row["number"],
-            status=row["status"],
-            created_at=row["created_at"],
-            updated_at=row["updated_at"],
-            ended_at=row["ended_at"],
-            counted={
-                **reads.total([each["stats"] for each in streams]),
-                "stateMessagesEmitted": row["stats"].get("states", 0),
-            },
-            streams=streams,
-            failure=row["failure"],
-            release=self.release,
-        )
-
     def start_sync(self, connection: Json) -> int:
         """Start a sync and return the job's id.
 
@@ -770,25 +557,6 @@ def _writable_streams(
     refuse_unwritable(streams)
     target_of(settings, target).refuse_collisions(streams)
     return streams
-
-
-async def _check_warehouse(url: str) -> Outcome:
-    started = _now()
-    try:
-        connection = await asyncpg.connect(url, timeout=10)
-        try:
-            may = await connection.fetchval(
-                "SELECT has_database_privilege(current_database(), 'TEMP')"
-            )
-        finally:
-            await connection.close(timeout=5)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError) as error:
-        verdict = Check(False, f"Could not connect ({type(error).__name__}).")
-    else:
-        verdict = Check(may, None if may else "The user may not make temporary tables.")
-    return Outcome(
-        job_id=str(uuid4()), started_at=started, ended_at=_now(), renewed=False, check=verdict
-    )
 
 
 def _config_hash(config: Json) -> str:
