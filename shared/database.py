@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import asyncpg
-from sqlalchemy import URL, Connection, create_engine, text
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy import URL, Connection, create_engine, event, text
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError, InterfaceError, InvalidatePoolError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
@@ -21,7 +22,7 @@ from sqlalchemy.ext.asyncio import (
     async_sessionmaker,
     create_async_engine,
 )
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from shared.config import PostgresAddress
 from shared.errors import Unavailable, UpstreamUnknown
@@ -59,6 +60,8 @@ _NOT_MIGRATED = "The registry is not migrated: run `alembic upgrade head`."
 
 T = TypeVar("T")
 
+_TRUSTED_FOR_S = 1.0
+"""How long a pooled connection is used again without asking the server."""
 _INSISTENCE = timedelta(seconds=30)
 _PAUSE_S = 0.25
 
@@ -96,11 +99,11 @@ class Database:
             | {"server_settings": session_settings(application)},
             hide_parameters=True,
             json_deserializer=str,  # models.RawJson: JSON stays text
-            pool_pre_ping=True,
             pool_size=(connections + 1) // 2,
             max_overflow=connections // 2,
             pool_timeout=10,
         )
+        _check_pooled(engine)
         tracing.trace_engine(engine)
         return cls.on(engine, application=application)
 
@@ -212,6 +215,35 @@ class Database:
         """Close every pooled connection."""
         if self._engine is not None:
             await self._engine.dispose()
+
+
+def _check_pooled(engine: AsyncEngine) -> None:
+    """Replace pooled connections that the server has closed before a transaction uses them.
+
+    A closed socket is known without asking. Only after a second without use is the server asked,
+    which takes three round trips (`pool_pre_ping` asks before each transaction).
+    """
+    dialect = engine.sync_engine.dialect
+
+    def returned(_: object, record: ConnectionPoolEntry) -> None:
+        record.info["returned_at"] = time.monotonic()
+
+    def taken(connection: DBAPIConnection, record: ConnectionPoolEntry, _: object) -> None:
+        returned_at = record.info.get("returned_at")
+        if returned_at is None:
+            return
+        held: Any = record.driver_connection
+        is_lost = held.is_closed()
+        if not is_lost and time.monotonic() - returned_at > _TRUSTED_FOR_S:
+            try:
+                dialect.do_ping(connection)
+            except (dialect.loaded_dbapi.Error, OSError):
+                is_lost = True
+        if is_lost:
+            raise InvalidatePoolError  # the pool connects again, and trusts none of the others
+
+    event.listen(engine.sync_engine, "checkin", returned)
+    event.listen(engine.sync_engine, "checkout", taken)
 
 
 class _registry_errors:

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -34,11 +35,13 @@ CANARY = "AAMCANARY-database"
 
 
 @asynccontextmanager
-async def opened(address: PostgresAddress | str) -> AsyncIterator[Database]:
-    """A database that is closed again."""
+async def opened(
+    address: PostgresAddress | str, *, application: str = "test"
+) -> AsyncIterator[Database]:
+    """A database that is closed again; another application than before has no connections yet."""
     if isinstance(address, str):
         address = postgres_address(address)
-    db = Database.at(address, application="test")
+    db = Database.at(address, application=application)
     yield db
     await db.close()
 
@@ -255,6 +258,54 @@ async def test_terminated_sessions_are_replaced(postgres_url: str) -> None:
         await both_ways(db, "SELECT pg_terminate_backend(pg_backend_pid())")
         async with db.transaction() as session:
             assert await session.scalar(text("SELECT 1")) == 1
+
+
+async def test_idle_session_that_the_server_ended_fails_no_transaction(postgres_url: str) -> None:
+    """Nor does any other of the pool."""
+    async with opened(postgres_url) as db, opened(postgres_url) as other:
+        async with db.transaction() as one, db.transaction() as two:
+            pids = [await session.scalar(text("SELECT pg_backend_pid()")) for session in (one, two)]
+        async with other.read() as session:
+            for pid in pids:
+                await session.execute(text(f"SELECT pg_terminate_backend({pid}, 5000)"))
+
+        async with db.transaction() as one, db.transaction() as two:
+            for session in (one, two):
+                assert await session.scalar(text("SELECT pg_backend_pid()")) not in pids
+
+
+async def test_server_is_asked_only_about_sessions_that_were_idle(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A transaction right after another one is not preceded by any round trips."""
+    asked: list[object] = []
+    async with opened(postgres_url, application="asked") as db:
+        assert db._engine is not None
+        dialect = db._engine.sync_engine.dialect
+        ask = dialect.do_ping
+
+        def answering(connection: Any) -> bool:
+            asked.append(connection)
+            return ask(connection)
+
+        def failing(connection: Any) -> bool:
+            raise dialect.loaded_dbapi.OperationalError("no response")
+
+        async def pid() -> object:
+            async with db.transaction() as session:
+                return await session.scalar(text("SELECT pg_backend_pid()"))
+
+        monkeypatch.setattr(dialect, "do_ping", answering)
+        first = await pid()
+        assert await pid() == first
+        assert not asked
+
+        monkeypatch.setattr(database, "_TRUSTED_FOR_S", 0.0)
+        assert await pid() == first
+        assert len(asked) == 1
+
+        monkeypatch.setattr(dialect, "do_ping", failing)
+        assert await pid() != first
 
 
 async def test_postgres_restart_is_survived(own_postgres: servers.Postgres) -> None:
