@@ -137,8 +137,8 @@ class Outputs:
         self.test = "before the first test"
         self.scanned_bytes = 0
         self.spent_s = 0.0
-        self.secrets: dict[str, None] = {}
-        self.secrets_of_workers = 0
+        self.secrets: dict[str, str] = {}
+        """The kind of each secret."""
         self._scanner = Scanner()
         self._waiting: list[tuple[str, str, bytes]] = []
         self._waiting_bytes = 0
@@ -149,7 +149,7 @@ class Outputs:
         """Add a secret to search for; `secret` is its random part."""
         with self._lock:
             if secret not in self.secrets:
-                self.secrets[secret] = None
+                self.secrets[secret] = kind
                 self._scanner.know(kind, secret)
 
     def add(self, output: str, what: str | bytes) -> None:
@@ -176,7 +176,7 @@ class Outputs:
             "finds": [[one.secret, one.form, one.output, one.test] for one in self.finds],
             "scanned_bytes": self.scanned_bytes,
             "spent_s": self.spent_s,
-            "secrets": len(self.secrets),
+            "secrets": self.secrets,
         }
 
     def add_worker_output(self, output: dict[str, Any]) -> None:
@@ -184,7 +184,8 @@ class Outputs:
         self.finds |= dict.fromkeys(Find(*one) for one in output["finds"])
         self.scanned_bytes += output["scanned_bytes"]
         self.spent_s += output["spent_s"]
-        self.secrets_of_workers += output["secrets"]
+        for secret, kind in output["secrets"].items():
+            self.know(kind, secret)
 
     def scan(self) -> None:
         """Scan the queued outputs."""
@@ -294,11 +295,16 @@ async def add_entries(redis: Any) -> None:
 
 
 class _CommandLines(threading.Thread):
-    """Samples the command lines of all processes of the machine."""
+    """Samples the command lines of all processes of the machine.
+
+    They are scanned at the end, when the secrets of all pytest-xdist workers are known.
+    """
 
     def __init__(self) -> None:
         super().__init__(name="command-lines", daemon=True)
         self._over = threading.Event()
+        self._tests: dict[bytes, str] = {}
+        """The test that ran when each command line was seen first."""
 
     def run(self) -> None:
         """Sample until `end`; processes are read three times, as they may exec a program."""
@@ -308,13 +314,17 @@ class _CommandLines(threading.Thread):
             times = {pid: times.get(pid, 0) + 1 for pid in there}
             for pid in (pid for pid in there if times[pid] <= 3):
                 with suppress(OSError):
-                    _outputs.add("a command line", Path(f"/proc/{pid}/cmdline").read_bytes())
+                    line = Path(f"/proc/{pid}/cmdline").read_bytes()
+                    self._tests.setdefault(line, _outputs.test)
 
     def end(self) -> None:
-        """Stop sampling."""
+        """Stop sampling, and queue the command lines for scanning."""
         self._over.set()
         if self.is_alive():
             self.join()
+        for line, test in self._tests.items():
+            _outputs.test = test
+            _outputs.add("a command line", line)
 
 
 _command_lines = _CommandLines()
@@ -322,7 +332,7 @@ _command_lines = _CommandLines()
 
 def pytest_configure(config: pytest.Config) -> None:
     """Start collecting; intercepts servers that tests start, for their passwords and logs."""
-    if config.getoption("dist", "no") == "no" or hasattr(config, "workerinput"):
+    if not hasattr(config, "workerinput"):
         _command_lines.start()
     draw, end, kill = servers.generate_once, servers.Server.stop, servers.Server.kill
     readouterr = CaptureFixture.readouterr
@@ -420,7 +430,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Report the finds and the amount of output scanned."""
     for find in _outputs.finds:
         terminalreporter.write_line(f"LEAKED {find}", red=True)
-    secret_count = len(_outputs.secrets) + _outputs.secrets_of_workers
+    secret_count = len(_outputs.secrets)
     terminalreporter.write_line(
         f"leaks: {len(_outputs.finds)} in {_outputs.scanned_bytes / 1e6:.1f} MB of outputs, of"
         f" {secret_count} secrets; it took {_outputs.spent_s:.1f} s"
