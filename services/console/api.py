@@ -69,14 +69,19 @@ async def load(**parts: Awaitable[Any]) -> dict[str, Panel[Any]]:
         SignedOut: the credential is no longer accepted.
     """
     found = await asyncio.gather(*(_panel(part) for part in parts.values()))
-    return dict(zip(parts, found, strict=True))
+    if None in found:
+        raise SignedOut
+    return {name: panel for name, panel in zip(parts, found, strict=True) if panel is not None}
 
 
-async def _panel(part: Awaitable[T]) -> Panel[T]:
+async def _panel(part: Awaitable[T]) -> Panel[T] | None:
+    """A panel; None if the credential is no longer accepted, so that no other call is left."""
     try:
         return Panel(await part)
     except PageProblem as problem:
         return Panel(None, problem)
+    except SignedOut:
+        return None
 
 
 class Service:
@@ -229,11 +234,7 @@ class Clients:
         )
 
     async def is_running(self, name: ServiceName) -> bool:
-        """Whether a service answers its health check.
-
-        Raises:
-            ApiProblem: it does not.
-        """
+        """Whether a service answers its health check."""
         try:
             async with asyncio.timeout(_HEALTH_WITHIN_S):
                 answer = await self._clients[name].get("/health")

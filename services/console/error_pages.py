@@ -19,6 +19,7 @@ from services.console.cookies import Cookies
 from services.console.problems import ApiProblem, PageProblem, SignedOut
 from services.console.rendering import is_fragment, render
 from shared.errors import AamError
+from shared.http.problems import answer_http
 from shared.observability import logs
 
 log = logs.get(__name__)
@@ -37,9 +38,8 @@ _TITLES: Final = {
 class ErrorPages:
     """ASGI middleware that answers what pages raise; the API's errors are left to its callers."""
 
-    def __init__(self, app: ASGIApp, *, application: FastAPI, cookies: Cookies) -> None:
+    def __init__(self, app: ASGIApp, *, cookies: Cookies) -> None:
         self._app = app
-        self._application = application
         self._cookies = cookies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,7 +60,6 @@ class ErrorPages:
         except Exception as error:  # the outermost loop of a page: log and show the error page
             if has_started:
                 raise
-            scope.setdefault("app", self._application)
             response = self._answered(Request(scope, receive), error)
             if scope["method"] not in csrf.SAFE_METHODS:
                 response.headers["connection"] = "close"  # the body may not have been read
@@ -120,6 +119,8 @@ def handle_http_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def no_route(request: Request, error: HTTPException) -> Response:
+        if request.url.path.startswith("/api/"):
+            return await answer_http(request, error)
         if error.status_code == 405:
             return problem_page(request, PageProblem(405, "method_not_allowed", _NO_PAGE))
         return problem_page(request, PageProblem(error.status_code, "not_found", _NO_PAGE))

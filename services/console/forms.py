@@ -38,8 +38,8 @@ class Form:
         return name in self._fields
 
     def text(self, name: str) -> str:
-        """A field's text without the white space around it; empty where it is missing."""
-        return self._fields.get(name, [""])[-1].strip()
+        """A field's text without the white space around it, its lines ended by `\n`; or empty."""
+        return self._fields.get(name, [""])[-1].replace("\r\n", "\n").strip()
 
     def exact(self, name: str) -> str:
         """A field's value as it was sent, for names of streams and fields; empty if missing."""

@@ -69,7 +69,7 @@ def build(settings: ConsoleSettings) -> FastAPI:
         origins=csrf.origins_of(str(settings.console_url)),
         body_deadline=settings.body_deadline,
     )
-    app.add_middleware(ErrorPages, application=app, cookies=cookies)
+    app.add_middleware(ErrorPages, cookies=cookies)
     app.add_middleware(RequestLog, service="console")
     app.add_middleware(SecurityHeaders, is_secure=cookies.is_secure)
     return app

@@ -18,6 +18,7 @@ import aiohttp
 import httpx
 from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
+from starlette.requests import ClientDisconnect
 
 from services.console.api import SERVICES, Clients, ServiceName
 from shared.auth.failed_attempts import Guesses
@@ -140,7 +141,8 @@ async def _sent(
     request: Request, client: httpx.AsyncClient, raw_path: str, service: ServiceName
 ) -> httpx.Response:
     query = request.scope["query_string"]
-    target = raw_path.encode("latin-1") + (b"?" + query if query else b"")
+    base = client.base_url.raw_path.rstrip(b"/")
+    target = base + raw_path.encode("latin-1") + (b"?" + query if query else b"")
     headers = _chosen(request.headers, _SENT) | {
         logs.REQUEST_ID_HEADER: logs.request_id(),
         "Accept-Encoding": "identity",
@@ -164,7 +166,11 @@ async def _sent(
 
 
 async def _passed_back(answer: httpx.Response) -> AsyncIterator[bytes]:
-    """The body as it arrives; JSON without its last newline, which the request log adds again."""
+    """The body as it arrives; JSON without its last newline, which the request log adds again.
+
+    Raises:
+        ClientDisconnect: the service broke off; the connection is closed, so the caller sees it.
+    """
     is_json = "json" in answer.headers.get("content-type", "")
     held = b""
     try:
@@ -172,6 +178,8 @@ async def _passed_back(answer: httpx.Response) -> AsyncIterator[bytes]:
             whole = held + part
             held = b"\n" if is_json and whole.endswith(b"\n") else b""
             yield whole[: len(whole) - len(held)]
+    except (httpx.HTTPError, aiohttp.ClientError):
+        raise ClientDisconnect from None
     finally:
         await answer.aclose()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Annotated, Any, Final
 
@@ -24,7 +25,7 @@ log = logs.get(__name__)
 
 router = APIRouter()
 
-_LONGEST_KEY: Final = 200
+_KEY: Final = re.compile(r"aam_[A-Za-z0-9_-]{8,200}")
 _REJECTED: Final = "This key is not valid: it was revoked, has expired, or is mistyped."
 
 
@@ -45,7 +46,7 @@ async def sign_in(request: Request, form: SubmittedForm) -> Response:
     then, key = form.text("next"), form.text("key")
     if settings.aam_console_key_login == "off":
         raise PageProblem(403, "key_login_off", "Signing in with an API key is switched off here.")
-    if not key.startswith("aam_") or not key.isascii() or len(key) > _LONGEST_KEY:
+    if not _KEY.fullmatch(key):
         return _form(request, then, error="An API key starts with aam_. Paste the whole key.")
     guesses: Guesses = request.app.state.guesses
     address = request.client.host if request.client else ""
