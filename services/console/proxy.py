@@ -128,7 +128,7 @@ async def forward(request: Request) -> Response:
         return problem_response(error.problem(), headers=headers)
     if answer.status_code == 401:
         guesses.fail(address)
-    else:
+    elif answer.is_success:
         guesses.prove(presented)
     return StreamingResponse(
         _passed_back(answer),
