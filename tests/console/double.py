@@ -54,6 +54,8 @@ class Double:
     asked: list[Asked] = field(default_factory=list)
     is_revoked: bool = False
     url: str = ""
+    unavailable: Response | None = None
+    """The answer to everything, if set."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -72,6 +74,8 @@ class Double:
         return [one for one in self.asked if (one.method, one.path) == (method, path)]
 
     def _answer(self, request: Request, path: str) -> Response:
+        if self.unavailable is not None:
+            return self.unavailable
         if path == "/health":
             return json({"status": "ok"})
         is_known = request.headers.get("authorization") == f"Bearer {self.key}"
