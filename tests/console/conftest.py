@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -18,7 +19,7 @@ from tests.console.browser import Browser
 from tests.console.double import Double
 from tests.integration.conftest import serving
 
-SESSION_KEY = "a key of sessions, for the tests of this run alone"
+SESSION_KEY = secrets.token_urlsafe(32)
 
 Console = Callable[..., FastAPI]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from html import unescape
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from jinja2 import Environment
 
 from services.console import assets, text
+from services.console.rendering import _TEMPLATES as FOLDER
 from services.console.rendering import Pages
 from services.console.security_headers import CSP
 from tests.console.browser import Browser
@@ -39,7 +41,7 @@ HOSTILE = [
     "javascript:alert(1)",
     "\U000e0041",
 ]
-TEMPLATES = sorted(Path("services/console/templates").rglob("*.j2"))
+TEMPLATES = sorted(FOLDER.rglob("*.j2"))
 
 
 def routes(app: FastAPI) -> list[tuple[str, str]]:
@@ -52,10 +54,30 @@ def routes(app: FastAPI) -> list[tuple[str, str]]:
     return found
 
 
+class _Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.injected: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        inline = [name for name in given if name.startswith("on") or name == "style"]
+        unsafe = [value for value in given.values() if (value or "").startswith("javascript:")]
+        if inline or unsafe or tag == "img" or (tag == "script" and "src" not in given):
+            self.injected.append(tag)
+
+
+def injected(html: str) -> list[str]:
+    """Return the tags of a page that no template has."""
+    reader = _Tags()
+    reader.feed(html)
+    return reader.injected
+
+
 async def test_headers_of_every_route(app: FastAPI, signed_in: Browser) -> None:
     """With and without a session, and of errors."""
     other = Browser(app)
-    for method, path in [*routes(app), ("GET", "/nothing"), ("BREW", "/"), ("GET", "//")]:
+    for method, path in [*routes(app), ("GET", "/nothing"), ("BREW", "/")]:
         for browser in (signed_in, other):
             if path == "/logout":
                 continue
@@ -102,7 +124,7 @@ async def test_hostile_names(signed_in: Browser, double: Double, name: str) -> N
 
         assert shown.status == 200
         assert f"<bdi>{text.visible_name(name)}</bdi>" in unescape(shown.html)
-        assert re.search(r"<(script|img)[^>]*alert|\son\w+=", shown.html) is None
+        assert not injected(shown.html)
         assert not any(text._is_hidden(char) for char in shown.html if char not in "\n\t")
 
 
