@@ -39,9 +39,7 @@ class Assets:
             SystemExit: htmx is missing, or not the pinned file.
         """
         self._files = {
-            path.name: path.read_bytes()
-            for path in sorted(own.iterdir())
-            if path.suffix in _TYPES
+            path.name: path.read_bytes() for path in sorted(own.iterdir()) if path.suffix in _TYPES
         }
         self._files["htmx.js"] = _pinned(htmx)
         whole = hashlib.sha256()

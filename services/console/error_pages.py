@@ -60,6 +60,8 @@ class ErrorPages:
         except Exception as error:  # the outermost loop of a page: log and show the error page
             if has_started:
                 raise
+            if not isinstance(error, SignedOut | csrf.CrossSite | PageProblem | AamError):
+                log.exception("bug")
             response = self._answered(Request(scope, receive), error)
             if scope["method"] not in csrf.SAFE_METHODS:
                 response.headers["connection"] = "close"  # the body may not have been read
@@ -80,11 +82,10 @@ class ErrorPages:
                 error.status, error.code, error.detail, service="console", wait_s=wait_s
             )
             return problem_page(request, limit)
-        log.exception("bug")
         return problem_page(request, _BUG)
 
     def _signed_out(self, request: Request) -> Response:
-        """To the login page, which leads back; the cookie of a session that has ended is deleted."""
+        """To the login page, which leads back; the cookie of an ended session is deleted."""
         if is_fragment(request):
             where = request.headers.get("hx-current-url", "")
             response = Response(status_code=401, headers={"HX-Redirect": login_url(_path(where))})
@@ -142,11 +143,10 @@ def own_path(given: str | None) -> str:
     if (
         len(path) > _LONGEST_NEXT
         or not path.startswith("/")
-        or path.startswith("//")
+        or path.startswith(("//", "/api/", "/static/"))
         or "\\" in path
         or not path.isprintable()
         or path.partition("?")[0] in ("/login", "/logout", "/sign-in")
-        or path.startswith(("/api/", "/static/"))
     ):
         return "/"
     parts = urlsplit(path)

@@ -38,7 +38,7 @@ class Form:
         return name in self._fields
 
     def text(self, name: str) -> str:
-        """A field's text without the white space around it, its lines ended by `\n`; or empty."""
+        """A field's text without the white space around it, with plain line breaks; or empty."""
         return self._fields.get(name, [""])[-1].replace("\r\n", "\n").strip()
 
     def exact(self, name: str) -> str:
@@ -114,9 +114,7 @@ def parse(body: bytes) -> Form:
             max_num_fields=FIELDS,
         )
     except ValueError:
-        raise _malformed(
-            f"The form is malformed, or has more than {FIELDS:,} fields."
-        ) from None
+        raise _malformed(f"The form is malformed, or has more than {FIELDS:,} fields.") from None
     for name, value in fields:
         if len(name) > NAME_CHARS or len(value) > VALUE_CHARS:
             raise _malformed(f"A field of the form is longer than {VALUE_CHARS:,} characters.")

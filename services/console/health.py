@@ -20,7 +20,7 @@ async def health() -> Health:
 
 @router.get("/ready", response_model_exclude_none=True)
 async def ready(request: Request) -> Readiness:
-    """Report which services answer; their pages say so themselves, so the console stays ready."""
+    """Report which services answer; pages show what is missing, so the console stays ready."""
     clients: Clients = request.app.state.clients
     found = await asyncio.gather(*(clients.is_running(name) for name in SERVICES))
     checks = {

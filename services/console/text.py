@@ -32,7 +32,7 @@ def _escaped(char: str) -> str:
 
 
 def visible(text: str) -> str:
-    """Text in which characters that hide or reorder others are shown as `\\u202e`.
+    """Text in which characters that hide or reorder others are shown by their code points.
 
     Line breaks and tabs are left; `visible_name` shows them, too.
     """

@@ -314,7 +314,10 @@ def _drawing(tmp_path: Path) -> dict[str, str]:
     folders = {
         f"{name.upper()}_DIR": tmp_path / name for name in ("settings", "passwords", "migration")
     }
-    for folder in (*folders.values(), *(tmp_path / "settings" / name for name in (*_NAMES, "console"))):
+    for folder in (
+        *folders.values(),
+        *(tmp_path / "settings" / name for name in (*_NAMES, "console")),
+    ):
         folder.mkdir()
     return os.environ | {name: str(folder) for name, folder in folders.items()}
 

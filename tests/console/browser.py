@@ -54,9 +54,7 @@ class Browser:
         """Open a page."""
         return self._shown(await self.client.get(path, **options))
 
-    async def post(
-        self, path: str, fields: dict[str, Any] | None = None, **options: Any
-    ) -> Page:
+    async def post(self, path: str, fields: dict[str, Any] | None = None, **options: Any) -> Page:
         """Send a form with the hidden fields of the page that is open."""
         own = {
             name: value

@@ -81,23 +81,22 @@ class Double:
         is_known = request.headers.get("authorization") == f"Bearer {self.key}"
         if self.is_revoked or not is_known:
             return problem(401, "unauthenticated", "An API key is required.")
-        if path == "/whoami":
-            return json(
-                {
-                    "owner": "ada@example.com",
-                    "id": "key:test0001",
-                    "kind": "key",
-                    "scopes": list(self.scopes),
-                    "expires_at": self.expires_at,
-                }
-            )
         found = self.answers.get(f"{request.method} {path}")
+        if path == "/whoami":
+            found = self._whoami()
         if found is None:
             return problem(404, "not_found", "There is no such thing.")
-        if callable(found):
-            answer: Response = found(request)
-            return answer
-        return json(found)
+        answer: Response = found(request) if callable(found) else json(found)
+        return answer
+
+    def _whoami(self) -> dict[str, Any]:
+        return {
+            "owner": "ada@example.com",
+            "id": "key:test0001",
+            "kind": "key",
+            "scopes": list(self.scopes),
+            "expires_at": self.expires_at,
+        }
 
 
 def json(body: Any, status: int = 200) -> Response:

@@ -48,7 +48,10 @@ def test_literal_wins_over_parameter() -> None:
 async def test_request_is_passed_on(browser: Browser, double: Double) -> None:
     """With the caller's own key, and the answer comes back as it is."""
     double.answers["POST /connections/onboard"] = lambda _: Response(
-        b'{"a": 1}\n', 201, media_type="application/json", headers={"Set-Cookie": "a=b", "ETag": "x"}
+        b'{"a": 1}\n',
+        201,
+        media_type="application/json",
+        headers={"Set-Cookie": "a=b", "ETag": "x"},
     )
     answer = await browser.client.post(
         "/api/connections/onboard?wait=5",

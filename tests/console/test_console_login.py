@@ -87,9 +87,7 @@ async def test_guessing_is_throttled(double: Double, console: Console) -> None:
     """By address; then a page says how long to wait, and the orchestrator is not asked."""
     browser = Browser(console(failed_keys_per_minute=3))
     await browser.get("/login")
-    statuses = [
-        (await browser.post("/login", {"key": new_known_key()})).status for _ in range(5)
-    ]
+    statuses = [(await browser.post("/login", {"key": new_known_key()})).status for _ in range(5)]
     answer = await browser.post("/login", {"key": double.key})
 
     assert statuses == [422, 422, 422, 429, 429]

@@ -61,7 +61,7 @@ async def test_problem_of_a_service_is_a_page(signed_in: Browser, double: Double
 
 
 async def test_problem_is_a_notice_in_a_fragment(signed_in: Browser, double: Double) -> None:
-    """htmx puts in the notice alone, not a page."""
+    """Only the notice is put in, not a page."""
     double.answers["GET /connections"] = lambda _: problem(403, "forbidden", "Not with this key.")
 
     shown = await signed_in.get("/connections", headers={"HX-Request": "true"})

@@ -32,7 +32,7 @@ HEADERS = {
 }
 HOSTILE = [
     "<script>alert(1)</script>",
-    "\"><img src=x onerror=alert(1)>",
+    '"><img src=x onerror=alert(1)>',
     "' onmouseover='alert(1)",
     "{{ 7 * 7 }}",
     "abc\u202ecba",

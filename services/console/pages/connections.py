@@ -22,7 +22,5 @@ async def connections(
 ) -> Response:
     """Show one page of the list, newest first."""
     search = q.strip()
-    page = await api.orchestrator.get(
-        "/connections", name=search or None, after=after, limit=100
-    )
+    page = await api.orchestrator.get("/connections", name=search or None, after=after, limit=100)
     return render(request, "connections.j2", page=page, search=search, is_first=after is None)
