@@ -33,19 +33,23 @@ class Pages:
             lstrip_blocks=True,
             auto_reload=False,
         )
-        self._environment.filters |= {
-            "name": text.visible_name,
-            "exact": text.exact,
-            "iso": text.iso,
-            "utc": text.utc,
-            "count": text.count,
-        }
-        self._environment.globals |= {
-            "static": assets.url,
-            "installation": installation,
-            "navigation": NAVIGATION,
-            "new_idempotency_key": lambda: secrets.token_urlsafe(24),
-        }
+        self._environment.filters.update(
+            {
+                "name": text.visible_name,
+                "exact": text.exact,
+                "iso": text.iso,
+                "utc": text.utc,
+                "count": text.count,
+            }
+        )
+        self._environment.globals.update(
+            {
+                "static": assets.url,
+                "installation": installation,
+                "navigation": NAVIGATION,
+                "new_idempotency_key": lambda: secrets.token_urlsafe(24),
+            }
+        )
 
     def render(
         self, request: Request, template: str, /, *, status: int = 200, **context: Any

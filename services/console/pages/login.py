@@ -68,7 +68,7 @@ async def sign_in_by_link(
     settings: ConsoleSettings = request.app.state.settings
     key = await sign_in_links.redeemed(settings.console_sign_in_dir, token)
     if key is None:
-        sentence = "This link was used, or is older than a minute. `make sign-in` prints a new one."
+        sentence = "This link was used, or is older than a minute. Run make sign-in for a new one."
         raise PageProblem(403, "sign_in_link_used", sentence)
     return await _with_session(request, key, "/")
 
