@@ -264,8 +264,8 @@ def filled(path: str, *segments: object) -> str:
     return path.format(*quoted)
 
 
-def _query(given: Mapping[str, object]) -> list[tuple[str, str]]:
-    pairs = []
+def _query(given: Mapping[str, object]) -> list[tuple[str, str | int | float | bool | None]]:
+    pairs: list[tuple[str, str | int | float | bool | None]] = []
     for name, value in given.items():
         values = value if isinstance(value, list | tuple) else [value]
         pairs += [(name, _text(one)) for one in values if one is not None]

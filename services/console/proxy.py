@@ -11,7 +11,7 @@ import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 from urllib.parse import unquote
 
 import aiohttp
@@ -79,18 +79,25 @@ class RouteTable:
         """The service that has a route.
 
         Raises:
-            NotFound: no service has it.
-            AamError: it has other methods.
+            NoSuchRoute: no service has it.
+            WrongMethod: it has other methods.
         """
         if any(unquote(part) in (".", "..") for part in raw_path.split("/")):
-            raise NotFound("There is no such route.", code="no_such_route")
+            raise NoSuchRoute("There is no such route.")
         found = [one for pattern, one in self._patterns if pattern.fullmatch(raw_path)]
         for one in found:
             if one.method == method:
                 return one.service
         if not found:
-            raise NotFound("There is no such route.", code="no_such_route")
+            raise NoSuchRoute("There is no such route.")
         raise WrongMethod(f"This route accepts {', '.join(sorted({one.method for one in found}))}.")
+
+
+class NoSuchRoute(NotFound):
+    """No service has the route."""
+
+    title = "No such route"
+    code = "no_such_route"
 
 
 class WrongMethod(AamError):
@@ -106,7 +113,7 @@ def _targets(text: str) -> Iterator[Target]:
         service, method, template = line.split()
         if service not in SERVICES or method not in _METHODS:
             raise ValueError(line)
-        yield Target(cast("ServiceName", service), method, template)
+        yield Target(service, method, template)
 
 
 @router.api_route(PREFIX + "/{path:path}", methods=list(_METHODS))

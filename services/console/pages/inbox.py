@@ -20,4 +20,4 @@ async def inbox(request: Request, api: CallerApi) -> Response:
         repairs=api.drift_repair_agent.get("/repairs", state="proposed", limit=_MOST),
         failed=api.orchestrator.get("/connections", status="FAILED", limit=_MOST),
     )
-    return render(request, "inbox.j2", **panels)
+    return render(request, "inbox.j2", repairs=panels["repairs"], failed=panels["failed"])
