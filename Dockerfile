@@ -1,11 +1,15 @@
-# One image for the five services, the migrations and the setups; compose picks by command.
+# One image for the services, the console, the migrations and the setups; compose picks by command.
 ARG PYTHON=python:3.12.12-slim-bookworm
 
 FROM ${PYTHON} AS dependencies
-COPY requirements.txt /
+COPY requirements.txt services/console/assets.txt /
 RUN python -m venv /opt/aam \
     && /opt/aam/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps \
-        --only-binary :all: --require-hashes -r /requirements.txt
+        --only-binary :all: --require-hashes -r /requirements.txt \
+    && /opt/aam/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps \
+        --only-binary :all: --require-hashes --target /assets -r /assets.txt \
+    && install -D -m 0644 /assets/django_htmx/static/django_htmx/htmx-2.min.js \
+        /opt/aam/share/aam/htmx-2.min.js
 
 FROM ${PYTHON}
 LABEL org.opencontainers.image.title="Adaptive API Mesh"
@@ -15,7 +19,7 @@ ENV PATH=/opt/aam/bin:$PATH \
 # A named volume takes over the owner of the folder it is mounted on.
 RUN install -d -o 10001 -g 10001 -m 0700 /run/aam /run/passwords /run/migration \
         /run/settings/orchestrator /run/settings/auth_broker /run/settings/drift_repair_agent \
-        /run/settings/schema_observer /run/settings/rag_engine \
+        /run/settings/schema_observer /run/settings/rag_engine /run/settings/console \
         /run/keys/orchestrator /run/keys/drift_repair_agent /run/keys/public /run/key /run/first-key
 WORKDIR /app
 COPY --from=dependencies /opt/aam /opt/aam

@@ -50,7 +50,7 @@ check: $(VENV)/.dev $(TOOLS)/.made ## Check format, lint, types, imports, own ru
 	@$(BIN)/check-jsonschema -q --builtin-schema vendor.compose-spec docker-compose.yml
 	@$(BIN)/check-jsonschema -q --schemafile tests/compose/policy.schema.yaml docker-compose.yml
 	@$(BIN)/pip-licenses --packages $$(sed -nE 's/^([A-Za-z0-9._-]+)==.*/\1/p' requirements.txt) >/dev/null
-	@$(TOOLS)/bin/cyclonedx-py $(SBOM) >/dev/null 2>&1
+	@cat $(SHIPPED) | $(TOOLS)/bin/cyclonedx-py $(SBOM) >/dev/null 2>&1
 	@if docker compose version >/dev/null 2>&1; then docker compose config -q; \
 	else echo "No docker compose here: docker-compose.yml was not checked by it."; fi
 
@@ -72,9 +72,10 @@ mutants: $(VENV)/.dev ## Apply each mutant to a copy of the code; the test that 
 docs: $(VENV)/.dev ## Generate the pages of docs/ that come from the code: api, configuration, errors
 	@$(BIN)/python -m tests.docs
 
-SBOM := requirements requirements.txt --pyproject pyproject.toml --sv 1.6 --output-reproducible
+SHIPPED := requirements.txt services/console/assets.txt
+SBOM := requirements - --pyproject pyproject.toml --sv 1.6 --output-reproducible
 sbom: $(TOOLS)/.made ## Write the software bill of materials: sbom.json, CycloneDX
-	@$(TOOLS)/bin/cyclonedx-py $(SBOM) -o sbom.json
+	@cat $(SHIPPED) | $(TOOLS)/bin/cyclonedx-py $(SBOM) -o sbom.json
 
 fix: $(VENV)/.dev ## Format, and apply the fixes of lint
 	@$(BIN)/ruff check --fix .
@@ -101,6 +102,10 @@ reconcile: $(VENV)/.local ## Compare each connection's catalog with Airbyte's (D
 	@if [ -z "$$SUPABASE_DB_URL" ] && [ -f .aam/env ]; then source .aam/env; fi; \
 	exec $(BIN)/python -m services.orchestrator.maintenance_command reconcile $(if $(DRY_RUN),--dry-run)
 
+# The link works once and for a minute.
+sign-in: $(VENV)/.local ## Print a link that signs in at the console of `make up`
+	@exec $(BIN)/python -m local sign-in
+
 events: $(VENV)/.local ## Print lifecycle events of `make up` as they occur (ONCE=1 prints the latest 20 and ends)
 	@exec $(BIN)/python -m local events $(if $(ONCE),--once)
 
@@ -114,7 +119,7 @@ clean: ## Delete the data of a stopped `make up` (.aam/)
 	@if [ -e $(VENV)/.local ]; then $(BIN)/python -m local clean; else rm -rf .aam; fi
 
 
-.PHONY: help up key demo test test-all test-repeat check faults lossy corpus clients mutants docs sbom fix bench migrate sweep reconcile events psql install-connectors clean
+.PHONY: help up key demo test test-all test-repeat check faults lossy corpus clients mutants docs sbom fix bench migrate sweep reconcile sign-in events psql install-connectors clean
 
 # The interpreter is checked before anything is made: the Salesforce connector has no release for 3.14.
 $(BIN)/python:
@@ -125,10 +130,17 @@ $(BIN)/python:
 install = if command -v uv >/dev/null 2>&1; then uv pip install --quiet --compile-bytecode --python $(1)/bin/python --require-hashes -r $(2); \
 	else $(1)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(2); fi
 
-$(VENV)/.local: local/requirements.txt | $(BIN)/python
+# The one script that is not ours: a file of a pinned package, without the package (docs/decisions/0127).
+HTMX := $(VENV)/share/aam/htmx-2.min.js
+$(HTMX): services/console/assets.txt | $(BIN)/python
+	@rm -rf $(VENV)/assets && $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: \
+		--require-hashes --target $(VENV)/assets -r $< && mkdir -p $(@D) && \
+	cp $(VENV)/assets/django_htmx/static/django_htmx/htmx-2.min.js $@ && rm -rf $(VENV)/assets
+
+$(VENV)/.local: local/requirements.txt | $(BIN)/python $(HTMX)
 	@echo "Installing what runs ..." && $(call install,$(VENV),$<) && touch $@
 
-$(VENV)/.dev: requirements-dev.txt | $(BIN)/python
+$(VENV)/.dev: requirements-dev.txt | $(BIN)/python $(HTMX)
 	@echo "Installing what runs and what checks ..." && $(call install,$(VENV),$<) && touch $@ $(VENV)/.local
 
 $(TOOLS)/.made: tests/tools/requirements.txt | $(BIN)/python

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Generates, once, the database passwords of this installation, the key that signs webhooks, the key that encrypts saved
-# states, and the key of the credential digests. Each is written only to where it is read: for Postgres a file per role, for each service a folder
-# with the URL of its own login, and for the migrations the URL of the login that owns the tables.
+# states, the key of the credential digests, and the key of the console's sessions. Each is written only to where it is
+# read: for Postgres a file per role, for each service a folder with the URL of its own login, and for the migrations the
+# URL of the login that owns the tables.
 set -eu
 umask 077
 : "${PASSWORDS_DIR:?}" "${SETTINGS_DIR:?}" "${MIGRATION_DIR:?}"
@@ -42,6 +43,7 @@ if [ -s "$ours/webhook_signing_key" ]; then
 fi
 leave "$theirs/webhook_signing_key" "$(draw)"
 leave "$theirs/state_encryption_keys" "$(draw)"
+leave "$SETTINGS_DIR/console/console_session_keys" "$(draw)"
 leave "$ours/rotation_digest_key" "$(draw)"
 if [ -n "${AIRBYTE_ELSEWHERE:-}" ]; then
     rm -f "$ours/warehouse_db_url" # it does not reach a Postgres that is not published

@@ -14,7 +14,7 @@ import typer
 from pydantic import ValidationError
 
 from local import demo as main_job
-from local import env_files
+from local import env_files, sign_in
 from local import print_events as lifecycle
 from local import up as mesh
 from local.airbyte.connector import InvalidConnector
@@ -105,6 +105,15 @@ def _address(variable: str) -> str:
     if not address:
         raise SystemExit(f"No mesh is running in {running.parent}: start one with `make up`.")
     return address
+
+
+@app.command(name="sign-in")
+def print_sign_in_link() -> None:
+    """Print a link that signs in at the console of the running mesh, once and within a minute."""
+    link = sign_in.new_link(_settings().state_dir.resolve(), _address("CONSOLE"))
+    if link is None:
+        raise SystemExit("The first API key is not there: make one with `make key`.")
+    sys.stdout.write(f"{link}\n")
 
 
 @app.command()

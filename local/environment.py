@@ -22,6 +22,7 @@ PREFIXES = (
     "LOCAL_AIRBYTE_",
     "SAMPLE_ORG_",
     "SAMPLE_API_",
+    "CONSOLE_",
 )
 
 

@@ -61,6 +61,9 @@ class Settings(BaseSettings):
     rag_engine_port: int = Field(default=8005, ge=1, le=65535)
     """Port of the rag_engine."""
 
+    console_port: int = Field(default=8006, ge=1, le=65535)
+    """Port of the console."""
+
     orchestrator_metrics_port: int = Field(default=8021, ge=1, le=65535)
     """Metrics port of the orchestrator."""
 
@@ -75,6 +78,9 @@ class Settings(BaseSettings):
 
     rag_engine_metrics_port: int = Field(default=8025, ge=1, le=65535)
     """Metrics port of the rag_engine."""
+
+    console_metrics_port: int = Field(default=8026, ge=1, le=65535)
+    """Metrics port of the console."""
 
     sample_org_port: int = Field(default=8010, ge=1, le=65535)
     """Port of the sample org's API, including `/org`, which changes the org."""

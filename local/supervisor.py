@@ -1,4 +1,4 @@
-"""The whole mesh on one machine: servers, migrations, Airbyte, samples, five services.
+"""The whole mesh on one machine: servers, migrations, Airbyte, samples, services, console.
 
 Each is a separate process with only the environment it needs, and logs to `logs/` in the state
 folder. A process that ends is reported and restarted; none outlives the stack, however that ends.
@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Self, TypeVar
 
-from local import airbyte, env_files, log_rotation, request_guard
+from local import airbyte, env_files, log_rotation, request_guard, sign_in
 from local.airbyte.connector_store import Store
 from local.airbyte.manifests import load_all
 from local.environment import CREDENTIAL_PREFIXES, PREFIXES, WITHHELD, given_environment
@@ -33,6 +33,7 @@ from local.service_processes import ROOT, Program, wait_for_exit
 from local.settings import Settings
 
 SERVICES = servers.SERVICES
+CONSOLE = "console"
 CALL_AIRBYTE = frozenset({"orchestrator", "drift_repair_agent", "schema_observer"})
 _SALESFORCE = "CREDENTIAL_SALESFORCE_PROD__"
 _KEY_ENVIRONMENT = "local"
@@ -106,10 +107,10 @@ class Stack:
     @property
     def addresses(self) -> dict[str, str]:
         """The variables for using the mesh from a shell; some contain local passwords."""
-        named = {name.upper(): self.url_of(name) for name in SERVICES}
+        named = {name.upper(): self.url_of(name) for name in (*SERVICES, CONSOLE)}
         named |= {
             f"{name.upper()}_METRICS": f"{self.url_of(f'{name}_metrics')}/metrics"
-            for name in SERVICES
+            for name in (*SERVICES, CONSOLE)
         }
         if self.uses_sample_org:
             named["SAMPLE_ORG"] = self.url_of("sample_org")
@@ -231,7 +232,7 @@ class Stack:
         wanted += [
             (self._port_of(name, replica), f"AAM_{name.upper()}_PORT")
             for replica in range(2, self.settings.replicas + 1)
-            for service in SERVICES
+            for service in (*SERVICES, CONSOLE)
             for name in (service, f"{service}_metrics")
         ]
         owners: dict[int, str] = {}
@@ -423,11 +424,11 @@ class Stack:
         )
 
     def _services(self) -> list[Server]:
-        """Every replica of every service; other services call the first one."""
+        """Every replica of every service and of the console; others call the first one."""
         return [
             self._service(name, replica)
             for replica in range(1, self.settings.replicas + 1)
-            for name in SERVICES
+            for name in (*SERVICES, CONSOLE)
         ]
 
     def _service(self, name: str, replica: int) -> Program:
@@ -444,7 +445,7 @@ class Stack:
             ],
             port=port,
             ready="/ready",
-            docs="/docs",
+            docs="" if name == CONSOLE else "/docs",
             log=self._logs / f"{name}{suffix}.log",
             # All callers are on this machine, so a forwarded address would be forgeable.
             env={"FORWARDED_ALLOW_IPS": ""}
@@ -459,6 +460,8 @@ class Stack:
         rest only the registry's address. Only the drift_repair_agent gets the webhook signing key,
         and only the orchestrator the rotation key.
         """
+        if name == CONSOLE:
+            return self._console_environment()
         keys = self._state / "keys"
         known = {
             "SERVICE_PRIVATE_KEY_DIR": str(keys / name),
@@ -488,6 +491,18 @@ class Stack:
             | (self._generated_key("ROTATION_DIGEST_KEY") if name == "orchestrator" else {})
             | peers
             | {name: addresses[name] for name in (*ours, "REDIS_URL")}
+        )
+
+    def _console_environment(self) -> dict[str, str]:
+        """The environment of the console: no login, no credential and no key of a service."""
+        return (
+            self._inherited("CONSOLE_")
+            | self._generated_key("CONSOLE_SESSION_KEYS")
+            | {f"{peer.upper()}_URL": self.url_of(peer) for peer in SERVICES}
+            | {
+                "CONSOLE_URL": self.url_of(CONSOLE),
+                "CONSOLE_SIGN_IN_DIR": str(sign_in.links_in(self._state)),
+            }
         )
 
     def _registry_url(self, service: str) -> str:

@@ -11,12 +11,13 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Column, Table
 
+from local import sign_in
 from local.airbyte.connector import DEFAULTS, RUNNER
 from local.airbyte.connector_store import Store
 from local.processes import servers
 from local.service_processes import Program
 from local.settings import Settings
-from local.supervisor import Stack, lock_state
+from local.supervisor import CONSOLE, Stack, lock_state
 
 
 async def run(settings: Settings) -> None:
@@ -51,6 +52,7 @@ async def run(settings: Settings) -> None:
         await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if not stop_requested.is_set():
             starting.result()
+            console.print(_first_step(stack))
             console.print(_table(stack))
             console.print(
                 _next_steps(stack, is_key_new=not had_key, took_s=time.monotonic() - began)
@@ -88,6 +90,18 @@ def _table(stack: Stack) -> Table:
         docs = server.docs_url if isinstance(server, Program) else ""
         table.add_row(server.name, where, docs, str(server.pid))
     return table
+
+
+def _first_step(stack: Stack) -> str:
+    """Where to look first: the console, with a link that signs in."""
+    url = stack.url_of(CONSOLE)
+    link = sign_in.new_link(stack.settings.state_dir.resolve(), url)
+    if link is None:
+        return f"The console: {url}"
+    return (
+        f"The console: {url}\n"
+        f"Open it signed in, once and within a minute (`make sign-in` prints another link):\n{link}"
+    )
 
 
 def _next_steps(stack: Stack, *, is_key_new: bool, took_s: float) -> str:

@@ -359,7 +359,47 @@ class MigrationSettings(RegistrySettings):
         return "MIGRATION_DB_URL", self.migration_db_url
 
 
-class Settings(RegistrySettings):
+class ServiceAddresses(ProcessSettings):
+    """Where the services are that another one calls."""
+
+    orchestrator_url: HttpUrl = HttpUrl("http://localhost:8001")
+    """Where the orchestrator listens."""
+
+    drift_repair_agent_url: HttpUrl = HttpUrl("http://localhost:8003")
+    """Where the drift_repair_agent listens."""
+
+    schema_observer_url: HttpUrl = HttpUrl("http://localhost:8004")
+    """Where the schema_observer listens."""
+
+    rag_engine_url: HttpUrl = HttpUrl("http://localhost:8005")
+    """Where the rag_engine listens."""
+
+    plain_http_hosts: str = ""
+    """Other hosts than this machine that may be called over plain http, separated by commas.
+
+    For Airbyte and the other services, on a network that no one else can read.
+    """
+
+    peer_timeout: Seconds = timedelta(seconds=15)
+    """Timeout of one call to another AAM service."""
+
+    @model_validator(mode="after")
+    def _upstream_urls_are_https(self) -> Self:
+        plain = {host.strip().lower() for host in self.plain_http_hosts.split(",")}
+        for name in (field for field in type(self).model_fields if field.endswith("_url")):
+            url = getattr(self, name)
+            if not isinstance(url, HttpUrl) or url.scheme == "https":
+                continue
+            host = (url.host or "").strip("[]")
+            if not is_loopback(host) and host not in plain:
+                raise ValueError(
+                    f"{name.upper()} must be https, or its host must be in PLAIN_HTTP_HOSTS: plain "
+                    "HTTP can be read on the way"
+                )
+        return self
+
+
+class Settings(RegistrySettings, ServiceAddresses):
     """What a service reads that also uses Redis or Airbyte; one instance per process."""
 
     redis_url: Secret[RedisDsn] = Secret(RedisDsn("redis://localhost:6379/0"))
@@ -404,26 +444,8 @@ class Settings(RegistrySettings):
     airbyte_destination_id: Optional[UUID] = None
     """Airbyte destination of new connections. Not set: each onboarding must name its own."""
 
-    orchestrator_url: HttpUrl = HttpUrl("http://localhost:8001")
-    """Where the orchestrator listens."""
-
     auth_broker_url: HttpUrl = HttpUrl("http://localhost:8002")
     """Where the auth_broker listens; internal only."""
-
-    drift_repair_agent_url: HttpUrl = HttpUrl("http://localhost:8003")
-    """Where the drift_repair_agent listens."""
-
-    schema_observer_url: HttpUrl = HttpUrl("http://localhost:8004")
-    """Where the schema_observer listens."""
-
-    rag_engine_url: HttpUrl = HttpUrl("http://localhost:8005")
-    """Where the rag_engine listens."""
-
-    plain_http_hosts: str = ""
-    """Other hosts than this machine that may be called over plain http, separated by commas.
-
-    For Airbyte and the other services, on a network that no one else can read.
-    """
 
     airbyte_timeout: Seconds = timedelta(seconds=60)
     """Timeout of one ordinary Airbyte call, from connecting to the last byte."""
@@ -443,9 +465,6 @@ class Settings(RegistrySettings):
 
     discover_timeout: Seconds = timedelta(minutes=10)
     """Timeout of one schema discovery, which includes the start of a connector."""
-
-    peer_timeout: Seconds = timedelta(seconds=15)
-    """Timeout of one call to another AAM service."""
 
     in_flight_window: Seconds = timedelta(seconds=90)
     """In-flight window: how long Airbyte, or a proxy before it, may still act on a lost request."""
@@ -585,21 +604,6 @@ class Settings(RegistrySettings):
     """
 
     @model_validator(mode="after")
-    def _upstream_urls_are_https(self) -> Self:
-        plain = {host.strip().lower() for host in self.plain_http_hosts.split(",")}
-        for name in (field for field in type(self).model_fields if field.endswith("_url")):
-            url = getattr(self, name)
-            if not isinstance(url, HttpUrl) or url.scheme == "https":
-                continue
-            host = (url.host or "").strip("[]")
-            if not is_loopback(host) and host not in plain:
-                raise ValueError(
-                    f"{name.upper()} must be https, or its host must be in PLAIN_HTTP_HOSTS: plain "
-                    "HTTP can be read on the way"
-                )
-        return self
-
-    @model_validator(mode="after")
     def _pairs_are_whole(self) -> Self:
         for one, other in (
             ("airbyte_client_id", "airbyte_client_secret"),
@@ -686,6 +690,51 @@ class RagEngineSettings(RegistrySettings):
 
     rag_explainer_timeout: Seconds = timedelta(seconds=5)
     """How long a response waits for that explanation before it is sent without one."""
+
+
+class ConsoleSettings(ServiceAddresses):
+    """What the console reads; it has no registry and no Redis."""
+
+    console_url: HttpUrl = HttpUrl("http://localhost:8006")
+    """Where people open the console, without a path; forms are accepted from this origin only.
+
+    Must be https, except on this machine.
+    """
+
+    console_session_keys: SecretStr
+    """Keys of 32 characters or more, separated by commas, that encrypt the cookie of a session.
+
+    The first encrypts, all decrypt. Every replica has the same.
+    """
+
+    console_session_idle: Seconds = timedelta(hours=8)
+    """How long a session lasts without a request."""
+
+    console_session_lifetime: Seconds = timedelta(hours=24)
+    """How long a session lasts at most."""
+
+    console_name: Annotated[str, Field(max_length=100)] = ""
+    """Name of this installation, for the pages' heads: `Halden Freight, production`."""
+
+    console_sign_in_dir: Optional[Path] = None
+    """Folder with one-time sign-in links, as `make up` makes them. Not set: there are none."""
+
+    aam_console_key_login: Literal["on", "off"] = "on"
+    """Whether people can sign in with an API key."""
+
+    @model_validator(mode="after")
+    def _console_is_set_up(self) -> Self:
+        if not is_secure_or_local(str(self.console_url)):
+            raise ValueError("CONSOLE_URL must be https, except on this machine")
+        if (self.console_url.path or "/") != "/" or self.console_url.query is not None:
+            raise ValueError("CONSOLE_URL must have no path: the console is the whole origin")
+        keys = self.console_session_keys.get_secret_value().split(",")
+        if any(len(key.strip()) < _SHORTEST_KEY for key in keys):
+            raise ValueError(
+                f"CONSOLE_SESSION_KEYS must be keys of {_SHORTEST_KEY} characters or more, "
+                "separated by commas"
+            )
+        return self
 
 
 S = TypeVar("S", bound=BaseSettings)

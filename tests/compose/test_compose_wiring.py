@@ -15,7 +15,13 @@ import yaml
 
 from local.processes import servers
 from services.auth_broker.settings import BrokerSettings
-from shared.config import MigrationSettings, RagEngineSettings, Settings, postgres_address
+from shared.config import (
+    ConsoleSettings,
+    MigrationSettings,
+    RagEngineSettings,
+    Settings,
+    postgres_address,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVICES = {
@@ -24,6 +30,7 @@ SERVICES = {
     "drift-repair-agent": 8003,
     "schema-observer": 8004,
     "rag-engine": 8005,
+    "console": 8006,
 }
 RUN_ONCE = {"passwords", "migrate", "keys", "airbyte-setup"}
 OURS = {*SERVICES, *RUN_ONCE}
@@ -112,7 +119,7 @@ def test_external_airbyte_needs_no_containers_of_airbyte(
 
 
 def test_published_ports(services: dict[str, dict[str, Any]]) -> None:
-    """Only four of our services and one port of Airbyte, on loopback."""
+    """Only five of our services and one port of Airbyte, on loopback."""
     published = {name: of["ports"] for name, of in services.items() if "ports" in of}
     assert published == {
         "airbyte-proxy": ["127.0.0.1:8000:8000"],
@@ -184,6 +191,7 @@ def test_start_order(services: dict[str, dict[str, Any]]) -> None:
     assert after["drift-repair-agent"] == {"keys": done, "redis": healthy}
     assert after["schema-observer"] == {"keys": done, "redis": healthy}
     assert after["rag-engine"] == {"keys": done}
+    assert after["console"] == {"passwords": done}
     assert after["keys"] == {"migrate": done}
     for name, waits in after.items():
         for other, condition in waits.items():
@@ -228,7 +236,7 @@ def _mounting(services: dict[str, dict[str, Any]], volume: str) -> set[str]:
 
 def test_every_setting_is_passed_to_the_services(services: dict[str, dict[str, Any]]) -> None:
     """Every setting of .env is passed on, except test settings and the CA file."""
-    not_here = {"SUPABASE_DB_CA_FILE", "AAM_ENV", "AAM_FAILPOINTS"}
+    not_here = {"SUPABASE_DB_CA_FILE", "AAM_ENV", "AAM_FAILPOINTS", "CONSOLE_SIGN_IN_DIR"}
     read = dict.fromkeys(
         ("orchestrator", "drift-repair-agent", "schema-observer", "airbyte-setup"),
         Settings.model_fields,
@@ -236,6 +244,7 @@ def test_every_setting_is_passed_to_the_services(services: dict[str, dict[str, A
         "migrate": MigrationSettings.model_fields,
         "rag-engine": RagEngineSettings.model_fields,
         "auth-broker": BrokerSettings.model_fields,
+        "console": ConsoleSettings.model_fields,
     }
     for name, fields in read.items():
         settable = {field.upper() for field in fields} - not_here
@@ -305,7 +314,10 @@ def _drawing(tmp_path: Path) -> dict[str, str]:
     folders = {
         f"{name.upper()}_DIR": tmp_path / name for name in ("settings", "passwords", "migration")
     }
-    for folder in (*folders.values(), *(tmp_path / "settings" / name for name in _NAMES)):
+    for folder in (
+        *folders.values(),
+        *(tmp_path / "settings" / name for name in (*_NAMES, "console")),
+    ):
         folder.mkdir()
     return os.environ | {name: str(folder) for name, folder in folders.items()}
 
@@ -331,6 +343,7 @@ def test_passwords_are_generated_once(tmp_path: Path) -> None:
         "settings/drift_repair_agent/webhook_signing_key",
         "settings/drift_repair_agent/state_encryption_keys",
         "settings/orchestrator/rotation_digest_key",
+        "settings/console/console_session_keys",
     )
     urls = {
         "migration/supabase_db_url": ("aam", "aam"),

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.docs import api, configuration, errors, tables
+from tests.docs import api, configuration, console_routes, errors, tables
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -15,6 +15,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/configuration.md": configuration.write,
     "docs/errors.md": errors.write,
     "docs/guides/tables.md": tables.write,
+    "services/console/api_routes.txt": console_routes.write,
 }
 
 

@@ -29,10 +29,12 @@ from services.auth_broker.settings import BrokerSettings
 from services.orchestrator.airbyte_setup import SetupSettings
 from shared import config
 from shared.config import (
+    ConsoleSettings,
     MigrationSettings,
     ProcessSettings,
     RagEngineSettings,
     RegistrySettings,
+    ServiceAddresses,
     Settings,
 )
 from tests.docs.markdown import NOTICE, code, one_line, page, table
@@ -53,9 +55,11 @@ class Section:
 SECTIONS = (
     Section(ProcessSettings, "Every service"),
     Section(RegistrySettings, "The registry"),
+    Section(ServiceAddresses, "Services that call others"),
     Section(Settings, "Services that use Airbyte and Redis"),
     Section(BrokerSettings, "The auth_broker"),
     Section(RagEngineSettings, "The rag_engine"),
+    Section(ConsoleSettings, "The console"),
     Section(
         MigrationSettings,
         "Migrations",
@@ -136,7 +140,7 @@ def _services_with(settings: type[BaseSettings]) -> str:
     """The services whose settings include those of a class."""
     names = [
         f"the {service}"
-        for service in SERVICES
+        for service in (*SERVICES, "console")
         if issubclass(
             get_type_hints(import_module(f"services.{service}.main").build)["settings"], settings
         )

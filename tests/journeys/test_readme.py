@@ -45,6 +45,7 @@ IN_ORDER = (
 NOT_RUN = (
     "docs/guides/airbyte-cloud.md",
     "docs/guides/airbyte.md",
+    "docs/guides/console.md",
     "docs/guides/events.md",
     "docs/guides/real-salesforce.md",
     "docs/guides/tables.md",

@@ -1,0 +1,1 @@
+"""The web console: pages for people, made from the other services' answers to their own key."""

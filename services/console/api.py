@@ -1,0 +1,290 @@
+"""Calls to the four services with the person's own credential; the console has no rights itself.
+
+A problem+json becomes one ApiProblem. Several calls for the panels of a page run at once by `load`,
+where one that fails leaves the others as they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, Generic, Literal, TypeVar
+from urllib.parse import quote
+
+import aiohttp
+import httpx
+import orjson
+from fastapi import Depends, Request
+from httpx_aiohttp import AiohttpTransport
+
+from services.console.problems import ApiProblem, PageProblem, SignedOut
+from shared.config import ConsoleSettings
+from shared.observability import logs, tracing
+from shared.tls import authorities
+
+ServiceName = Literal["orchestrator", "drift_repair_agent", "schema_observer", "rag_engine"]
+SERVICES: Final[tuple[ServiceName, ...]] = (
+    "orchestrator",
+    "drift_repair_agent",
+    "schema_observer",
+    "rag_engine",
+)
+_STANDARD: Final = frozenset({"type", "title", "status", "detail", "code", "request_id"})
+_SAFE_RETRY: Final = re.compile(r"\d{1,5}")
+_HEALTH_WITHIN_S: Final = 0.8
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A service's answer: `body` is its JSON, or None without one.
+
+    Status 202 with `operation_id` or `id` in the body means: recorded, and still in progress.
+    """
+
+    status: int
+    body: Any
+
+    @property
+    def is_in_progress(self) -> bool:
+        """Whether the work goes on after this answer."""
+        return self.status == 202
+
+
+@dataclass(frozen=True, slots=True)
+class Panel(Generic[T]):
+    """One part of a page: its value, or the problem because of which it is missing."""
+
+    value: T | None
+    problem: PageProblem | None = None
+
+
+async def load(**parts: Awaitable[Any]) -> dict[str, Panel[Any]]:
+    """Wait for several calls at once; one that fails makes only its own panel unavailable.
+
+    Raises:
+        SignedOut: the credential is no longer accepted.
+    """
+    found = await asyncio.gather(*(_panel(part) for part in parts.values()))
+    if None in found:
+        raise SignedOut
+    return {name: panel for name, panel in zip(parts, found, strict=True) if panel is not None}
+
+
+async def _panel(part: Awaitable[T]) -> Panel[T] | None:
+    """A panel; None if the credential is no longer accepted, so that no other call is left."""
+    try:
+        return Panel(await part)
+    except PageProblem as problem:
+        return Panel(None, problem)
+    except SignedOut:
+        return None
+
+
+class Service:
+    """One service, called with one person's credential.
+
+    A path's `{}` are filled in with the arguments that follow it, each as one segment:
+    `get("/connections/{}/timeline", connection_id, kinds="sync")`.
+    """
+
+    def __init__(
+        self, name: ServiceName, client: httpx.AsyncClient, credential: str, deadline_s: float
+    ) -> None:
+        self.name = name
+        self._client = client
+        self._credential = credential
+        self._deadline_s = deadline_s
+
+    async def get(self, path: str, *segments: object, **query: object) -> Any:
+        """Read JSON; a query parameter that is None is left out, a list is repeated.
+
+        Raises:
+            ApiProblem: the service answered with a problem, or not at all.
+            SignedOut: it does not accept the credential.
+        """
+        reply = await self._call("GET", filled(path, *segments), query=query)
+        return reply.body
+
+    async def post(
+        self,
+        path: str,
+        *segments: object,
+        body: Mapping[str, Any] | None = None,
+        query: Mapping[str, object] | None = None,
+        idempotency_key: str | None = None,
+        method: Literal["POST", "PUT", "PATCH", "DELETE"] = "POST",
+    ) -> Reply:
+        """Send an order; with a form's `idempotency_key`, sending it twice does nothing twice.
+
+        Raises:
+            ApiProblem: the service refused, or its answer was lost (`service_timeout`).
+            SignedOut: it does not accept the credential.
+        """
+        return await self._call(
+            method,
+            filled(path, *segments),
+            query=query or {},
+            content=None if body is None else orjson.dumps(body),
+            idempotency_key=idempotency_key,
+        )
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, object],
+        content: bytes | None = None,
+        idempotency_key: str | None = None,
+    ) -> Reply:
+        headers = {"Authorization": f"Bearer {self._credential}"}
+        if request_id := logs.request_id():
+            headers[logs.REQUEST_ID_HEADER] = request_id
+        if content is not None:
+            headers["Content-Type"] = "application/json"
+        if idempotency_key is not None:
+            headers["Idempotency-Key"] = idempotency_key
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                answer = await self._client.request(
+                    method, path, params=_query(query), content=content, headers=headers
+                )
+        except (TimeoutError, httpx.TimeoutException):
+            raise self._problem(504, "service_timeout", _late(method, self.name)) from None
+        except (httpx.HTTPError, aiohttp.ClientError) as error:
+            if isinstance(error.__cause__, aiohttp.ClientConnectorError):
+                sentence = f"The {self.name} cannot be reached. Nothing was changed."
+                raise self._problem(503, "service_unreachable", sentence) from None
+            raise self._problem(502, "service_no_answer", _late(method, self.name)) from None
+        return self._reply(answer)
+
+    def _reply(self, answer: httpx.Response) -> Reply:
+        try:
+            body = orjson.loads(answer.content) if answer.content else None
+        except orjson.JSONDecodeError:
+            sentence = f"The {self.name} answered {answer.status_code} without JSON."
+            raise self._problem(502, "service_invalid_answer", sentence) from None
+        if answer.is_success:
+            return Reply(answer.status_code, body)
+        if answer.status_code == 401:
+            raise SignedOut
+        problem = body if isinstance(body, dict) else {}
+        raise ApiProblem(
+            answer.status_code,
+            str(problem.get("code") or "http_error"),
+            str(problem.get("detail") or f"The {self.name} answered {answer.status_code}."),
+            service=self.name,
+            request_id=problem.get("request_id"),
+            members={name: one for name, one in problem.items() if name not in _STANDARD},
+            wait_s=_wait_s(answer),
+        )
+
+    def _problem(self, status: int, code: str, sentence: str) -> ApiProblem:
+        return ApiProblem(
+            status, code, sentence, service=self.name, request_id=logs.request_id() or None
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """The four services for one person."""
+
+    orchestrator: Service
+    drift_repair_agent: Service
+    schema_observer: Service
+    rag_engine: Service
+
+
+class Clients:
+    """The pooled HTTP clients of a process."""
+
+    def __init__(self, settings: ConsoleSettings) -> None:
+        self._deadline_s = settings.peer_timeout.total_seconds()
+        self._clients: dict[ServiceName, httpx.AsyncClient] = {
+            name: httpx.AsyncClient(
+                base_url=str(getattr(settings, f"{name}_url")),
+                transport=tracing.traced_transport(AiohttpTransport(verify=authorities())),
+                timeout=self._deadline_s,
+                follow_redirects=False,
+                trust_env=False,
+            )
+            for name in SERVICES
+        }
+
+    async def close(self) -> None:
+        """Close the pooled connections."""
+        for client in self._clients.values():
+            await client.aclose()
+
+    def client(self, name: ServiceName) -> httpx.AsyncClient:
+        """The client of one service, without a credential."""
+        return self._clients[name]
+
+    def acting_with(self, credential: str) -> Api:
+        """The services as one person may use them."""
+        return Api(
+            **{
+                name: Service(name, client, credential, self._deadline_s)
+                for name, client in self._clients.items()
+            }
+        )
+
+    async def is_running(self, name: ServiceName) -> bool:
+        """Whether a service answers its health check."""
+        try:
+            async with asyncio.timeout(_HEALTH_WITHIN_S):
+                answer = await self._clients[name].get("/health")
+        except (TimeoutError, httpx.HTTPError, aiohttp.ClientError):
+            return False
+        return answer.is_success
+
+
+def current_api(request: Request) -> Api:
+    """The services with the credential of the request's session."""
+    clients: Clients = request.app.state.clients
+    return clients.acting_with(request.state.session.credential)
+
+
+CallerApi = Annotated[Api, Depends(current_api)]
+
+
+def filled(path: str, *segments: object) -> str:
+    """A path with each `{}` replaced by one quoted segment.
+
+    Raises:
+        PageProblem: a segment is empty, `.` or `..`, which would lead to another route.
+    """
+    quoted = [quote(str(one), safe="") for one in segments]
+    if any(one in ("", ".", "..") for one in quoted):
+        raise PageProblem(404, "not_found", "There is no such page.")
+    return path.format(*quoted)
+
+
+def _query(given: Mapping[str, object]) -> list[tuple[str, str | int | float | bool | None]]:
+    pairs: list[tuple[str, str | int | float | bool | None]] = []
+    for name, value in given.items():
+        values = value if isinstance(value, list | tuple) else [value]
+        pairs += [(name, _text(one)) for one in values if one is not None]
+    return pairs
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _wait_s(answer: httpx.Response) -> float | None:
+    given = answer.headers.get("retry-after", "")
+    return float(given) if _SAFE_RETRY.fullmatch(given) else None
+
+
+def _late(method: str, service: str) -> str:
+    if method == "GET":
+        return f"The {service} did not answer in time."
+    return (
+        f"The {service} did not answer in time, so it is unknown whether it was done. Sending the "
+        "same form again does nothing twice."
+    )

@@ -1,0 +1,190 @@
+"""Errors as pages: a sentence, the code, the request's id, and what can be done next."""
+
+from __future__ import annotations
+
+import math
+from http import HTTPStatus
+from typing import Final
+from urllib.parse import urlencode, urlsplit
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import RedirectResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from services.console import csrf
+from services.console.cookies import Cookies
+from services.console.problems import ApiProblem, PageProblem, SignedOut
+from services.console.rendering import is_fragment, render
+from shared.errors import AamError
+from shared.http.problems import answer_http
+from shared.observability import logs
+
+log = logs.get(__name__)
+
+_LONGEST_NEXT: Final = 2_000
+_TITLES: Final = {
+    403: "Not allowed",
+    404: "Not found",
+    409: "This has changed",
+    429: "Too many requests",
+    503: "Not available now",
+    504: "No answer in time",
+}
+
+
+class ErrorPages:
+    """ASGI middleware that answers what pages raise; the API's errors are left to its callers."""
+
+    def __init__(self, app: ASGIApp, *, cookies: Cookies) -> None:
+        self._app = app
+        self._cookies = cookies
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"].startswith("/api/"):
+            await self._app(scope, receive, send)
+            return
+        has_started = False
+
+        async def started(message: Message) -> None:
+            nonlocal has_started
+            has_started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, started)
+        except ClientDisconnect:
+            raise
+        except Exception as error:  # the outermost loop of a page: log and show the error page
+            if has_started:
+                raise
+            if not isinstance(error, SignedOut | csrf.CrossSite | PageProblem | AamError):
+                log.exception("bug")
+            response = self._answered(Request(scope, receive), error)
+            if scope["method"] not in csrf.SAFE_METHODS:
+                response.headers["connection"] = "close"  # the body may not have been read
+            await response(scope, receive, send)
+
+    def _answered(self, request: Request, error: Exception) -> Response:
+        if isinstance(error, SignedOut):
+            return self._signed_out(request)
+        if isinstance(error, csrf.CrossSite):
+            # nosemgrep: logged-exception-text - one of four fixed words
+            log.warning("cross_site_request", reason=str(error))
+            return problem_page(request, _cross_site(str(error)))
+        if isinstance(error, PageProblem):
+            return problem_page(request, error)
+        if isinstance(error, AamError):  # the limits that the console shares with the services
+            wait_s = error.members.get("wait_s")
+            limit = ApiProblem(
+                error.status, error.code, error.detail, service="console", wait_s=wait_s
+            )
+            return problem_page(request, limit)
+        return problem_page(request, _BUG)
+
+    def _signed_out(self, request: Request) -> Response:
+        """To the login page, which leads back; the cookie of an ended session is deleted."""
+        if is_fragment(request):
+            where = request.headers.get("hx-current-url", "")
+            response = Response(status_code=401, headers={"HX-Redirect": login_url(_path(where))})
+        elif request.method in csrf.SAFE_METHODS:
+            where = request.url.path + (f"?{request.url.query}" if request.url.query else "")
+            response = RedirectResponse(login_url(where), status_code=303)
+        else:
+            response = render(request, "signed_out.j2", status=401)
+        for cookie in self._cookies.delete_session():
+            response.headers.append("set-cookie", cookie)
+        return response
+
+
+def problem_page(request: Request, problem: PageProblem) -> Response:
+    """The page, or for htmx the notice, that shows a problem."""
+    response = render(
+        request,
+        "problem.j2",
+        status=problem.status,
+        problem=problem,
+        title=_TITLES.get(problem.status) or HTTPStatus(problem.status).phrase,
+        request_id=problem.request_id or logs.request_id(),
+        retry_url=_retry_url(request, problem),
+    )
+    if problem.wait_s is not None:
+        response.headers["Retry-After"] = f"{math.ceil(problem.wait_s)}"
+    return response
+
+
+def handle_http_errors(app: FastAPI) -> None:
+    """Show pages for addresses that no route has, or that routes cannot read."""
+
+    @app.exception_handler(HTTPException)
+    async def no_route(request: Request, error: HTTPException) -> Response:
+        if request.url.path.startswith("/api/"):
+            return await answer_http(request, error)
+        if error.status_code == 405:
+            return problem_page(request, PageProblem(405, "method_not_allowed", _NO_PAGE))
+        return problem_page(request, PageProblem(error.status_code, "not_found", _NO_PAGE))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
+        if any(one["loc"][0] == "path" for one in error.errors()):
+            return problem_page(request, PageProblem(404, "not_found", _NO_PAGE))
+        sentence = "A parameter of this address is not valid."
+        return problem_page(request, PageProblem(422, "invalid_request", sentence))
+
+
+def own_path(given: str | None) -> str:
+    """Where to go after signing in: a page of this console, or else the inbox.
+
+    Anything that a browser could read as another origin is refused.
+    """
+    path = given or "/"
+    if (
+        len(path) > _LONGEST_NEXT
+        or not path.startswith("/")
+        or path.startswith(("//", "/api/", "/static/"))
+        or "\\" in path
+        or not path.isprintable()
+        or path.partition("?")[0] in ("/login", "/logout", "/sign-in")
+    ):
+        return "/"
+    parts = urlsplit(path)
+    return path if not parts.scheme and not parts.netloc else "/"
+
+
+def login_url(then: str) -> str:
+    """The login page that leads to a page of this console afterwards."""
+    path = own_path(then)
+    return "/login" if path == "/" else f"/login?{urlencode({'next': path})}"
+
+
+def _path(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "/"
+    return parts.path + (f"?{parts.query}" if parts.query else "")
+
+
+def _retry_url(request: Request, problem: PageProblem) -> str | None:
+    if not problem.is_retryable or request.method not in csrf.SAFE_METHODS:
+        return None
+    return own_path(request.url.path + (f"?{request.url.query}" if request.url.query else ""))
+
+
+def _cross_site(reason: str) -> PageProblem:
+    if reason == "token":
+        sentence = "This form belongs to another session. Open the page again and repeat it."
+    else:
+        sentence = (
+            "This form was not sent by a page of this console, so nothing was done. Open the "
+            "console at the address of CONSOLE_URL."
+        )
+    return PageProblem(403, f"cross_site_{reason}", sentence)
+
+
+_NO_PAGE: Final = "There is no such page."
+_BUG: Final = PageProblem(
+    500, "internal_error", "Unexpected error; the log has the details under the request's id."
+)

@@ -1,0 +1,82 @@
+"""The console's application: pages for people, and the services' routes under `/api/`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from services.console import csrf, error_pages, health, pages, proxy
+from services.console.api import Clients
+from services.console.assets import Assets
+from services.console.cookies import Cookies
+from services.console.error_pages import ErrorPages
+from services.console.gate import Gate
+from services.console.proxy import RouteTable
+from services.console.rendering import Pages
+from services.console.security_headers import SecurityHeaders
+from services.console.session import Sessions
+from shared.auth.failed_attempts import Guesses
+from shared.config import ConsoleSettings, load
+from shared.http.request_log import RequestLog
+from shared.http.shutdown import for_server
+from shared.observability import logs, tracing
+
+
+def build(settings: ConsoleSettings) -> FastAPI:
+    """Build the application for these settings."""
+    logs.set_up("console", level=settings.log_level)
+    tracing.set_up("console", settings)
+    assets = Assets()
+    cookies = Cookies(is_secure=settings.console_url.scheme == "https")
+    sessions = Sessions(
+        settings.console_session_keys,
+        idle=settings.console_session_idle,
+        lifetime=settings.console_session_lifetime,
+    )
+    clients = Clients(settings)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await clients.close()
+
+    app = FastAPI(
+        title="AAM console",
+        lifespan=lifespan,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
+    )
+    app.state.settings = settings
+    app.state.clients = clients
+    app.state.cookies = cookies
+    app.state.sessions = sessions
+    app.state.guesses = Guesses(settings.failed_keys_per_minute)
+    app.state.pages = Pages(assets, cookies, installation=settings.console_name)
+    app.state.api_routes = RouteTable.installed()
+    for router in (health.router, assets.router(), proxy.router, *pages.ROUTERS):
+        app.include_router(router)
+    error_pages.handle_http_errors(app)
+    # The middleware added last is the outermost.
+    app.add_middleware(
+        Gate,
+        sessions=sessions,
+        cookies=cookies,
+        origins=csrf.origins_of(str(settings.console_url)),
+        body_deadline=settings.body_deadline,
+    )
+    app.add_middleware(ErrorPages, cookies=cookies)
+    app.add_middleware(RequestLog, service="console")
+    app.add_middleware(SecurityHeaders, is_secure=cookies.is_secure)
+    return app
+
+
+def __getattr__(name: str) -> FastAPI:
+    """Build `app` on first access, so that importing this module does not read the environment."""
+    if name != "app":
+        raise AttributeError(name)
+    return for_server(build(load(ConsoleSettings)))

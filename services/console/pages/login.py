@@ -1,0 +1,133 @@
+"""Signing in with an API key or a one-time link, and signing out."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Annotated, Any, Final
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import RedirectResponse, Response
+
+from services.console import sign_in_links
+from services.console.api import Clients
+from services.console.cookies import Cookies, CookieTooLarge
+from services.console.error_pages import own_path
+from services.console.forms import SubmittedForm
+from services.console.problems import PageProblem, SignedOut
+from services.console.rendering import render
+from services.console.session import Sessions
+from shared.auth.failed_attempts import Guesses
+from shared.config import ConsoleSettings
+from shared.observability import logs
+
+log = logs.get(__name__)
+
+router = APIRouter()
+
+_KEY: Final = re.compile(r"aam_[A-Za-z0-9_-]{8,200}")
+_REJECTED: Final = "This key is not valid: it was revoked, has expired, or is mistyped."
+
+
+@router.get("/login")
+async def login(
+    request: Request, then: Annotated[str | None, Query(alias="next")] = None
+) -> Response:
+    """Show the form, or go on where there is a session already."""
+    if request.state.session.is_signed_in:
+        return RedirectResponse(own_path(then), status_code=303)
+    return _form(request, then)
+
+
+@router.post("/login")
+async def sign_in(request: Request, form: SubmittedForm) -> Response:
+    """Sign in with an API key."""
+    settings: ConsoleSettings = request.app.state.settings
+    then, key = form.text("next"), form.text("key")
+    if settings.aam_console_key_login == "off":
+        raise PageProblem(403, "key_login_off", "Signing in with an API key is switched off here.")
+    if not _KEY.fullmatch(key):
+        return _form(request, then, error="An API key starts with aam_. Paste the whole key.")
+    guesses: Guesses = request.app.state.guesses
+    address = request.client.host if request.client else ""
+    guesses.expect_few(address, key)
+    try:
+        response = await _with_session(request, key, then)
+    except SignedOut:
+        guesses.fail(address)
+        return _form(request, then, error=_REJECTED)
+    guesses.prove(key)
+    return response
+
+
+@router.get("/sign-in")
+async def sign_in_by_link(
+    request: Request, token: Annotated[str, Query(max_length=200)] = ""
+) -> Response:
+    """Sign in by a one-time link, which works once and for a minute."""
+    settings: ConsoleSettings = request.app.state.settings
+    key = await sign_in_links.redeemed(settings.console_sign_in_dir, token)
+    if key is None:
+        sentence = "This link was used, or is older than a minute. Run make sign-in for a new one."
+        raise PageProblem(403, "sign_in_link_used", sentence)
+    return await _with_session(request, key, "/")
+
+
+@router.post("/logout")
+async def log_out(request: Request, form: SubmittedForm) -> Response:
+    """End the session in this browser; the key itself stays valid."""
+    del form
+    cookies: Cookies = request.app.state.cookies
+    response = RedirectResponse("/login", status_code=303)
+    for cookie in cookies.delete_session():
+        response.headers.append("set-cookie", cookie)
+    log.info("signed_out", caller=request.state.session.caller_id)
+    return response
+
+
+async def _with_session(request: Request, credential: str, then: str) -> Response:
+    """Go on with a new session, after asking the orchestrator whose credential it is.
+
+    Raises:
+        SignedOut: it is not valid.
+        ApiProblem: the orchestrator cannot tell now.
+    """
+    clients: Clients = request.app.state.clients
+    sessions: Sessions = request.app.state.sessions
+    cookies: Cookies = request.app.state.cookies
+    caller = await clients.acting_with(credential).orchestrator.get("/whoami")
+    session = sessions.signed_in(
+        "key",
+        credential,
+        caller_id=caller["id"],
+        owner=caller.get("owner") or caller["id"],
+        scopes=tuple(caller["scopes"]),
+        expires_at=_end(caller),
+    )
+    response = RedirectResponse(own_path(then), status_code=303)
+    try:
+        stored = cookies.set_session(sessions.seal(session))
+    except CookieTooLarge:
+        sentence = "This credential is too long for a session in the browser."
+        raise PageProblem(422, "credential_too_long", sentence) from None
+    for cookie in stored:
+        response.headers.append("set-cookie", cookie)
+    log.info("signed_in", caller=session.caller_id, kind=session.kind)
+    return response
+
+
+def _end(caller: dict[str, Any]) -> int | None:
+    given = caller.get("expires_at")
+    return None if given is None else int(datetime.fromisoformat(given).timestamp())
+
+
+def _form(request: Request, then: str | None, *, error: str | None = None) -> Response:
+    settings: ConsoleSettings = request.app.state.settings
+    return render(
+        request,
+        "login.j2",
+        status=200 if error is None else 422,
+        next_path=own_path(then),
+        error=error,
+        takes_keys=settings.aam_console_key_login == "on",
+    )

@@ -1,0 +1,127 @@
+"""A double of the four services: one ASGI application that a test fills with answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+
+from shared.auth.api_keys import new_key
+from shared.auth.scopes import KEY_SCOPES
+from tests import leaks
+
+Answer = Callable[[Request], Response]
+
+
+def new_known_key() -> str:
+    """A new key, for whose appearance every output of the run is searched."""
+    made = new_key("test")
+    leaks.know("a person's key", made.key.partition(f"_{made.id}_")[2])
+    return made.key
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request that the double received."""
+
+    method: str
+    path: str
+    query: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """Its body as JSON."""
+        return orjson.loads(self.body)
+
+
+@dataclass
+class Double:
+    """Answers by method and path; `GET /whoami` knows `key`, and every route needs it.
+
+    `answers["GET /connections"] = {...}` is JSON with 200; a function gets the request instead.
+    """
+
+    key: str = field(default_factory=new_known_key)
+    scopes: tuple[str, ...] = tuple(KEY_SCOPES)
+    expires_at: str | None = None
+    answers: dict[str, Any] = field(default_factory=dict)
+    asked: list[Asked] = field(default_factory=list)
+    is_revoked: bool = False
+    url: str = ""
+    unavailable: Response | None = None
+    """The answer to everything, if set."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await _run_lifespan(receive, send)
+            return
+        request = Request(scope, receive)
+        body = await request.body()
+        path = scope["raw_path"].decode("latin-1").partition("?")[0]
+        self.asked.append(
+            Asked(request.method, path, request.url.query, dict(request.headers), body)
+        )
+        await self._answer(request, path)(scope, receive, send)
+
+    def of(self, method: str, path: str) -> list[Asked]:
+        """The requests of one route."""
+        return [one for one in self.asked if (one.method, one.path) == (method, path)]
+
+    def _answer(self, request: Request, path: str) -> Response:
+        if self.unavailable is not None:
+            return self.unavailable
+        if path == "/health":
+            return json({"status": "ok"})
+        is_known = request.headers.get("authorization") == f"Bearer {self.key}"
+        if self.is_revoked or not is_known:
+            return problem(401, "unauthenticated", "An API key is required.")
+        found = self.answers.get(f"{request.method} {path}")
+        if path == "/whoami":
+            found = self._whoami()
+        if found is None:
+            return problem(404, "not_found", "There is no such thing.")
+        answer: Response = found(request) if callable(found) else json(found)
+        return answer
+
+    def _whoami(self) -> dict[str, Any]:
+        return {
+            "owner": "ada@example.com",
+            "id": "key:test0001",
+            "kind": "key",
+            "scopes": list(self.scopes),
+            "expires_at": self.expires_at,
+        }
+
+
+def json(body: Any, status: int = 200) -> Response:
+    """A JSON response."""
+    return Response(orjson.dumps(body), status, media_type="application/json")
+
+
+def problem(
+    status: int, code: str, detail: str, *, headers: dict[str, str] | None = None, **members: Any
+) -> Response:
+    """A problem+json as the services answer it."""
+    body = {"code": code, "detail": detail, "status": status, "request_id": "upstream-id"}
+    return Response(
+        orjson.dumps(body | members), status, media_type="application/problem+json", headers=headers
+    )
+
+
+def page(*items: Any, next: str | None = None) -> dict[str, Any]:
+    """A page of a list."""
+    return {"items": list(items), "next": next}
+
+
+async def _run_lifespan(receive: Any, send: Any) -> None:
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

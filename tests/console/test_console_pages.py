@@ -1,0 +1,79 @@
+"""Pages: what they show, with services that answer, refuse, or are away."""
+
+from __future__ import annotations
+
+from tests.console.browser import Browser
+from tests.console.double import Double, page, problem
+
+CONNECTION = {
+    "id": "7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f",
+    "name": "Salesforce production",
+    "source_type": "Salesforce",
+    "status": "ACTIVE",
+    "catalog_version": 3,
+    "failure_code": None,
+    "created_at": "2026-11-28T09:42:10.123456+00:00",
+}
+
+
+async def test_list_of_connections(signed_in: Browser, double: Double) -> None:
+    """Made from the orchestrator's answer to the person's own key."""
+    double.answers["GET /connections"] = page(CONNECTION, next="cursor-2")
+
+    shown = await signed_in.get("/connections?q=sales")
+
+    assert shown.status == 200
+    assert "Salesforce production" in shown.text
+    assert "28 Nov 2026, 09:42 UTC" in shown.text
+    assert 'datetime="2026-11-28T09:42:10Z"' in shown.html
+    assert 'href="/connections?q=sales&amp;after=cursor-2"' in shown.html
+    (asked,) = double.of("GET", "/connections")
+    assert asked.query == "name=sales&limit=100"
+    assert asked.headers["authorization"] == f"Bearer {double.key}"
+
+
+async def test_part_of_a_page_may_be_away(signed_in: Browser, double: Double) -> None:
+    """A service that fails leaves out its own panel alone."""
+    double.answers["GET /repairs"] = lambda _: problem(503, "unavailable", "The registry is away.")
+    double.answers["GET /connections"] = page(CONNECTION)
+
+    shown = await signed_in.get("/")
+
+    assert shown.status == 200
+    assert "Repairs: not available now. The registry is away." in shown.text
+    assert "Salesforce production" in shown.text
+
+
+async def test_problem_of_a_service_is_a_page(signed_in: Browser, double: Double) -> None:
+    """With its sentence, code and request id, and a way to try again where that makes sense."""
+    double.answers["GET /connections"] = lambda _: problem(
+        503, "unavailable", "The registry is away.", headers={"Retry-After": "7"}
+    )
+
+    shown = await signed_in.get("/connections?q=a")
+
+    assert shown.status == 503
+    assert "The registry is away." in shown.text
+    assert "unavailable" in shown.text
+    assert "upstream-id" in shown.text
+    assert 'href="/connections?q=a">Try again' in shown.html
+    assert shown.response.headers["retry-after"] == "7"
+
+
+async def test_problem_is_a_notice_in_a_fragment(signed_in: Browser, double: Double) -> None:
+    """Only the notice is put in, not a page."""
+    double.answers["GET /connections"] = lambda _: problem(403, "forbidden", "Not with this key.")
+
+    shown = await signed_in.get("/connections", headers={"HX-Request": "true"})
+
+    assert shown.status == 403
+    assert "Not with this key." in shown.text
+    assert "<html" not in shown.html
+
+
+async def test_unknown_address(signed_in: Browser) -> None:
+    """Answered with a page, like everything else."""
+    shown = await signed_in.get("/nothing")
+
+    assert shown.status == 404
+    assert "There is no such page." in shown.text
