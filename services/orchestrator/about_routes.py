@@ -15,6 +15,7 @@ from shared.config import Settings
 from shared.errors import AamError
 from shared.http.authentication import ABOUT
 from shared.http.dependencies import from_state
+from shared.http.problems import problems
 from shared.observability import logs
 
 log = logs.get(__name__)
@@ -143,7 +144,7 @@ class Installation:
 router = APIRouter(tags=["operations"])
 
 
-@router.get(ABOUT)
+@router.get(ABOUT, responses=problems(401, 429, 503))
 async def about(
     request: Request, installation: Annotated[Installation, from_state("installation")]
 ) -> About:

@@ -165,5 +165,6 @@ async def event_stream(
         None if position is None else Position.of(position),
     )
     if getattr(request.state, "is_head", False):
+        streams.expect_room(reader.caller)
         return Response(headers=HEADERS)
     return streams.open(reader)

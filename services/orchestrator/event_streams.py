@@ -86,9 +86,19 @@ class EventStreams:
             TooManyRequests: the caller has as many streams as one may have here.
             Unavailable: the process has as many as it can serve, or it is stopping.
         """
+        self.expect_room(reader.caller)
+        self._open[reader.caller.id] += 1
+        return EventStream(self, reader)
+
+    def expect_room(self, caller: Caller) -> None:
+        """Check that a caller may open one more stream now.
+
+        Raises:
+            TooManyRequests: the caller has as many streams as one may have here.
+            Unavailable: the process has as many as it can serve, or it is stopping.
+        """
         if not self.feed.is_running:
             raise Unavailable("This process is stopping.", code="stopping")
-        caller = reader.caller
         if not caller.is_service and self._open[caller.id] >= self._per_caller:
             raise TooManyRequests(
                 f"This caller has {self._per_caller} event streams open, which is the limit.",
@@ -100,8 +110,6 @@ class EventStreams:
                 f"This process has {MOST_STREAMS} event streams open, which is the limit.",
                 code="streams_full",
             )
-        self._open[caller.id] += 1
-        return EventStream(self, reader)
 
     def close(self, reader: Reader) -> None:
         """Forget a stream that has ended."""
