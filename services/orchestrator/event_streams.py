@@ -154,8 +154,9 @@ class EventStream(Response):
             if self._subscription is not None:
                 self._feed.unsubscribe(self._subscription)
             self._streams.close(self._reader)
-        if not writing.cancelled() and (error := writing.exception()) is not None:
-            raise error
+        for task in tasks:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                raise error
 
     async def _write(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
@@ -164,11 +165,11 @@ class EventStream(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _until_over(self) -> None:
-        """Return when the process stops, the stream is too old, or its caller is not valid."""
+        """Return when the process stops, or the stream is too slow, too old, or not permitted."""
         while (left_s := self._ends_at - time.monotonic()) > 0:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._is_over.wait(), min(_RECHECK_S, left_s))
-            if self._is_over.is_set() or not self._feed.is_running or not await self._is_valid():
+            if self._is_at_end() or not await self._is_valid():
                 return
 
     async def _is_valid(self) -> bool:
@@ -181,10 +182,12 @@ class EventStream(Response):
         """What is sent, until the stream is over."""
         retry_ms = RETRY_MS + random.randrange(RETRY_MS // 3)  # noqa: S311 - spreads the load
         yield b"retry: %d\n\n" % retry_ms
-        is_away = False
+        is_away, beats_at = False, 0.0
         while self._subscription is None and not self._is_at_end():
             if not await self._feed.until_here(within_s=_AWAY_S):
-                yield b": heartbeat\n\n" if is_away else _encoded(Signal.AWAY)
+                if not is_away or time.monotonic() >= beats_at:
+                    yield b": heartbeat\n\n" if is_away else _encoded(Signal.AWAY)
+                    beats_at = time.monotonic() + HEARTBEAT_S
                 is_away = True
                 continue
             if is_away:
@@ -202,7 +205,8 @@ class EventStream(Response):
                 yield chunk
 
     def _is_at_end(self) -> bool:
-        return self._is_over.is_set() or not self._feed.is_running
+        is_ended = self._subscription is not None and self._subscription.is_over
+        return is_ended or self._is_over.is_set() or not self._feed.is_running
 
     async def _begun(self, *, was_away: bool) -> AsyncIterator[bytes]:
         """The events since the reader's position; subscribes, unless Redis is away again.
@@ -211,7 +215,7 @@ class EventStream(Response):
             Unavailable: Redis does not respond.
         """
         wanted = self._reader.wanted
-        while (tail := self._feed.tail) is not None:
+        while (tail := self._feed.tail) is not None and not self._is_at_end():
             if self._position is None:
                 self._subscription = self._feed.subscribe(wanted, tail)
                 # The reader has no position: what came while Redis was away would be unnoticed.

@@ -22,7 +22,8 @@ class Scope(StrEnum):
     """A permission. No scope includes another; a caller can have several."""
 
     CONNECTIONS_READ = "connections:read"
-    """Read connections, catalogs, jobs, drifts, repairs and operations; discover schemas."""
+    """Read connections, catalogs, jobs, events, drifts, repairs and operations; discover
+    schemas."""
     CONNECTIONS_WRITE = "connections:write"
     """Onboard, import, edit, observe, plan and archive connections; read logs; manage webhooks."""
     CONNECTIONS_SYNC = "connections:sync"
