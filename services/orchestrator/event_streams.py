@@ -134,7 +134,12 @@ class EventStream(Response):
         self._is_over = asyncio.Event()
         self._ends_at = time.monotonic() + streams.lifetime_s
 
-    async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(
+        self,
+        scope: Scope,  # noqa: ARG002 - Starlette's signature
+        receive: Receive,
+        send: Send,
+    ) -> None:
         """Send until the reader disconnects or the stream must end."""
         writing = asyncio.create_task(self._write(send))
         ending = asyncio.create_task(self._until_over())

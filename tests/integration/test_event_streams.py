@@ -148,7 +148,8 @@ def replica(valkey: servers.Valkey, **limits: Any) -> tuple[FastAPI, EventStream
         }
     )
     feed = EventFeed(EventLog(outbox.open_reader(settings)))
-    streams = EventStreams(feed, **{"per_caller": 12, "lifetime": timedelta(minutes=15), **limits})
+    given: Json = {"per_caller": 12, "lifetime": timedelta(minutes=15), **limits}
+    streams = EventStreams(feed, **given)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:

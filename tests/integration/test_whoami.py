@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import httpx
 
 from shared.auth.scopes import KEY_SCOPES, Scope
@@ -88,7 +90,7 @@ async def test_revoked_key_ends_its_stream(mesh: Mesh) -> None:
 
 async def test_about_shows_versions_to_callers_only(meshes: Meshes, airbyte: AirbyteServer) -> None:
     """The rest is what a login page has to know."""
-    settings = {
+    settings: dict[str, Any] = {
         "oidc_issuer": ISSUER,
         "oidc_audience": "aam",
         "oidc_client_id": "aam-console",
