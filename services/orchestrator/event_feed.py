@@ -164,7 +164,8 @@ class EventFeed:
 
     async def _follow(self) -> None:
         pause_s = _FIRST_PAUSE_S
-        while True:
+        # Not for ever: the client may turn a cancellation into a timeout.
+        while self._is_running:
             try:
                 with logs.caused_by(None):
                     tail = await self._catch_up()
