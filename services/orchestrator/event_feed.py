@@ -22,6 +22,7 @@ log = logs.get(__name__)
 
 QUEUE: Final = 1000
 """Most events that wait for one subscriber; the events themselves are shared by all."""
+_FINISH_WITHIN_S: Final = 1.5
 _FIRST_PAUSE_S: Final = 0.25
 _LONGEST_PAUSE_S: Final = 5.0
 
@@ -138,7 +139,7 @@ class EventFeed:
         finally:
             self.stop()
             following.cancel()
-            await asyncio.wait([following])
+            await asyncio.wait([following], timeout=_FINISH_WITHIN_S)
             await self.log.close()
 
     def stop(self) -> None:
