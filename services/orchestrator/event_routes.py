@@ -23,12 +23,12 @@ from shared.outbox import EventType
 _EVENT: dict[str, Any] = {
     "id": "1764500000123-0",
     "event_id": "0b9f5c0e-3c57-4d0e-9d4b-6a5e4f3c2b1a",
-    "type": "repair.proposed",
+    "type": "drift.detected",
     "connection_id": "7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f",
     "ref": "3f1e2d3c-4b5a-4968-8776-655443322110",
     "status": "ACTIVE",
     "version": 3,
-    "code": None,
+    "code": "needs_review",
     "at": "2026-11-30T09:30:00.123Z",
 }
 _STREAM = f"""\
@@ -38,7 +38,7 @@ retry: 3120
 id: 1764500000000-0
 
 id: {_EVENT["id"]}
-data: {{"id":"{_EVENT["id"]}","type":"repair.proposed","connection_id":"{_EVENT["connection_id"]}"}}
+data: {{"id":"{_EVENT["id"]}","type":"drift.detected","connection_id":"{_EVENT["connection_id"]}"}}
 
 """
 
