@@ -134,6 +134,22 @@ class Follower:
             self.events.append(json.loads(block["data"]))
             assert self.events[-1]["id"] == block["id"]
 
+    async def until_seen(self, *versions: int) -> None:
+        """Wait until exactly these events have arrived."""
+        await until(lambda: self.seen == list(versions))
+
+    async def until_last(self, version: int) -> None:
+        """Wait until this is the newest event."""
+        await until(lambda: self.seen[-1:] == [version])
+
+    async def until_count(self, count: int) -> None:
+        """Wait until at least so many events have arrived."""
+        await until(lambda: len(self.events) >= count)
+
+    async def until_signals(self, *signals: str) -> None:
+        """Wait until exactly these control events have arrived."""
+        await until(lambda: self.signals == list(signals))
+
     @property
     def seen(self) -> list[int]:
         """The versions of the events, which the tests count by."""
@@ -225,7 +241,7 @@ async def test_reader_resumes_at_another_replica_without_loss_or_doubles(
         last: str | None = "0"
         for turn in range(8):
             async with (one, other)[turn % 2].follow(last=last) as follower:
-                await until(lambda follower=follower: len(follower.events) >= 50)
+                await follower.until_count(50)
                 seen += follower.seen
                 last = follower.last
                 assert follower.signals == []
@@ -251,7 +267,7 @@ async def test_all_readers_receive_what_they_asked_for(
         await publish(redis, [3], type="repair.applied", code="c", ref=ONE)
         await publish(redis, [4], connection_id=OTHER)
         for follower in every:
-            await until(lambda follower=follower: follower.seen == [1, 2, 3, 4])
+            await follower.until_seen(1, 2, 3, 4)
         await until(lambda: (typed.seen, mine.seen) == ([1, 2, 4], [4]))
         blocked = [c for c in await redis.client_list() if c["cmd"] == "xread"]
         assert len(blocked) == 1
@@ -296,10 +312,10 @@ async def test_position_that_is_not_kept_is_reset(own_valkey: servers.Valkey, re
     async with running(own_valkey) as one:
         for last in (ids[0], "1-0", "99999999999999-0"):
             async with one.follow(last=last) as follower:
-                await until(lambda follower=follower: follower.signals == ["reset"])
+                await follower.until_signals("reset")
                 assert follower.last == ids[-1]
                 await publish(redis, [11])
-                await until(lambda follower=follower: follower.seen == [11])
+                await follower.until_seen(11)
             await redis.xdel(STREAM, follower.events[0]["id"])
             ids[-1] = str((await redis.xinfo_stream(STREAM))["last-generated-id"])
         async with one.follow(last="0") as follower:
@@ -327,7 +343,7 @@ async def test_slow_reader_is_ended_and_delays_no_other(
         await until(lambda: one.count() == 2)
         for batch in range(12):
             await publish(redis, range(200 * batch, 200 * (batch + 1)), code="x" * 8000)
-            await until(lambda batch=batch: len(follower.events) == 200 * (batch + 1))
+            await follower.until_count(200 * (batch + 1))
         await until(lambda: one.count() == 1)
         assert follower.seen == list(range(2400))
         assert follower.signals == []
@@ -382,7 +398,7 @@ async def test_stream_outlives_redis(own_valkey: servers.Valkey, redis: Redis) -
             await until(lambda: unplaced.signals == ["away", "back", "reset"])
             await publish(redis, [4])
             for follower in (early, late, unplaced):
-                await until(lambda follower=follower: follower.seen[-1:] == [4])
+                await follower.until_last(4)
     assert second < early.events[1]["id"]
 
 
