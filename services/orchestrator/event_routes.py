@@ -127,7 +127,7 @@ async def events(
     responses={
         200: {
             "description": "Server-sent events",
-            "content": {"text/event-stream": {"schema": {"type": "string"}, "example": _STREAM}},
+            "content": {"text/event-stream": {"example": _STREAM}},
         },
         **problems(422, 429, 503),
     },
