@@ -14,6 +14,9 @@ from typing import Any
 from uuid import UUID
 
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 from sqlalchemy import func, select, text, update
@@ -138,6 +141,23 @@ def open_redis(settings: Settings) -> Redis:
         maint_notifications_config=MaintNotificationsConfig(enabled=False),
     )
     tracing.trace_redis(redis)
+    return redis
+
+
+def open_reader(settings: Settings) -> Redis:
+    """A client to read the stream with; not traced, since it reads all the time.
+
+    A read is repeated once and at once, for a connection that Redis has closed meanwhile.
+    """
+    redis: Redis = Redis.from_url(
+        str(settings.redis_url.get_secret_value()),
+        protocol=3,
+        decode_responses=True,
+        socket_timeout=5,
+        socket_connect_timeout=3,
+        retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
+        maint_notifications_config=MaintNotificationsConfig(enabled=False),
+    )
     return redis
 
 

@@ -92,7 +92,7 @@ def build(settings: Settings) -> FastAPI:
     operations = Operations(settings, db, jobs, service="drift_repair_agent")
     signer = Signer(settings.webhook_signing_key)
     reach = AllowedAddresses(networks(settings.webhook_networks))
-    deliveries = Deliveries(db, Sender(reach), signer)
+    deliveries = Deliveries(db, Sender(reach), signer, console_url=settings.console_url)
 
     states = StateStore(settings, db, airbyte)
     restorer = StateRestorer(settings, db, airbyte, states)

@@ -12,8 +12,10 @@ import msgspec
 from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
 
 from services.orchestrator import (
+    about_routes,
     api_key_routes,
     edit_routes,
+    event_routes,
     job_routes,
     source_routes,
     trial_queries,
@@ -24,6 +26,8 @@ from services.orchestrator.backlogs import BACKLOGS
 from services.orchestrator.catalog_reconciler import Reconciler
 from services.orchestrator.credential_watch import CredentialWatch
 from services.orchestrator.edits import Editor
+from services.orchestrator.event_pages import EventPages
+from services.orchestrator.event_streams import EventStreams
 from services.orchestrator.follow_up import FollowUp
 from services.orchestrator.history_retention import Retention, histories
 from services.orchestrator.importer import Importing, ImportOrder
@@ -432,7 +436,7 @@ def build(settings: Settings) -> FastAPI:
     )
     airbyte = AirbyteClient.from_settings(settings)
     auth_broker = AuthBroker.from_settings(settings, signer_for("orchestrator", settings))
-    redis = outbox.open_redis(settings)
+    redis, streams = outbox.open_redis(settings), EventStreams.from_settings(settings)
     jobs = Jobs(settings.registry_address, application="orchestrator")
     operations = Operations(settings, db, jobs, service="orchestrator")
     relay = outbox.Relay(db, redis)
@@ -481,13 +485,13 @@ def build(settings: Settings) -> FastAPI:
             ) as stop_looking,
             jobs.running(),
             operations.running(),
+            streams.feed.running(),
         ):
-            with stop_on_signal(operations.stop, jobs.stop, stop_looking):
+            with stop_on_signal(streams.feed.stop, operations.stop, jobs.stop, stop_looking):
                 yield
-        await auth_broker.close()
-        await airbyte.aclose()
-        await redis.aclose()
-        await db.close()
+        about = app.state.installation
+        for close in (about.close, auth_broker.close, airbyte.aclose, redis.aclose, db.close):
+            await close()
 
     app = create_app(
         service="orchestrator",
@@ -512,13 +516,21 @@ def build(settings: Settings) -> FastAPI:
     )
     app.state.jobs = JobActions(settings, db, airbyte, operations, service, Volumes(db))
     app.state.key_environment = settings.key_environment
+    _show(app, streams, about_routes.Installation(settings, airbyte))
     parts = (
         *(source_routes, workspace_routes, edit_routes, job_routes),
-        *(volume_routes, api_key_routes),
+        *(volume_routes, api_key_routes, event_routes, about_routes),
     )
     for each in (router, *(part.router for part in parts), routes()):
         app.include_router(each)
     return app
+
+
+def _show(app: FastAPI, streams: EventStreams, installation: about_routes.Installation) -> None:
+    """Give the routes of events and of the installation what they show."""
+    app.state.event_streams = streams
+    app.state.event_pages = EventPages(streams.feed.log)
+    app.state.installation = installation
 
 
 def __getattr__(name: str) -> FastAPI:

@@ -64,7 +64,13 @@ async def mesh(
 ) -> AsyncIterator[Mesh]:
     """The services, with a signing key for webhooks."""
     add_destination(airbyte)
-    settings = settings_for(airbyte, registry_url, redis_url, webhook_signing_key="s" * 40)
+    settings = settings_for(
+        airbyte,
+        registry_url,
+        redis_url,
+        webhook_signing_key="s" * 40,
+        event_stream_lifetime="0.3",
+    )
     async with running(settings, airbyte, sql=sql, redis=redis, order=ORDER) as mesh:
         for name in SERVICES:
             decode_answers(getattr(mesh, name))

@@ -317,6 +317,8 @@ async def close_parts(app: FastAPI) -> None:
             await part.aclose()
         elif isinstance(part, Peer | Database):
             await part.close()
+        elif isinstance(part, Redis):
+            await part.aclose()
         elif type(part).__module__.startswith(("services.", "shared.")) and id(part) not in seen:
             seen.add(id(part))
             waiting += getattr(part, "__dict__", {}).values()
