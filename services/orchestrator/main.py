@@ -13,9 +13,11 @@ from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
 
 from services.orchestrator import (
     api_key_routes,
+    credential_routes,
     edit_routes,
     job_routes,
     source_routes,
+    timeline_routes,
     trial_queries,
     volume_routes,
     workspace_routes,
@@ -28,13 +30,13 @@ from services.orchestrator.follow_up import FollowUp
 from services.orchestrator.history_retention import Retention, histories
 from services.orchestrator.importer import Importing, ImportOrder
 from services.orchestrator.job_follower import JobFollower
+from services.orchestrator.job_schemas import JOB, JobView
 from services.orchestrator.jobs import Jobs as JobActions
 from services.orchestrator.leftover_sweeper import Sweeper
 from services.orchestrator.rotation import Rotator
 from services.orchestrator.schemas import (
     CATALOG,
     IMPORT,
-    JOB,
     ROTATION,
     CatalogDiff,
     ConnectionPage,
@@ -42,7 +44,6 @@ from services.orchestrator.schemas import (
     Import,
     ImportOutcome,
     ImportReport,
-    JobView,
     MergedCatalog,
     Onboard,
     RotationView,
@@ -88,6 +89,7 @@ _VERSION = Path(ge=1, le=2**31 - 1)
 _FROM_CONNECTION = (
     "GET /connections/{connection_id}",
     "GET /connections/{connection_id}/jobs",
+    "GET /connections/{connection_id}/timeline",
     "GET /connections/{connection_id}/volume",
     "GET /connections/{connection_id}/catalog-versions",
     "POST /connections/{connection_id}/discover",
@@ -323,7 +325,10 @@ async def jobs(
         await registry.find_connection(session, connection_id)
         return raw_json(
             await registry.page_of_jobs(
-                session, connection_id, cursor=after, limit=limit, is_explained=is_explained
+                session,
+                registry.JobFilter(connection_id, after=after),
+                limit=limit,
+                is_explained=is_explained,
             )
         )
 
@@ -514,7 +519,7 @@ def build(settings: Settings) -> FastAPI:
     app.state.key_environment = settings.key_environment
     parts = (
         *(source_routes, workspace_routes, edit_routes, job_routes),
-        *(volume_routes, api_key_routes),
+        *(volume_routes, api_key_routes, timeline_routes, credential_routes),
     )
     for each in (router, *(part.router for part in parts), routes()):
         app.include_router(each)
