@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
 
+from services.schema_observer.observation_queries import ObservationFilter, page_of_observations
 from shared.auth.scopes import Scope
+from shared.database import Database
+from tests import factories
 from tests.integration.callers import caller
 from tests.integration.conftest import Mesh
 from tests.integration.paging import pages
+from tests.pools import Sql
 
 Json = dict[str, Any]
 
@@ -87,25 +93,46 @@ async def test_sources_are_listed_by_their_state(mesh: Mesh) -> None:
     ]
 
 
-async def test_source_that_waits_is_overdue(mesh: Mesh) -> None:
-    """Unless a process has claimed it, or it is postponed."""
-    connection = await mesh.onboard()
-    await observed(mesh, connection)
-    # Claimed, so that no observer starts it.
-    claimed = "claimed_until = now() + interval '1 hour', claimed_by = gen_random_uuid()"
-    await change(mesh, connection, f"next_at = now() - interval '1 hour', {claimed}")
-    (source,) = await observations(mesh, overdue=False)
-    assert (source["overdue"], source["observing"]) == (False, True)
-
-    transaction = mesh.sql.transaction()
-    await transaction.start()
-    await change(mesh, connection, "claimed_until = NULL, postponed_since = NULL")
-    overdue = await mesh.sql.fetchval(
-        "SELECT count(*) FROM observations WHERE next_at < now() - interval '1 minute'"
-        " AND coalesce(claimed_until <= now(), true) AND postponed_since IS NULL"
+@pytest.mark.parametrize(
+    ("values", "is_overdue"),
+    [
+        ("now() - interval '1 hour', NULL, NULL", True),
+        ("to_timestamp(0), NULL, NULL", True),
+        ("now() - interval '1 hour', now() - interval '1 minute', NULL", True),
+        ("now() - interval '10 seconds', NULL, NULL", False),
+        ("now() + interval '1 hour', NULL, NULL", False),
+        ("now() - interval '1 hour', now() + interval '1 minute', NULL", False),
+        ("now() - interval '1 hour', NULL, now()", False),
+    ],
+)
+async def test_source_that_waits_is_overdue(
+    db: Database, sql: Sql, values: str, is_overdue: bool
+) -> None:
+    """Unless a process has claimed it, or it is postponed; without services that would start it."""
+    row = factories.connection()
+    async with db.transaction() as session:
+        session.add(row)
+    await sql.execute(
+        "INSERT INTO observations (airbyte_source_id, next_at, claimed_until, postponed_since)"
+        f" SELECT $1, {values}",
+        row.airbyte_source_id,
     )
-    await transaction.rollback()
-    assert overdue == 1
+
+    async with db.read() as session:
+        found = {
+            wanted: json.loads(
+                await page_of_observations(
+                    session,
+                    ObservationFilter(is_overdue=wanted),
+                    every=timedelta(minutes=15),
+                    limit=1,
+                )
+            )["items"]
+            for wanted in (True, False)
+        }
+
+    assert found[not is_overdue] == []
+    assert [one["overdue"] for one in found[is_overdue]] == [is_overdue]
 
 
 async def test_requests_that_are_refused(mesh: Mesh) -> None:

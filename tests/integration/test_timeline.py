@@ -62,7 +62,7 @@ async def lived(mesh: Mesh) -> Json:
     await mesh.jobs_until_end(connection["id"])
     await drift(mesh, connection, LESS)
     (repair,) = await repairs_until(mesh, connection, ["proposed"])
-    status, _ = await approve(mesh, repair, reason="Nobody reads it.")
+    status, _ = await approve(mesh, repair, reason="It is unused.")
     assert status == 200
     await repairs_until(mesh, connection, ["applied"])
     for paused in (True, False):
@@ -97,7 +97,7 @@ async def test_timeline_has_what_happened(mesh: Mesh) -> None:
     assert (decided["outcome"], decided["actor"], decided["reason"]) == (
         "approved",
         "Ada",
-        "Nobody reads it.",
+        "It is unused.",
     )
     assert decided["severity"] == one(found, "drift")["severity"]
     assert [each["by"] for each in decided["details"]["decisions"]] == ["Ada"]
