@@ -90,10 +90,14 @@ def _of_operation(member: str) -> str:
 
 
 def _archived_by(member: str) -> str:
-    """SQL for a member of the operation that archived a connection, as long as it is stored."""
+    """SQL for a member of the operation that archived a connection, as long as it is stored.
+
+    The range of its start limits how many operations are read.
+    """
     return f"""(
         SELECT {member} FROM operations o
         WHERE o.connection_id = t.id AND o.kind = 'archive' AND o.status = 'done'
+            AND o.created_at BETWEEN t.archived_at - interval '1 day' AND t.archived_at
         ORDER BY o.created_at DESC LIMIT 1
     )"""  # noqa: S608 - no input
 

@@ -130,8 +130,8 @@ async def observations(
 ) -> Response:
     """List the sources of live connections with the state of their observation, by id.
 
-    A source is `overdue` if it was requested, or has been due for more than a minute, and is neither
-    being observed nor postponed. Such sources wait for a slot.
+    A source is `overdue` if it was requested, or has been due for more than a minute, and is
+    neither being observed nor postponed. Such sources wait for a slot.
     """
     shown = ObservationFilter(outcome, overdue, suspicious, after)
     return raw_json(await service.observations(shown, limit=limit))

@@ -274,8 +274,8 @@ class ObservedSource(BaseModel):
     """The shortest interval of its connections."""
     next_at: datetime
     overdue: bool
-    """Whether it was requested, or has been due for more than a minute, and has neither been started
-    nor postponed."""
+    """Whether it was requested, or has been due for more than a minute, and has neither been
+    started nor postponed."""
     observing: bool
     postponed_since: datetime | None = None
     """Since when it has been due, waiting for a running sync or for the daily limit."""

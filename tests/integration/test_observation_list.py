@@ -94,7 +94,7 @@ async def test_sources_are_listed_by_their_state(mesh: Mesh) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "is_overdue"),
+    "values, is_overdue",
     [
         ("now() - interval '1 hour', NULL, NULL", True),
         ("to_timestamp(0), NULL, NULL", True),
