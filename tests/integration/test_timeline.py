@@ -242,7 +242,8 @@ async def add_history(sql: Sql, connection: UUID, count: int, *, apart: timedelt
         )
     drifts = (
         "INSERT INTO drifts (id, connection_id, after_snapshot_id,"  # noqa: S608 (constants)
-        " head_version, severity, affects_sync, changes, first_seen_at) SELECT gen_random_uuid(), $1, $5, n, 'harmless',"
+        " head_version, severity, affects_sync, changes, first_seen_at)"
+        " SELECT gen_random_uuid(), $1, $5, n, 'harmless',"
         f" true, '[]', {at} FROM generate_series(1, $4::int) n"
     )
     await sql.execute(drifts, connection, AT, apart, count, snapshot)
