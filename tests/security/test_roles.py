@@ -29,6 +29,7 @@ APPEND_ONLY = (
     "knowledge",
     "stream_schemas",
     "sync_catalog_versions",
+    "timeline_events",
 )
 
 
