@@ -85,8 +85,8 @@ async def test_timeline_has_what_happened(mesh: Mesh) -> None:
     kinds = [entry["kind"] for entry in found]
     assert sorted(kinds) == sorted(
         [
-            *("version", "setting", "sync", "drift", "repair_proposed", "repair_decided"),
-            *("version", "repair_ended", "pause", "pause"),
+            *("version", "setting", "sync", "setting", "drift", "repair_proposed"),
+            *("repair_decided", "version", "repair_ended", "pause", "pause"),
         ]
     )
     assert [entry["outcome"] for entry in found if entry["kind"] == "pause"] == [
@@ -111,9 +111,10 @@ async def test_timeline_has_what_happened(mesh: Mesh) -> None:
     assert one(found, "drift")["details"]["change_count"] == 1
     sync = one(found, "sync")
     assert (sync["outcome"], sync["version"], bool(sync["requested_by"])) == ("succeeded", 1, True)
-    setting = one(found, "setting")
-    assert (setting["actor"], setting["details"]["settings"]) == ("Ada", ["description"])
-    assert setting["details"]["change"]["description"] == {"from": None, "to": "The CRM."}
+    accepted, described = [entry for entry in found if entry["kind"] == "setting"]
+    assert accepted["details"]["subject"] == "observation"
+    assert (described["actor"], described["details"]["settings"]) == ("Ada", ["description"])
+    assert described["details"]["change"]["description"] == {"from": None, "to": "The CRM."}
 
 
 async def test_timeline_is_paged_and_filtered(mesh: Mesh) -> None:
