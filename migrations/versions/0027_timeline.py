@@ -8,6 +8,8 @@ Revises: 0025
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
@@ -95,7 +97,7 @@ def upgrade() -> None:
 _OF_CONNECTION = ["connection_id", "at"]
 
 
-def _computed(name: str, kind: sa.types.TypeEngine[object], value: str) -> sa.Column[object]:
+def _computed(name: str, kind: sa.types.TypeEngine[Any], value: str) -> sa.Column[Any]:
     return sa.Column(name, kind, sa.Computed(value, persisted=True), nullable=True)
 
 
