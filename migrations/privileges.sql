@@ -22,6 +22,10 @@ DECLARE
         ['aam_orchestrator', 'credential_versions', 'SELECT, INSERT, UPDATE, DELETE'],
         ['aam_orchestrator', 'discoveries', 'SELECT, INSERT, UPDATE'],
         ['aam_orchestrator', 'events', 'SELECT, INSERT, UPDATE (published_at)'],
+        ['aam_orchestrator', 'credential_audit', 'SELECT (id, at, caller, credential_id, source_type, result, request_id)'],
+        ['aam_orchestrator', 'drifts',
+            'SELECT (id, connection_id, after_snapshot_id, severity, affects_sync, connector_step, first_seen_at)'],
+        ['aam_orchestrator', 'drifts', 'SELECT (summary)'],
         ['aam_orchestrator', 'import_items', 'SELECT, INSERT, UPDATE (outcome, code, connection_id, never_selected)'],
         ['aam_orchestrator', 'import_items', 'UPDATE (shared_tables)'],
         ['aam_orchestrator', 'job_history', 'SELECT, INSERT, UPDATE'],
@@ -31,6 +35,11 @@ DECLARE
         ['aam_orchestrator', 'operations', 'SELECT, INSERT, UPDATE, DELETE'],
         ['aam_orchestrator', 'policies', 'SELECT'],
         ['aam_orchestrator', 'policy_layers', 'SELECT'],
+        ['aam_orchestrator', 'repairs',
+            'SELECT (id, connection_id, kind, state, drift_id, parent_id, superseded_by, target_version, decisions,'
+            ' operation_id, version_number, restored_version, job_id, failure_code, expires_at, created_at, ended_at)'],
+        ['aam_orchestrator', 'repairs', 'SELECT (summary)'],
+        ['aam_orchestrator', 'repairs', 'SELECT (decided_at)'],
         ['aam_orchestrator', 'setting_changes', 'SELECT, INSERT'],
         ['aam_orchestrator', 'snapshots',
             'SELECT, INSERT, UPDATE (seen_at, raw_hashes, stream_hashes, airbyte_catalog_id)'],
@@ -40,6 +49,7 @@ DECLARE
         ['aam_orchestrator', 'stream_schemas', 'SELECT, INSERT, UPDATE (created_at)'],
         ['aam_orchestrator', 'stream_volumes', 'SELECT, INSERT'],
         ['aam_orchestrator', 'sync_catalog_versions', 'SELECT, INSERT'],
+        ['aam_orchestrator', 'timeline_events', 'SELECT, INSERT'],
         ['aam_orchestrator', 'watches', 'SELECT (connection_id, interval_seconds)'],
 
         ['aam_auth_broker', 'credential_audit', 'INSERT'],
@@ -69,6 +79,7 @@ DECLARE
             'SELECT (job_id, stream_namespace, stream_name, rows, is_pending, usual_low, usual_high, suspicious_since,'
             ' suspicious_version)'],
         ['aam_drift_repair_agent', 'sync_catalog_versions', 'SELECT, INSERT'],
+        ['aam_drift_repair_agent', 'timeline_events', 'SELECT, INSERT'],
         ['aam_drift_repair_agent', 'webhook_deliveries', 'SELECT, INSERT, UPDATE'],
         ['aam_drift_repair_agent', 'webhooks', 'SELECT, INSERT, UPDATE'],
 
@@ -93,6 +104,7 @@ DECLARE
         ['aam_schema_observer', 'source_connectors', 'SELECT, INSERT, UPDATE, DELETE'],
         ['aam_schema_observer', 'stream_schemas', 'SELECT, INSERT, UPDATE (created_at)'],
         ['aam_schema_observer', 'sync_catalog_versions', 'SELECT'],
+        ['aam_schema_observer', 'timeline_events', 'SELECT, INSERT'],
         ['aam_schema_observer', 'watches', 'SELECT, INSERT, UPDATE'],
 
         ['aam_rag_engine', 'api_keys',

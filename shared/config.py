@@ -557,6 +557,10 @@ class Settings(RegistrySettings, ServiceAddresses):
     event_retention: Retention = 7 * _DAY
     """How long the outbox keeps events that were published."""
 
+    timeline_retention: Retention = 365 * _DAY
+    """How long pauses by AAM, events of credentials and connectors, failures of observations and
+    edits in Airbyte stay on a connection's timeline."""
+
     job_retention: Retention = 90 * _DAY
     """How long syncs that ended are kept; the newest of each connection is always kept."""
 

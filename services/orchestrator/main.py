@@ -14,10 +14,12 @@ from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
 from services.orchestrator import (
     about_routes,
     api_key_routes,
+    credential_routes,
     edit_routes,
     event_routes,
     job_routes,
     source_routes,
+    timeline_routes,
     trial_queries,
     volume_routes,
     workspace_routes,
@@ -32,13 +34,13 @@ from services.orchestrator.follow_up import FollowUp
 from services.orchestrator.history_retention import Retention, histories
 from services.orchestrator.importer import Importing, ImportOrder
 from services.orchestrator.job_follower import JobFollower
+from services.orchestrator.job_schemas import JOB, JobView
 from services.orchestrator.jobs import Jobs as JobActions
 from services.orchestrator.leftover_sweeper import Sweeper
 from services.orchestrator.rotation import Rotator
 from services.orchestrator.schemas import (
     CATALOG,
     IMPORT,
-    JOB,
     ROTATION,
     CatalogDiff,
     ConnectionPage,
@@ -46,7 +48,6 @@ from services.orchestrator.schemas import (
     Import,
     ImportOutcome,
     ImportReport,
-    JobView,
     MergedCatalog,
     Onboard,
     RotationView,
@@ -92,6 +93,7 @@ _VERSION = Path(ge=1, le=2**31 - 1)
 _FROM_CONNECTION = (
     "GET /connections/{connection_id}",
     "GET /connections/{connection_id}/jobs",
+    "GET /connections/{connection_id}/timeline",
     "GET /connections/{connection_id}/volume",
     "GET /connections/{connection_id}/catalog-versions",
     "POST /connections/{connection_id}/discover",
@@ -327,7 +329,10 @@ async def jobs(
         await registry.find_connection(session, connection_id)
         return raw_json(
             await registry.page_of_jobs(
-                session, connection_id, cursor=after, limit=limit, is_explained=is_explained
+                session,
+                registry.JobFilter(connection_id, after=after),
+                limit=limit,
+                is_explained=is_explained,
             )
         )
 
@@ -520,6 +525,7 @@ def build(settings: Settings) -> FastAPI:
     parts = (
         *(source_routes, workspace_routes, edit_routes, job_routes),
         *(volume_routes, api_key_routes, event_routes, about_routes),
+        *(timeline_routes, credential_routes),
     )
     for each in (router, *(part.router for part in parts), routes()):
         app.include_router(each)

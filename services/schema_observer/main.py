@@ -14,6 +14,7 @@ from fastapi import APIRouter, Body, FastAPI, Query, Request, Response
 from services.schema_observer import drift_queries
 from services.schema_observer.backlogs import BACKLOGS
 from services.schema_observer.connectors import ConnectorChecks
+from services.schema_observer.observation_queries import ObservationFilter
 from services.schema_observer.observer import Observer
 from services.schema_observer.scheduler import Scheduler
 from services.schema_observer.schemas import (
@@ -25,9 +26,11 @@ from services.schema_observer.schemas import (
     ObservationInterval,
     ObservationResult,
     ObservationView,
+    ObservedSourcePage,
     ObserveRequest,
     SnapshotDiff,
     SnapshotView,
+    SourceOutcome,
 )
 from services.schema_observer.service import SchemaObserver
 from shared import failpoints, periodic, registry
@@ -96,6 +99,42 @@ async def observe(
     if isinstance(found, str):
         return raw_json(found)
     return raw_json(found.model_dump_json(), status_code=202)
+
+
+@router.get(
+    "/observations",
+    dependencies=[may(Scope.CONNECTIONS_READ)],
+    response_model=ObservedSourcePage,
+    responses={
+        200: links(
+            "GET /connections/{connection_id}/observation",
+            connection_id="$response.body#/items/0/connections/0/connection_id",
+        ),
+        **problems(422, 503),
+    },
+)
+async def observations(
+    service: Service,
+    outcome: Annotated[
+        SourceOutcome | None, Query(description="Only sources with this newest outcome")
+    ] = None,
+    overdue: Annotated[
+        bool | None, Query(description="Only overdue sources, or only the others")
+    ] = None,
+    suspicious: Annotated[
+        bool | None,
+        Query(description="Only sources reported as suspicious or failing, or only the others"),
+    ] = None,
+    after: Annotated[UUID | None, Query(description="`next` of the previous page")] = None,
+    limit: Limit = 100,
+) -> Response:
+    """List the sources of live connections with the state of their observation, by id.
+
+    A source is `overdue` if it was requested, or has been due for more than a minute, and is
+    neither being observed nor postponed. Such sources wait for a slot.
+    """
+    shown = ObservationFilter(outcome, overdue, suspicious, after)
+    return raw_json(await service.observations(shown, limit=limit))
 
 
 @router.get(

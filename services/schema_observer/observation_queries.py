@@ -231,6 +231,92 @@ _OBSERVATION = text(f"""
 """)  # noqa: S608 - no input
 
 
+@dataclass(frozen=True, slots=True)
+class ObservationFilter:
+    """Filters of a list of sources by their observation."""
+
+    outcome: str | None = None
+    is_overdue: bool | None = None
+    is_suspicious: bool | None = None
+    after: UUID | None = None
+    """The last source of the previous page."""
+
+
+async def page_of_observations(
+    session: AsyncSession, shown: ObservationFilter, *, every: timedelta, limit: int
+) -> str:
+    """A page of the sources of live connections as JSON text, by id: `{"items": […], "next": …}`.
+
+    Without explanations of failures. `every` is the interval where none is set.
+    """
+    conditions = ["EXISTS (SELECT FROM connections c WHERE " + _LIVE_OF_SOURCE + ")"]
+    parameters: dict[str, object] = {"every": every.total_seconds(), "limit": limit}
+    if shown.outcome is not None:
+        conditions.append("o.outcome = :outcome")
+        parameters["outcome"] = shown.outcome
+    if shown.outcome in ("suspicious", "failed"):
+        # As the condition of an index, since few sources have these outcomes.
+        conditions.append("o.outcome IN ('suspicious', 'failed')")
+    if shown.is_overdue is not None:
+        conditions.append(_OVERDUE if shown.is_overdue else f"NOT {_OVERDUE}")
+    if shown.is_suspicious is not None:
+        conditions.append(f"o.suspicious_since IS {'NOT NULL' if shown.is_suspicious else 'NULL'}")
+    if shown.after is not None:
+        conditions.append("o.airbyte_source_id > :after")
+        parameters["after"] = shown.after
+    # nosemgrep: built-sql - all of it is ours, values are parameters
+    statement = text(_OBSERVATIONS.format(conditions=" AND ".join(conditions)))
+    found: str = (await session.execute(statement, parameters)).scalar_one()
+    return found
+
+
+_LIVE_OF_SOURCE = f"c.airbyte_source_id = o.airbyte_source_id AND {LIVE}"
+# A requested observation has a `next_at` in the distant past.
+_OVERDUE = """(
+    o.next_at < now() - interval '1 minute' AND coalesce(o.claimed_until <= now(), true)
+    AND o.postponed_since IS NULL
+)"""
+_MOST_CONNECTIONS = 20
+_OBSERVATIONS = f"""
+    WITH page AS (
+        SELECT * FROM observations o WHERE {{conditions}}
+        ORDER BY o.airbyte_source_id LIMIT :limit + 1
+    ), kept AS (SELECT * FROM page o ORDER BY o.airbyte_source_id LIMIT :limit)
+    SELECT json_build_object(
+        'items', coalesce((
+            SELECT json_agg(json_build_object(
+                'source_id', o.airbyte_source_id, 'workspace_id', o.airbyte_workspace_id,
+                'effective_interval_seconds', {INTERVAL},
+                'next_at', {stamp("greatest(o.next_at, o.observed_at)")},
+                'overdue', {_OVERDUE}, 'observing', coalesce(o.claimed_until > now(), false),
+                'postponed_since', {stamp("o.postponed_since")},
+                'observed_at', {stamp("o.observed_at")},
+                'outcome', o.outcome, 'code', o.code, 'detail', o.detail, 'cause', o.cause,
+                'failures', o.failures, 'suspicious_since', {stamp("o.suspicious_since")},
+                'snapshot_id', o.snapshot_id,
+                'connector_version', v.version, 'manifest_version', v.manifest_version,
+                'connection_count', (
+                    SELECT count(*) FROM connections c WHERE {_LIVE_OF_SOURCE}
+                ),
+                'connections', (
+                    SELECT json_agg(json_build_object(
+                        'connection_id', c.id, 'name', c.name, 'source_type', c.source_type
+                    ) ORDER BY c.name, c.id)
+                    FROM (
+                        SELECT c.* FROM connections c WHERE {_LIVE_OF_SOURCE}
+                        ORDER BY c.name, c.id LIMIT {_MOST_CONNECTIONS}
+                    ) c
+                )
+            ) ORDER BY o.airbyte_source_id)
+            FROM kept o LEFT JOIN source_connectors v ON v.airbyte_source_id = o.airbyte_source_id
+        ), '[]'),
+        'next', CASE WHEN (SELECT count(*) FROM page) > :limit THEN (
+            SELECT o.airbyte_source_id FROM kept o ORDER BY o.airbyte_source_id DESC LIMIT 1
+        ) END
+    )::text
+"""  # noqa: S608 - no input
+
+
 async def result_json(session: AsyncSession, connection_id: UUID) -> str:
     """The result of the newest observation of a connection's source, with its drift, if any."""
     found: str = (await session.execute(_LOOK, {"id": connection_id})).scalar_one()

@@ -124,6 +124,15 @@ class SchemaObserver:
                 session, connection_id, every=self._every, is_explained=is_explained
             )
 
+    async def observations(
+        self, shown: observation_queries.ObservationFilter, *, limit: int
+    ) -> str:
+        """A page of sources with the state of their observation, as JSON."""
+        async with self._db.read() as session:
+            return await observation_queries.page_of_observations(
+                session, shown, every=self._every, limit=limit
+            )
+
     async def watch(self, connection_id: UUID, interval: timedelta | None) -> str:
         """Set how often a connection's source is observed; None for the default. The new status.
 

@@ -34,7 +34,7 @@ class Scope(StrEnum):
     """Approve and reject repairs, change policies, record what a field was renamed to, and accept a
     suspicious discovery."""
     ADMIN = "admin"
-    """Create and revoke API keys, rotate credentials."""
+    """Create and revoke API keys, rotate credentials, list who read which."""
     CREDENTIALS_READ = "credentials:read"
     """Read one credential; only for service tokens, never for an API key."""
     EVENTS_READ = "events:read"

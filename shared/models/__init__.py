@@ -9,6 +9,7 @@ from shared.models.connections import (
     JobHistory,
     JobStarter,
     SyncCatalogVersion,
+    TimelineEvent,
     VersionOrigin,
 )
 from shared.models.connectors import SavedState, SourceConnector

@@ -128,6 +128,24 @@ class Repair(Base):
         ),
         Index("ix_repairs_connection_id_created_at", "connection_id", "created_at"),
         Index("ix_repairs_created_at_id", "created_at", "id"),
+        Index(
+            "ix_repairs_proposals",
+            "connection_id",
+            "created_at",
+            postgresql_where=text("expires_at IS NOT NULL"),
+        ),
+        Index(
+            "ix_repairs_decided",
+            "connection_id",
+            "decided_at",
+            postgresql_where=text("decided_at IS NOT NULL"),
+        ),
+        Index(
+            "ix_repairs_outcomes",
+            "connection_id",
+            "ended_at",
+            postgresql_where=text("ended_at IS NOT NULL AND state <> 'rejected'"),
+        ),
         Index("ix_repairs_expires_at", "expires_at", postgresql_where=_REPAIR_OPEN),
         Index("ix_repairs_under_way", "updated_at", postgresql_where=_REPAIR_UNDER_WAY),
         Index("ix_repairs_operation_id", "operation_id"),
@@ -175,6 +193,10 @@ class Repair(Base):
     """A summary of `changes` for lists, computed by Postgres on write."""
     decisions: Mapped[str] = mapped_column(RawJson(), server_default=text("'[]'"))
     """Who decided what, when and why, oldest first, as JSON text."""
+    decided_at: Mapped[datetime | None] = mapped_column(
+        Computed("decided_at(decisions)", persisted=True), deferred=True
+    )
+    """When its newest own decision was made, computed by Postgres on write."""
     verify_by_sync: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
     operation_id: Mapped[UUID | None]
     """The newest operation that applies or rolls it back."""

@@ -14,6 +14,7 @@ from shared.registry.api_keys import (
 from shared.registry.connections import (
     LIVE,
     ConnectionFilter,
+    JobFilter,
     append_version,
     begin_heal,
     connection_json,
@@ -63,8 +64,11 @@ from shared.registry.discoveries import (
 from shared.registry.history_retention import prune_history
 from shared.registry.paging import (
     Cursor,
+    Position,
     after_cursor,
+    after_position,
     cursor_of,
+    next_position,
     page,
     read_cursor,
     read_position,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import func, select, text
@@ -282,7 +283,9 @@ _NO_VERSION_IS_LATER = 2**31 - 1
 
 _JOB_JSON = f"""
     json_build_object(
-        'job_id', t.id, 'airbyte_job_id', t.airbyte_job_id, 'status', t.status,
+        'job_id', t.id, 'connection_id', t.connection_id,
+        'connection_name', (SELECT c.name FROM connections c WHERE c.id = t.connection_id),
+        'airbyte_job_id', t.airbyte_job_id, 'status', t.status,
         'started_by', t.started_by, 'requested_by', t.requested_by,
         'catalog_version', t.catalog_version, 'attempts', t.attempts,
         'records', t.records, 'bytes', t.bytes,
@@ -321,23 +324,38 @@ async def page_of_versions(
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Filter of a list of jobs."""
+
+    connection_id: UUID | None = None
+    status: str | None = None
+    started_by: str | None = None
+    since: datetime | None = None
+    """Only jobs that started then or later."""
+    after: Cursor | None = None
+    """Where the previous page ended."""
+
+
 async def page_of_jobs(
-    session: AsyncSession,
-    connection_id: UUID,
-    *,
-    cursor: Cursor | None,
-    limit: int,
-    is_explained: bool,
+    session: AsyncSession, shown: JobFilter, *, limit: int, is_explained: bool
 ) -> str:
     """A page of jobs as JSON text, newest first; with failure explanations if `is_explained`."""
-    conditions, parameters = after_cursor(cursor, "started_at")
-    statement = page(
-        "job_history",
-        _JOB_JSON,
-        " AND ".join(["t.connection_id = :id", *conditions]),
-        at="started_at",
-    )
-    parameters |= {"id": connection_id, "limit": limit, "explained": is_explained}
+    conditions, parameters = after_cursor(shown.after, "started_at")
+    given = {
+        "connection_id": shown.connection_id,
+        "status": shown.status,
+        "started_by": shown.started_by,
+    }
+    for name, value in given.items():
+        if value is not None:
+            conditions.append(f"t.{name} = :{name}")
+            parameters[name] = value
+    if shown.since is not None:
+        conditions.append("t.started_at >= :since")
+        parameters["since"] = shown.since
+    statement = page("job_history", _JOB_JSON, " AND ".join(conditions) or "true", at="started_at")
+    parameters |= {"limit": limit, "explained": is_explained}
     found: str = await session.scalar(statement, parameters)
     return found
 

@@ -83,6 +83,7 @@ TABLES = (
     "source_connectors",
     "stream_states",
     "stream_volumes",
+    "timeline_events",
 )
 _LARGE_BYTES = 1024 * 1024
 
