@@ -105,40 +105,6 @@ class RollBack(BaseModel):
     state in Airbyte is global (CDC)."""
 
 
-class RollBackPreview(BaseModel):
-    """What a rollback to a version would do now; nothing is changed."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "connection_id": _CONNECTION_ID,
-                    "version": 1,
-                    "catalog": {
-                        "schema_changes": [],
-                        "config_changes": [],
-                        "effects": [
-                            {
-                                "stream": {"namespace": None, "name": "Account"},
-                                "code": "state_put_back",
-                                "message": "Account resumes from the sync state that was saved "
-                                "before it was lost.",
-                            }
-                        ],
-                        "problems": [],
-                    },
-                }
-            ]
-        }
-    )
-
-    connection_id: UUID
-    version: int
-    catalog: dict[str, Any]
-    """As in a repair: `schema_changes` and `config_changes` from the newest version to this one,
-    the `effects`, and the `problems` for which the rollback would be refused."""
-
-
 class PolicyOrder(BaseModel):
     """A partial update of the policy of a connection or a layer above.
 
