@@ -64,11 +64,15 @@ from shared.registry.history_retention import prune_history
 from shared.registry.paging import (
     Cursor,
     after_cursor,
+    after_stream,
     cursor_of,
+    like,
     page,
     read_cursor,
     read_position,
+    read_stream_cursor,
     stamp,
+    stream_cursor,
 )
 from shared.registry.policies import (
     exclusions_of,

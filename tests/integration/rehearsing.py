@@ -30,10 +30,9 @@ _ROWS: Final = {
     "repairs": f"to_jsonb(t) - {_VOLATILE}",
     "operations": "jsonb_build_array(t.id)",
     "events": "jsonb_build_array(t.id)",
-    **{
-        name: "to_jsonb(t)"
-        for name in ("sync_catalog_versions", "plans", "stream_states", "knowledge", "policies")
-    },
+    **dict.fromkeys(
+        ("sync_catalog_versions", "plans", "stream_states", "knowledge", "policies"), "to_jsonb(t)"
+    ),
 }
 
 
@@ -114,7 +113,9 @@ class Rehearsing(httpx.AsyncBaseTransport):
 
 def _shown(problem: Json) -> Json:
     """An error without what differs between two requests."""
-    return {name: value for name, value in problem.items() if name not in ("request_id", "instance")}
+    return {
+        name: value for name, value in problem.items() if name not in ("request_id", "instance")
+    }
 
 
 def rehearse(mesh: Mesh) -> Rehearsing:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Response
+from pydantic import AwareDatetime
 
 from services.drift_repair_agent.applying.dry_run import DryRun, Rehearsed
 from services.drift_repair_agent.repairs import queries
@@ -19,6 +20,7 @@ from services.drift_repair_agent.repairs.schemas import (
     Decide,
     PolicyOrder,
     PolicyView,
+    RepairCounts,
     RepairDetail,
     RepairPage,
     RepairView,
@@ -28,6 +30,7 @@ from services.drift_repair_agent.repairs.schemas import (
 from shared import registry
 from shared.auth.scopes import Scope, may
 from shared.database import Database
+from shared.domain.drift import Severity
 from shared.http.dependencies import from_state
 from shared.http.openapi import links
 from shared.http.operation_routes import GivenKey, Wait, answered
@@ -82,6 +85,12 @@ _WAITS: dict[int | str, dict[str, Any]] = {
 async def repairs(
     db: Registry,
     state: Annotated[list[RepairState] | None, Query()] = None,
+    severity: Annotated[
+        list[Severity] | None, Query(description="The severity of the most severe change")
+    ] = None,
+    expires_before: Annotated[
+        AwareDatetime | None, Query(description="Only proposals that expire before this time")
+    ] = None,
     connection_id: Annotated[UUID | None, Query()] = None,
     after: After = None,
     limit: Limit = 100,
@@ -94,10 +103,27 @@ async def repairs(
     shown = queries.RepairFilter(
         connection_id=connection_id,
         states=state or (),
+        severities=severity or (),
+        expires_before=expires_before,
         after=after,
     )
     async with db.read() as session:
         return raw_json(await queries.page_of_repairs(session, shown, limit=limit))
+
+
+@router.get(
+    "/repairs/summary",
+    dependencies=[may(Scope.CONNECTIONS_READ)],
+    response_model=RepairCounts,
+    responses=problems(503),
+)
+async def repair_counts(db: Registry) -> Response:
+    """Count the repairs that have not ended, by state, and the proposals by severity.
+
+    Ended repairs are not counted, so that the cost does not grow with the history.
+    """
+    async with db.read() as session:
+        return raw_json(await queries.counts_of_open_repairs(session))
 
 
 @router.get(
