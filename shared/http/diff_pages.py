@@ -137,7 +137,7 @@ def _change_of(
 def window(
     changes: Sequence[Item], *, after: int, limit: int | None
 ) -> tuple[Sequence[Item], str | None]:
-    """A page of changes or fields, and the `after` of the next page; all of them without a limit."""
+    """A page of changes or fields, and the `after` of the next page; all without a limit."""
     if limit is None:
         return changes[after:], None
     end = after + limit
