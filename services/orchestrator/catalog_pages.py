@@ -17,7 +17,7 @@ from shared.domain import drift
 from shared.domain.catalog import Catalog, ConfiguredStream, StreamId
 from shared.domain.cooperative import Steps, Stepwise, run_cooperatively
 from shared.errors import NotFound
-from shared.http.diff_pages import DiffSummary, counted, members, order_of, window
+from shared.http.diff_pages import DiffSummary, counted, members, window
 
 
 class Difference(msgspec.Struct, frozen=True):
@@ -150,7 +150,7 @@ class CatalogPages:
         before, now = await self._differing(
             connection_id, versions, search=search, after=after, limit=limit + 1
         )
-        streams = sorted({one.id for one in (*before, *now)}, key=order_of)
+        streams = sorted({one.id for one in (*before, *now)}, key=lambda one: one.order)
         following = registry.stream_cursor(streams[limit - 1]) if streams[limit:] else None
         listed = frozenset(streams[:limit])
         before, now = ([one for one in side if one.id in listed] for side in (before, now))

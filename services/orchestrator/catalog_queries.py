@@ -22,12 +22,13 @@ _DOCUMENT = """(
 )"""
 _STREAMS = """(
     SELECT n, streams #>> ARRAY[CAST(n AS text), 'stream', 'name'] COLLATE "C" AS name,
-        streams #>> ARRAY[CAST(n AS text), 'stream', 'namespace'] COLLATE "C" AS namespace{more}
+        coalesce(streams #>> ARRAY[CAST(n AS text), 'stream', 'namespace'], '') COLLATE "C"
+            AS namespace{more}
     FROM {document} d CROSS JOIN generate_series(0, d.stream_count - 1) n
 )"""
 _VERSION = _DOCUMENT.format(version="version")
 _NAMES = _STREAMS.format(document=_VERSION, more="")
-_ORDER = "coalesce(namespace, ''), name, namespace IS NOT NULL"
+_ORDER = "namespace, name"
 
 
 async def expect_version(session: AsyncSession, connection_id: UUID, version: int) -> None:
@@ -73,9 +74,7 @@ _MATCHES = """
     (CAST(:search AS text) IS NULL OR name ILIKE :search OR namespace ILIKE :search)
     AND (
         CAST(:after_name AS text) IS NULL
-        OR (coalesce(namespace, ''), name, namespace IS NOT NULL)
-            > (coalesce(CAST(:after_namespace AS text), ''), CAST(:after_name AS text),
-                CAST(:after_namespace AS text) IS NOT NULL)
+        OR (namespace, name) > (CAST(:after_namespace AS text), CAST(:after_name AS text))
     )
 """
 _PAGE = text(f"""
@@ -95,7 +94,7 @@ async def stream(
         "id": connection_id,
         "version": version,
         "name": wanted.name,
-        "namespace": wanted.namespace,
+        "namespace": wanted.namespace or "",
     }
     found: str | None = await session.scalar(_ONE, parameters)
     return None if found is None else found.encode()
@@ -105,7 +104,7 @@ _ONE = text(f"""
     SELECT CAST(d.streams->found.n AS text)
     FROM {_VERSION} d CROSS JOIN (
         SELECT n FROM {_NAMES} named
-        WHERE name = :name AND namespace IS NOT DISTINCT FROM CAST(:namespace AS text) LIMIT 1
+        WHERE name = :name AND namespace = :namespace LIMIT 1
     ) found
 """)  # noqa: S608 - constants
 
@@ -129,7 +128,7 @@ async def differing(
         "before": versions[0],
         "after": versions[1],
         "only_name": None if only is None else only.name,
-        "only_namespace": None if only is None else only.namespace,
+        "only_namespace": None if only is None else only.namespace or "",
         "search": like(search),
         "limit": limit,
         **after_stream(after),
@@ -146,13 +145,12 @@ _DIFFERING = text(f"""
             a.stream AS ours, b.stream AS theirs
         FROM {_STREAMS.format(document=_DOCUMENT.format(version="before"), more=_SIDE)} a
         FULL JOIN {_STREAMS.format(document=_DOCUMENT.format(version="after"), more=_SIDE)} b
-            ON a.name = b.name AND coalesce(a.namespace, '') = coalesce(b.namespace, '')
-            AND (a.namespace IS NULL) = (b.namespace IS NULL)
+            ON a.name = b.name AND a.namespace = b.namespace
         WHERE a.stream IS DISTINCT FROM b.stream
     ) k
     WHERE {_MATCHES} AND (
         CAST(:only_name AS text) IS NULL
-        OR name = :only_name AND namespace IS NOT DISTINCT FROM CAST(:only_namespace AS text)
+        OR name = :only_name AND namespace = :only_namespace
     )
     ORDER BY {_ORDER} LIMIT CAST(:limit AS bigint)
 """)  # noqa: S608 - constants

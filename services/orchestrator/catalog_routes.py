@@ -138,7 +138,7 @@ async def fields(
     return await pages.fields(
         connection_id,
         version,
-        StreamId(namespace, stream),
+        StreamId(namespace or None, stream),
         search=search,
         after=after,
         limit=limit,

@@ -22,7 +22,7 @@ from shared.discoveries import Discoveries
 from shared.domain.catalog import StreamId
 from shared.domain.drift import Change
 from shared.errors import NotActive, Unavailable
-from shared.http.diff_pages import DiffSummary, counted, order_of, window
+from shared.http.diff_pages import DiffSummary, counted, window
 from shared.models import Connection, ConnectionStatus, Snapshot
 
 _JOINS_WITHIN: Final = timedelta(seconds=1)
@@ -194,9 +194,11 @@ class SchemaObserver:
         part = (search or "").casefold()
         streams = [
             stream
-            for stream in sorted(await differing_streams(self._db, ours, theirs), key=order_of)
+            for stream in sorted(
+                await differing_streams(self._db, ours, theirs), key=lambda one: one.order
+            )
             if part in stream.name.casefold() or part in (stream.namespace or "").casefold()
-            if position is None or order_of(stream) > order_of(position)
+            if position is None or stream.order > position.order
         ]
         listed = streams[:limit]
         names = {stream.name for stream in listed}

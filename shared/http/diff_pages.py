@@ -95,12 +95,7 @@ class DiffSummary(BaseModel):
 
 def only(stream: str | None, namespace: str | None) -> StreamId | None:
     """The stream that a request names; None if it names none."""
-    return None if stream is None else StreamId(namespace, stream)
-
-
-def order_of(stream: StreamId) -> tuple[str, str, bool]:
-    """The order of lists of streams, which distinguishes an empty namespace from a missing one."""
-    return (*stream.order, stream.namespace is not None)
+    return None if stream is None else StreamId(namespace or None, stream)
 
 
 def counted(
@@ -120,7 +115,7 @@ def counted(
             config_changes=config.total(),
             by_kind=dict(sorted((schema + config).items())),
         )
-        for stream, (schema, config) in sorted(kinds.items(), key=lambda one: order_of(one[0]))
+        for stream, (schema, config) in sorted(kinds.items(), key=lambda one: one[0].order)
     ]
 
 

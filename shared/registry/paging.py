@@ -119,10 +119,10 @@ def read_stream_cursor(cursor: str) -> StreamId:
 
 
 def after_stream(stream: StreamId | None) -> dict[str, object]:
-    """The SQL parameters of a page of streams after one."""
+    """The SQL parameters of a page of streams after one, where a missing namespace is empty."""
     return {
         "after_name": None if stream is None else stream.name,
-        "after_namespace": None if stream is None else stream.namespace,
+        "after_namespace": None if stream is None else stream.namespace or "",
     }
 
 

@@ -120,7 +120,7 @@ async def _repair(sql: asyncpg.Connection[asyncpg.Record], db: Database, documen
     for number in _RENAMED:
         former, new = b'"Custom_Field_%03d__c":' % number, b'"Renamed_%03d__c":' % number
         offered = offered.replace(former, new)
-    snapshot = await snapshots.store(db, connection, Discovered(offered, None))
+    snapshot = await snapshots.store(db, connection, Discovered(offered, None, configuration_updated=False))
     state = await current_state.read(db, connection)
     changes = planned_changes.write(
         PlannedChange(id=f"c{number}", change=change, verdict=verdict, reaction=Reaction.PROPOSE)

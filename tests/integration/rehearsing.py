@@ -61,7 +61,7 @@ class Rehearsing(httpx.AsyncBaseTransport):
         before, sent = await self._rows(), len(self._mesh.airbyte.requests)
         dry = await self._inner.handle_async_request(rehearsal)
         expected = orjson.loads(await dry.aread())
-        assert await self._rows() == before, request.url
+        assert await self._rows() == before, str(request.url)
         assert self._writes(sent) == []
         sent = len(self._mesh.airbyte.requests)
         real = await self._inner.handle_async_request(request)
