@@ -16,7 +16,15 @@ from shared.auth.scopes import KEY_SCOPES
 from tests.integration.applying import GREW, apply, discovered, seen
 from tests.integration.callers import ALL_BUT_DECIDE, caller
 from tests.integration.conftest import Mesh
-from tests.integration.drifting import ACCOUNT, drift, offering, post, repairs, repairs_until
+from tests.integration.drifting import (
+    ACCOUNT,
+    drift,
+    offering,
+    planned,
+    post,
+    repairs,
+    repairs_until,
+)
 from tests.integration.rehearsing import Rehearsing, rehearse
 from tests.integration.repairing import approve, proposal, put, upstream
 
@@ -201,7 +209,7 @@ async def test_dry_run_of_a_rollback(mesh: Mesh, rehearsed: Rehearsing) -> None:
     mesh.airbyte.finish_job(job["id"])
     await repairs_until(mesh, connection, ["applied", "applied"])
 
-    await drift(mesh, connection, offering(ACCOUNT))
+    await planned(mesh, connection, await drift(mesh, connection, offering(ACCOUNT)))
     assert (await roll_back(mesh, connection, 2))[1]["code"] == "rollback_impossible"
 
     assert rehearsed.outcomes == [
