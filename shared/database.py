@@ -139,6 +139,21 @@ class Database:
                 ) from _without_message(error)
         self._refused = None
 
+    @asynccontextmanager
+    async def rehearsal(self) -> AsyncIterator[AsyncSession]:
+        """A transaction that is rolled back at the end of the block, also if it succeeds.
+
+        For dry runs: what would be refused under locks is refused, and nothing is recorded.
+
+        Raises:
+            Unavailable: Postgres is unavailable.
+        """
+        with self._registry_errors():
+            async with self._sessions() as session, session.begin() as transaction:
+                yield session
+                await session.flush()  # so that constraints are checked
+                await transaction.rollback()
+
     async def retry_until_committed(
         self, write: Callable[[AsyncSession], Awaitable[T]], *, within: timedelta = _INSISTENCE
     ) -> T:

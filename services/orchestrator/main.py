@@ -8,12 +8,12 @@ from datetime import timedelta
 from typing import Annotated
 from uuid import UUID
 
-import msgspec
 from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
 
 from services.orchestrator import (
     about_routes,
     api_key_routes,
+    catalog_routes,
     credential_routes,
     edit_routes,
     event_routes,
@@ -39,10 +39,8 @@ from services.orchestrator.jobs import Jobs as JobActions
 from services.orchestrator.leftover_sweeper import Sweeper
 from services.orchestrator.rotation import Rotator
 from services.orchestrator.schemas import (
-    CATALOG,
     IMPORT,
     ROTATION,
-    CatalogDiff,
     ConnectionPage,
     ConnectionView,
     Import,
@@ -52,7 +50,6 @@ from services.orchestrator.schemas import (
     Onboard,
     RotationView,
     SyncStarted,
-    VersionPage,
 )
 from services.orchestrator.service import Orchestrator
 from services.orchestrator.source_trials import SourceTrials
@@ -89,7 +86,6 @@ Importer = Annotated[Importing, from_state("importing")]
 Rotation = Annotated[Rotator, from_state("rotator")]
 Registry = Annotated[Database, from_state("db")]
 _PRUNED_EVERY = timedelta(minutes=10)
-_VERSION = Path(ge=1, le=2**31 - 1)
 _FROM_CONNECTION = (
     "GET /connections/{connection_id}",
     "GET /connections/{connection_id}/jobs",
@@ -337,69 +333,6 @@ async def jobs(
         )
 
 
-@router.get(
-    "/connections/{connection_id}/catalog-versions",
-    dependencies=[may(Scope.CONNECTIONS_READ)],
-    response_model=VersionPage,
-    responses={
-        200: links(
-            "GET /connections/{connection_id}/catalog-versions/{version}",
-            connection_id="$request.path.connection_id",
-            version="$response.body#/items/0/version_number",
-        ),
-        **problems(404, 422, 503),
-    },
-)
-async def catalog_versions(
-    connection_id: UUID,
-    db: Registry,
-    limit: Limit = 100,
-    after: Annotated[
-        int | None, Query(ge=1, le=2**31 - 1, description="`next` of the previous page")
-    ] = None,
-) -> Response:
-    """List the versions of the connection's catalog, newest first, without the catalogs."""
-    async with db.read() as session:
-        await registry.find_connection(session, connection_id)
-        return raw_json(
-            await registry.page_of_versions(session, connection_id, after=after, limit=limit)
-        )
-
-
-@router.get(
-    "/connections/{connection_id}/catalog-versions/{version}",
-    dependencies=[may(Scope.CONNECTIONS_READ)],
-    responses={
-        200: example(CATALOG),
-        **problems(404, 422, 503),
-    },
-)
-async def catalog_version(
-    connection_id: UUID, version: Annotated[int, _VERSION], db: Registry
-) -> Response:
-    """Get the syncCatalog of one version, as it was sent to Airbyte."""
-    async with db.read() as session:
-        found = await registry.read_version(session, connection_id, version)
-    return raw_json(found.sync_catalog)
-
-
-@router.get(
-    "/connections/{connection_id}/catalog-versions/{from_version}/diff/{to_version}",
-    dependencies=[may(Scope.CONNECTIONS_READ)],
-    response_model=CatalogDiff,
-    responses=problems(404, 422, 503),
-)
-async def catalog_diff(
-    connection_id: UUID,
-    from_version: Annotated[int, _VERSION],
-    to_version: Annotated[int, _VERSION],
-    service: Service,
-) -> Response:
-    """Compare two catalog versions by stream, field and setting."""
-    changes = await service.diff(connection_id, from_version, to_version)
-    return raw_json(msgspec.json.encode(changes))
-
-
 @router.post(
     "/credentials/{credential_id}/rotate",
     dependencies=[may(Scope.ADMIN)],
@@ -525,7 +458,7 @@ def build(settings: Settings) -> FastAPI:
     parts = (
         *(source_routes, workspace_routes, edit_routes, job_routes),
         *(volume_routes, api_key_routes, event_routes, about_routes),
-        *(timeline_routes, credential_routes),
+        *(timeline_routes, credential_routes, catalog_routes),
     )
     for each in (router, *(part.router for part in parts), routes()):
         app.include_router(each)

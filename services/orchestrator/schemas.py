@@ -541,31 +541,3 @@ class MergedCatalog(BaseModel):
     expected_version: int
     notes: list[dict[str, Any]]
     sync_catalog: dict[str, Any]
-
-
-class CatalogDiff(BaseModel):
-    """What changed between two catalog versions, per stream, field and setting."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "from_version": 1,
-                    "to_version": 2,
-                    "schema_changes": [
-                        {
-                            "kind": "field_added",
-                            "stream": {"namespace": None, "name": "Account"},
-                            "path": ["Region__c"],
-                        }
-                    ],
-                    "config_changes": [],
-                }
-            ]
-        }
-    )
-
-    from_version: int
-    to_version: int
-    schema_changes: list[dict[str, Any]]
-    config_changes: list[dict[str, Any]]

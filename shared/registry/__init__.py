@@ -67,12 +67,16 @@ from shared.registry.paging import (
     Position,
     after_cursor,
     after_position,
+    after_stream,
     cursor_of,
+    like,
     next_position,
     page,
     read_cursor,
     read_position,
+    read_stream_cursor,
     stamp,
+    stream_cursor,
 )
 from shared.registry.policies import (
     exclusions_of,

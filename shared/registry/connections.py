@@ -20,7 +20,7 @@ from shared.models import (
     SyncCatalogVersion,
     VersionOrigin,
 )
-from shared.registry.paging import Cursor, after_cursor, page, stamp
+from shared.registry.paging import Cursor, after_cursor, like, page, stamp
 
 ARCHIVED = "ARCHIVED"
 """The status of an archived connection in responses; no row has it."""
@@ -230,17 +230,13 @@ async def page_of_connections(session: AsyncSession, shown: ConnectionFilter, *,
         parameters["status"] = shown.status.value
     if shown.name is not None:
         conditions.append("t.name ILIKE :name")
-        parameters["name"] = f"%{_escape_like(shown.name)}%"
+        parameters["name"] = like(shown.name)
     if shown.workspace_id is not None:
         conditions.append("t.airbyte_workspace_id = :workspace")
         parameters["workspace"] = shown.workspace_id
     statement = page("connections", _CONNECTION_JSON, " AND ".join(conditions))
     found: str = await session.scalar(statement, parameters | {"limit": limit})
     return found
-
-
-def _escape_like(part: str) -> str:
-    return part.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
 async def connection_json(session: AsyncSession, connection_id: UUID) -> str:
