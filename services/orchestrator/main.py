@@ -13,6 +13,7 @@ from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
 
 from services.orchestrator import (
     api_key_routes,
+    connection_routes,
     edit_routes,
     job_routes,
     source_routes,
@@ -22,6 +23,7 @@ from services.orchestrator import (
 )
 from services.orchestrator.backlogs import BACKLOGS
 from services.orchestrator.catalog_reconciler import Reconciler
+from services.orchestrator.connection_routes import FROM_CONNECTION
 from services.orchestrator.credential_watch import CredentialWatch
 from services.orchestrator.edits import Editor
 from services.orchestrator.follow_up import FollowUp
@@ -37,7 +39,6 @@ from services.orchestrator.schemas import (
     JOB,
     ROTATION,
     CatalogDiff,
-    ConnectionPage,
     ConnectionView,
     Import,
     ImportOutcome,
@@ -69,7 +70,6 @@ from shared.http.problems import problems
 from shared.http.responses import raw_json
 from shared.http.shutdown import for_server, stop_on_signal
 from shared.job_queue import Jobs
-from shared.models import ConnectionStatus
 from shared.observability import logs, tracing
 from shared.operations import Operations
 from shared.periodic import PeriodicTask
@@ -85,18 +85,6 @@ Rotation = Annotated[Rotator, from_state("rotator")]
 Registry = Annotated[Database, from_state("db")]
 _PRUNED_EVERY = timedelta(minutes=10)
 _VERSION = Path(ge=1, le=2**31 - 1)
-_FROM_CONNECTION = (
-    "GET /connections/{connection_id}",
-    "GET /connections/{connection_id}/jobs",
-    "GET /connections/{connection_id}/volume",
-    "GET /connections/{connection_id}/catalog-versions",
-    "POST /connections/{connection_id}/discover",
-    "POST /connections/{connection_id}/sync",
-    "POST /connections/{connection_id}/streams/refresh",
-    "PATCH /connections/{connection_id}",
-    "GET /connections/{connection_id}/history",
-    "DELETE /connections/{connection_id}",
-)
 
 
 @router.post(
@@ -105,7 +93,7 @@ _FROM_CONNECTION = (
     status_code=201,
     response_model=ConnectionView,
     responses={
-        201: links(*_FROM_CONNECTION, connection_id="$response.body#/id"),
+        201: links(*FROM_CONNECTION, connection_id="$response.body#/id"),
         **ACCEPTED,
         **problems(400, 409, 413, 422, 502, 503, 504),
     },
@@ -177,41 +165,6 @@ async def import_report(
     `outcomes` counts the connections by outcome; those that are not processed yet are `pending`.
     """
     return raw_json(await importing.report(import_id, outcome=outcome, after=after, limit=limit))
-
-
-@router.get(
-    "/connections",
-    dependencies=[may(Scope.CONNECTIONS_READ)],
-    response_model=ConnectionPage,
-    responses={
-        200: links(*_FROM_CONNECTION, connection_id="$response.body#/items/0/id"),
-        **problems(422, 503),
-    },
-)
-async def connections(
-    db: Registry,
-    status: Annotated[ConnectionStatus | None, Query()] = None,
-    name: Annotated[
-        str | None,
-        Query(max_length=200, pattern=r"^[^\x00]*$", description="Part of the name"),
-    ] = None,
-    archived: Annotated[bool, Query(description="List archived connections instead")] = False,
-    workspace_id: Annotated[
-        UUID | None, Query(description="Only connections of this Airbyte workspace")
-    ] = None,
-    after: After = None,
-    limit: Limit = 100,
-) -> Response:
-    """List connections, newest first."""
-    shown = registry.ConnectionFilter(
-        status=status,
-        name=name,
-        archived=archived,
-        workspace_id=workspace_id,
-        after=after,
-    )
-    async with db.read() as session:
-        return raw_json(await registry.page_of_connections(session, shown, limit=limit))
 
 
 @router.get(
@@ -516,7 +469,8 @@ def build(settings: Settings) -> FastAPI:
         *(source_routes, workspace_routes, edit_routes, job_routes),
         *(volume_routes, api_key_routes),
     )
-    for each in (router, *(part.router for part in parts), routes()):
+    # `/connections/summary` comes before `/connections/{connection_id}`.
+    for each in (connection_routes.router, router, *(part.router for part in parts), routes()):
         app.include_router(each)
     return app
 

@@ -173,6 +173,10 @@ class Repair(Base):
         RawJson(), Computed("summary_of_changes(changes)", persisted=True), deferred=True
     )
     """A summary of `changes` for lists, computed by Postgres on write."""
+    severities: Mapped[str | None] = mapped_column(
+        RawJson(), Computed("severities_of_changes(changes)", persisted=True), deferred=True
+    )
+    """The number of `changes` by severity, computed by Postgres on write."""
     decisions: Mapped[str] = mapped_column(RawJson(), server_default=text("'[]'"))
     """Who decided what, when and why, oldest first, as JSON text."""
     verify_by_sync: Mapped[bool] = mapped_column(default=False, server_default=text("false"))

@@ -38,6 +38,11 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
         "schema_observer": "SELECT UPDATE(event_seq updated_at)",
         "rag_engine": "SELECT(id name)",
     },
+    "connection_health": {
+        "orchestrator": "SELECT INSERT UPDATE",
+        "drift_repair_agent": "SELECT INSERT UPDATE",
+        "schema_observer": "SELECT INSERT UPDATE",
+    },
     "credential_audit": {"auth_broker": "INSERT"},
     "credential_versions": {"orchestrator": "SELECT INSERT UPDATE DELETE"},
     "discoveries": {
@@ -57,7 +62,7 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
     "job_history": {
         "orchestrator": "SELECT INSERT UPDATE",
         "drift_repair_agent": "SELECT",
-        "schema_observer": "SELECT(connection_id started_at ended_at)",
+        "schema_observer": "SELECT(id connection_id status failure_code started_at ended_at)",
     },
     "knowledge": {"rag_engine": "SELECT INSERT"},
     "periodic_runs": {
@@ -67,7 +72,9 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
     },
     "observations": {
         "orchestrator": "SELECT(airbyte_source_id airbyte_workspace_id next_at claimed_by"
-        " claimed_until)",
+        " claimed_until outcome code detail suspicious_since observed_at overdue_at)",
+        "drift_repair_agent": "SELECT(airbyte_source_id outcome code detail suspicious_since"
+        " overdue_at)",
         "schema_observer": "SELECT INSERT UPDATE DELETE",
     },
     "operations": {
@@ -91,8 +98,10 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
         "schema_observer": "SELECT(level name value policy)",
     },
     "repairs": {
+        "orchestrator": "SELECT(id connection_id state severities created_at)",
         "drift_repair_agent": "SELECT INSERT UPDATE",
-        "schema_observer": "SELECT(connection_id state snapshot_id ended_at)",
+        "schema_observer": "SELECT(id connection_id state snapshot_id severities created_at"
+        " ended_at)",
     },
     "setting_changes": {
         "orchestrator": "SELECT INSERT",
