@@ -239,14 +239,15 @@ _STORE = text(f"""
 
 async def rebuild_health(
     session: AsyncSession, *, after: UUID, limit: int
-) -> tuple[UUID | None, int]:
-    """Refresh the next `limit` connections by id; the last of them, and how many rows differed.
+) -> tuple[UUID | None, int, int]:
+    """Refresh the next `limit` connections by id.
 
-    For rows that were written before the projection was, or by an older release of a service.
+    Returns the last of them, or None after the last page; their number; and how many rows differed.
     """
     ids = (
         await session.scalars(
             select(Connection.id).where(Connection.id > after).order_by(Connection.id).limit(limit)
         )
     ).all()
-    return (ids[-1] if ids else None), await refresh_health(session, ids)
+    differed = await refresh_health(session, ids)
+    return (ids[-1] if len(ids) == limit else None), len(ids), differed

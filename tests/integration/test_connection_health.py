@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -9,7 +10,6 @@ from importlib import import_module
 from typing import Any
 from uuid import UUID, uuid4
 
-import asyncpg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -161,9 +161,7 @@ async def _live(db: Database, dice: random.Random, *, connections: int, steps: i
         session.add_all(rows)
     for _ in range(steps):
         async with db.transaction() as session:
-            row = await registry.lock_connection(
-                session, dice.choice(rows).id, even_archived=True
-            )
+            row = await registry.lock_connection(session, dice.choice(rows).id, even_archived=True)
             for change in dice.sample(_CHANGES, k=dice.randint(1, 3)):
                 await change(session, row, dice)
 
@@ -176,7 +174,7 @@ async def test_projection_equals_what_the_facts_say(db: Database, sql: Sql, seed
 
     written = await sql.fetch(_PROJECTION)
     async with db.transaction() as session:
-        _, differing = await registry.rebuild_health(session, after=UUID(int=0), limit=100)
+        _, _, differing = await registry.rebuild_health(session, after=UUID(int=0), limit=100)
 
     assert len(written) == 4
     assert differing == 0
@@ -198,10 +196,10 @@ async def test_rebuild_mends_what_another_release_left(db: Database, sql: Sql) -
     )
 
     async with db.transaction() as session:
-        last, differing = await registry.rebuild_health(session, after=UUID(int=0), limit=100)
+        last, read, differing = await registry.rebuild_health(session, after=UUID(int=0), limit=100)
 
     rows = await sql.fetch("SELECT * FROM connection_health ORDER BY connection_id")
-    assert (last, differing) == (since[2][0], 2)
+    assert (last, read, differing) == (None, 3, 2)
     assert [row["health"] for row in rows] == ["healthy", "paused", "healthy"]
     assert rows[2]["since"] == since[2][1]
 
@@ -225,14 +223,12 @@ async def test_two_transactions_leave_the_facts_of_both(db: Database, sql: Sql) 
         await observe()
 
     async with db.transaction() as session:
-        assert (await registry.rebuild_health(session, after=UUID(int=0), limit=9))[1] == 0
+        assert (await registry.rebuild_health(session, after=UUID(int=0), limit=9))[2] == 0
     assert await sql.fetchval("SELECT health FROM connection_health") == "suspicious"
 
 
 async def _listed(db: Database, shown: ConnectionFilter, **more: Any) -> list[dict[str, Any]]:
     """Every item of a list, by pages of two."""
-    import json
-
     items: list[dict[str, Any]] = []
     after: str | None = None
     while True:
@@ -270,13 +266,8 @@ async def test_pages_in_each_order_hold_every_connection_once(
         by_word.setdefault(one["health"]["health"], []).append(one["id"])
     async with db.read() as session:
         summary = await connection_queries.summary_of_connections(session, ConnectionFilter())
-    import json
-
     counted = {word: n for word, n in json.loads(summary)["health"].items() if n}
     assert counted == {word: len(ids) for word, ids in by_word.items()}
     for word, ids in by_word.items():
         shown = ConnectionFilter(health=(connection_queries.Health(word),))
         assert [one["id"] for one in await _listed(db, shown, sort=sort)] == ids
-
-
-_ = asyncpg

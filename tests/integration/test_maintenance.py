@@ -443,6 +443,8 @@ async def test_maintenance_commands_have_a_dry_run(
     assert (await run_command("reconcile", "--dry-run"))["compared"] == 1
     await run_command("sweep")
     assert left not in mesh.airbyte.sources
+    await mesh.sql.execute("DELETE FROM connection_health")
+    assert await run_command("health") == {"connections": 1, "corrected": 1}
 
 
 # Jobs of Airbyte's own
