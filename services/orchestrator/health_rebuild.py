@@ -45,7 +45,7 @@ async def rebuild(db: Database) -> Rebuilt:
             after, read, differed = await registry.rebuild_health(session, after=after, limit=_PAGE)
         connections, corrected = connections + read, corrected + differed
     if corrected:
-        log.warning("health_corrected", rows=corrected)
+        log.info("health_corrected", rows=corrected)
     return Rebuilt(connections, corrected)
 
 

@@ -14,9 +14,10 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import event, inspect, select, text
+from sqlalchemy import event, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
+from sqlalchemy.orm.attributes import instance_state
 
 from shared.database import before_commit
 from shared.domain.health import (
@@ -79,7 +80,7 @@ def _note_flushed(session: Session, _context: object) -> None:
 
 
 def _is_fact_changed(row: Connection | JobHistory | Repair) -> bool:
-    state = inspect(row)
+    state = instance_state(row)
     return state.pending or any(
         state.attrs[column].history.has_changes() for column in _FACT_COLUMNS[type(row)]
     )

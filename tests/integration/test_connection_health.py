@@ -19,6 +19,7 @@ from services.orchestrator.connection_queries import ConnectionFilter, Sort
 from shared import registry
 from shared.config import postgres_address
 from shared.database import Database
+from shared.domain.health import Health
 from shared.models import Connection, ConnectionStatus, JobHistory, Repair, RepairState
 from tests import factories
 from tests.pools import Sql
@@ -259,7 +260,7 @@ async def test_pages_in_each_order_hold_every_connection_once(
     if sort is Sort.NAME:
         assert [one["name"] for one in found] == sorted(row["name"] for row in live)
     if sort is Sort.HEALTH:
-        words = [list(connection_queries.Health).index(one["health"]["health"]) for one in found]
+        words = [list(Health).index(one["health"]["health"]) for one in found]
         assert words == sorted(words)
     by_word: dict[str, list[str]] = {}
     for one in found:
@@ -269,5 +270,5 @@ async def test_pages_in_each_order_hold_every_connection_once(
     counted = {word: n for word, n in json.loads(summary)["health"].items() if n}
     assert counted == {word: len(ids) for word, ids in by_word.items()}
     for word, ids in by_word.items():
-        shown = ConnectionFilter(health=(connection_queries.Health(word),))
+        shown = ConnectionFilter(health=(Health(word),))
         assert [one["id"] for one in await _listed(db, shown, sort=sort)] == ids

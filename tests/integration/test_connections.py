@@ -67,8 +67,9 @@ async def test_filters_of_what_a_connection_has(mesh: Mesh) -> None:
     ):
         page = await mesh.orchestrator.get("/connections", params=parameters)
         assert [one["name"] for one in page.json()["items"]] == ["org 4"], parameters
-        counts = await mesh.orchestrator.get("/connections/summary", params=parameters)
-        assert counts.json()["total"] == 1 or "sort" in parameters
+        filters = {name: value for name, value in parameters.items() if name != "sort"}
+        counts = await mesh.orchestrator.get("/connections/summary", params=filters)
+        assert counts.json()["total"] == 1
     for parameters in (
         {"label": ["team=sales", "team=support"]},
         {"label": "team=sale"},
