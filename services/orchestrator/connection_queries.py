@@ -351,19 +351,23 @@ def _summary(conditions: str) -> TextClause:
     )
     # nosemgrep: built-sql - all of it is ours, values are parameters
     return text(f"""
-        WITH shown AS (
-            SELECT {HEALTH} AS word, t.source_type, t.airbyte_destination_id AS destination,
-                CASE WHEN t.archived_at IS NULL THEN CAST(t.status AS text) ELSE 'ARCHIVED' END
-                    AS status
+        WITH combined AS MATERIALIZED (
+            SELECT CASE WHEN {IS_OVERDUE} THEN 'overdue' ELSE h.health END AS word, t.source_type,
+                t.airbyte_destination_id AS destination, t.status,
+                t.archived_at IS NOT NULL AS is_archived, count(*) AS n
             FROM connections t LEFT JOIN connection_health h ON h.connection_id = t.id
-            WHERE {conditions}
+            WHERE {conditions} GROUP BY 1, 2, 3, 4, 5
         ), counted AS MATERIALIZED (
-            SELECT word, source_type, destination, status, count(*) AS n,
+            SELECT word, source_type, destination, status, CAST(sum(n) AS bigint) AS n,
                 grouping(word, source_type, destination, status) AS absent
-            FROM shown GROUP BY GROUPING SETS ((), (word), (source_type), (destination), (status))
+            FROM (
+                SELECT word, source_type, destination, n,
+                    CASE WHEN is_archived THEN 'ARCHIVED' ELSE CAST(status AS text) END AS status
+                FROM combined
+            ) shown GROUP BY GROUPING SETS ((), (word), (source_type), (destination), (status))
         )
         SELECT json_build_object(
-            'total', (SELECT n FROM counted WHERE absent = 15),
+            'total', coalesce((SELECT n FROM counted WHERE absent = 15), 0),
             'health', json_build_object({words}),
             'statuses', coalesce((
                 SELECT json_object_agg(status, n ORDER BY status) FROM counted WHERE absent = 14
