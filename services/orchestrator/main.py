@@ -14,9 +14,11 @@ from services.orchestrator import (
     about_routes,
     api_key_routes,
     catalog_routes,
+    connection_routes,
     credential_routes,
     edit_routes,
     event_routes,
+    health_rebuild,
     job_routes,
     source_routes,
     timeline_routes,
@@ -26,6 +28,7 @@ from services.orchestrator import (
 )
 from services.orchestrator.backlogs import BACKLOGS
 from services.orchestrator.catalog_reconciler import Reconciler
+from services.orchestrator.connection_routes import FROM_CONNECTION
 from services.orchestrator.credential_watch import CredentialWatch
 from services.orchestrator.edits import Editor
 from services.orchestrator.event_pages import EventPages
@@ -41,7 +44,6 @@ from services.orchestrator.rotation import Rotator
 from services.orchestrator.schemas import (
     IMPORT,
     ROTATION,
-    ConnectionPage,
     ConnectionView,
     Import,
     ImportOutcome,
@@ -71,7 +73,6 @@ from shared.http.problems import problems
 from shared.http.responses import raw_json
 from shared.http.shutdown import for_server, stop_on_signal
 from shared.job_queue import Jobs
-from shared.models import ConnectionStatus
 from shared.observability import logs, tracing
 from shared.operations import Operations
 from shared.periodic import PeriodicTask
@@ -86,19 +87,6 @@ Importer = Annotated[Importing, from_state("importing")]
 Rotation = Annotated[Rotator, from_state("rotator")]
 Registry = Annotated[Database, from_state("db")]
 _PRUNED_EVERY = timedelta(minutes=10)
-_FROM_CONNECTION = (
-    "GET /connections/{connection_id}",
-    "GET /connections/{connection_id}/jobs",
-    "GET /connections/{connection_id}/timeline",
-    "GET /connections/{connection_id}/volume",
-    "GET /connections/{connection_id}/catalog-versions",
-    "POST /connections/{connection_id}/discover",
-    "POST /connections/{connection_id}/sync",
-    "POST /connections/{connection_id}/streams/refresh",
-    "PATCH /connections/{connection_id}",
-    "GET /connections/{connection_id}/history",
-    "DELETE /connections/{connection_id}",
-)
 
 
 @router.post(
@@ -107,7 +95,7 @@ _FROM_CONNECTION = (
     status_code=201,
     response_model=ConnectionView,
     responses={
-        201: links(*_FROM_CONNECTION, connection_id="$response.body#/id"),
+        201: links(*FROM_CONNECTION, connection_id="$response.body#/id"),
         **ACCEPTED,
         **problems(400, 409, 413, 422, 502, 503, 504),
     },
@@ -179,41 +167,6 @@ async def import_report(
     `outcomes` counts the connections by outcome; those that are not processed yet are `pending`.
     """
     return raw_json(await importing.report(import_id, outcome=outcome, after=after, limit=limit))
-
-
-@router.get(
-    "/connections",
-    dependencies=[may(Scope.CONNECTIONS_READ)],
-    response_model=ConnectionPage,
-    responses={
-        200: links(*_FROM_CONNECTION, connection_id="$response.body#/items/0/id"),
-        **problems(422, 503),
-    },
-)
-async def connections(
-    db: Registry,
-    status: Annotated[ConnectionStatus | None, Query()] = None,
-    name: Annotated[
-        str | None,
-        Query(max_length=200, pattern=r"^[^\x00]*$", description="Part of the name"),
-    ] = None,
-    archived: Annotated[bool, Query(description="List archived connections instead")] = False,
-    workspace_id: Annotated[
-        UUID | None, Query(description="Only connections of this Airbyte workspace")
-    ] = None,
-    after: After = None,
-    limit: Limit = 100,
-) -> Response:
-    """List connections, newest first."""
-    shown = registry.ConnectionFilter(
-        status=status,
-        name=name,
-        archived=archived,
-        workspace_id=workspace_id,
-        after=after,
-    )
-    async with db.read() as session:
-        return raw_json(await registry.page_of_connections(session, shown, limit=limit))
 
 
 @router.get(
@@ -417,6 +370,7 @@ def build(settings: Settings) -> FastAPI:
                 PeriodicTask(reconcile, settings.reconcile_interval, singleton_name="reconcile"),
                 PeriodicTask(prune, _PRUNED_EVERY, singleton_name="prune"),
                 *healing,
+                health_rebuild.periodic_task(db),
                 Retention(db, histories(settings)).task,
                 *Gauges(db, BACKLOGS).periodic_tasks,
                 *watching_airbyte(airbyte.health),
@@ -460,7 +414,8 @@ def build(settings: Settings) -> FastAPI:
         *(volume_routes, api_key_routes, event_routes, about_routes),
         *(timeline_routes, credential_routes, catalog_routes),
     )
-    for each in (router, *(part.router for part in parts), routes()):
+    # `/connections/summary` comes before `/connections/{connection_id}`.
+    for each in (connection_routes.router, router, *(part.router for part in parts), routes()):
         app.include_router(each)
     return app
 

@@ -10,6 +10,7 @@ import msgspec
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from services.orchestrator.health_schemas import HealthView
 from services.orchestrator.schedule_validation import AirbyteSchedule
 from shared.http.strict_json import Name
 from shared.models import ConnectionStatus, OperationStatus
@@ -206,6 +207,8 @@ class ConnectionView(BaseModel):
     created_at: datetime
     updated_at: datetime
     archived_at: datetime | None = None
+    health: HealthView | None = None
+    """Only in lists with `include=health`."""
     notes: list[dict[str, Any]] | None = None
     """After an onboarding: notes for the caller, such as fields left out or a shared credential."""
 
@@ -379,7 +382,7 @@ class RotationView(BaseModel):
 
 
 class ConnectionPage(BaseModel):
-    """Connections, newest first; pass `next` as `after` to get the following page."""
+    """Connections; pass `next` as `after` to get the following page in the same order."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"items": [CONNECTION]}]})
 

@@ -12,8 +12,8 @@ from shared.registry.api_keys import (
     use_key,
 )
 from shared.registry.connections import (
+    CONNECTION_FIELDS,
     LIVE,
-    ConnectionFilter,
     JobFilter,
     append_version,
     begin_heal,
@@ -26,7 +26,6 @@ from shared.registry.connections import (
     insert_pending,
     is_busy,
     lock_connection,
-    page_of_connections,
     page_of_jobs,
     page_of_versions,
     read_version,
@@ -60,6 +59,12 @@ from shared.registry.discoveries import (
     renewed_sources,
     source_loads,
     withdraw_discoveries,
+)
+from shared.registry.health import (
+    mark_changed,
+    mark_source_changed,
+    rebuild_health,
+    refresh_health,
 )
 from shared.registry.history_retention import prune_history
 from shared.registry.paging import (
