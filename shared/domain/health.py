@@ -226,7 +226,7 @@ def _differs(facts: Facts) -> Verdict | None:
 
 
 def _failed_in_a_row(jobs: Sequence[JobFact]) -> list[JobFact]:
-    """The failed jobs since the last one that succeeded, newest first; cancelled ones are none."""
+    """The failed jobs since the last success, newest first; cancelled ones do not count."""
     failed = []
     for job in jobs:
         if job.ended_at is None or job.status == "cancelled":
