@@ -175,7 +175,7 @@ _FILL = """
     ) v
 """
 
-_INDEXES = (
+_INDEXES: tuple[tuple[str, list[str | sa.TextClause], str | None], ...] = (
     ("ix_connections_lower_name_id", [sa.text("lower(name)"), "id"], None),
     ("ix_connections_source_type_created_at_id", ["source_type", "created_at", "id"], None),
     ("ix_connections_credential_id", ["credential_id"], None),
