@@ -68,7 +68,8 @@ async def streams(
         "limit": limit,
         **after_stream(after),
     }
-    return [stream.encode() for stream in await session.scalars(_PAGE, parameters)]
+    found: list[str] | None = await session.scalar(_PAGE, parameters)
+    return [stream.encode() for stream in found or ()]
 
 
 _MATCHES = """
@@ -79,11 +80,12 @@ _MATCHES = """
     )
 """
 _PAGE = text(f"""
-    SELECT CAST(d.streams->page.n AS text)
-    FROM {_VERSION} d CROSS JOIN (
-        SELECT n, row_number() OVER (ORDER BY {_ORDER}) AS position FROM {_NAMES} named
-        WHERE {_MATCHES} ORDER BY position LIMIT :limit
-    ) page ORDER BY page.position
+    SELECT ARRAY(
+        SELECT CAST(d.streams->page.n AS text) FROM (
+            SELECT n, row_number() OVER (ORDER BY {_ORDER}) AS position FROM {_NAMES} named
+            WHERE {_MATCHES} ORDER BY position LIMIT :limit
+        ) page ORDER BY page.position
+    ) FROM {_VERSION} d
 """)  # noqa: S608 - constants
 
 
