@@ -15,7 +15,8 @@ from shared.domain.catalog import StreamId
 from shared.errors import NotFound
 from shared.registry.paging import after_stream, like
 
-# OFFSET 0 keeps Postgres from reading the stored document again for each stream.
+# OFFSET 0 keeps Postgres from reading the stored document again for each stream, and from carrying
+# the whole document into a sort or a hash with each stream.
 _DOCUMENT = """(
     SELECT v.sync_catalog->'streams' AS streams, v.stream_count FROM sync_catalog_versions v
     WHERE v.connection_id = :id AND v.version_number = :{version} OFFSET 0
@@ -24,7 +25,7 @@ _STREAMS = """(
     SELECT n, streams #>> ARRAY[CAST(n AS text), 'stream', 'name'] COLLATE "C" AS name,
         coalesce(streams #>> ARRAY[CAST(n AS text), 'stream', 'namespace'], '') COLLATE "C"
             AS namespace{more}
-    FROM {document} d CROSS JOIN generate_series(0, d.stream_count - 1) n
+    FROM {document} d CROSS JOIN generate_series(0, d.stream_count - 1) n OFFSET 0
 )"""
 _VERSION = _DOCUMENT.format(version="version")
 _NAMES = _STREAMS.format(document=_VERSION, more="")
@@ -67,7 +68,8 @@ async def streams(
         "limit": limit,
         **after_stream(after),
     }
-    return [stream.encode() for stream in await session.scalars(_PAGE, parameters)]
+    found: list[str] | None = await session.scalar(_PAGE, parameters)
+    return [stream.encode() for stream in found or ()]
 
 
 _MATCHES = """
@@ -78,11 +80,12 @@ _MATCHES = """
     )
 """
 _PAGE = text(f"""
-    SELECT CAST(d.streams->page.n AS text)
-    FROM {_VERSION} d CROSS JOIN (
-        SELECT n, row_number() OVER (ORDER BY {_ORDER}) AS position FROM {_NAMES} named
-        WHERE {_MATCHES} ORDER BY position LIMIT :limit
-    ) page ORDER BY page.position
+    SELECT ARRAY(
+        SELECT CAST(d.streams->page.n AS text) FROM (
+            SELECT n, row_number() OVER (ORDER BY {_ORDER}) AS position FROM {_NAMES} named
+            WHERE {_MATCHES} ORDER BY position LIMIT :limit
+        ) page ORDER BY page.position
+    ) FROM {_VERSION} d
 """)  # noqa: S608 - constants
 
 
