@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -237,8 +238,9 @@ class Database:
 def _check_pooled(engine: AsyncEngine) -> None:
     """Replace pooled connections that the server has closed before a transaction uses them.
 
-    A closed socket is known without asking. Only after a second without use is the server asked,
-    which takes three round trips (`pool_pre_ping` asks before each transaction).
+    The server is asked, which takes three round trips, only after a second without use, or if it
+    has sent something meanwhile, as it does when it ends a session. `pool_pre_ping` of SQLAlchemy
+    asks before each transaction.
     """
     dialect = engine.sync_engine.dialect
 
@@ -251,7 +253,8 @@ def _check_pooled(engine: AsyncEngine) -> None:
             return
         held: Any = record.driver_connection
         is_lost = held.is_closed()
-        if not is_lost and time.monotonic() - returned_at > _TRUSTED_FOR_S:
+        was_idle = time.monotonic() - returned_at > _TRUSTED_FOR_S
+        if not is_lost and (was_idle or _has_input(held)):
             try:
                 dialect.do_ping(connection)
             except (dialect.loaded_dbapi.Error, OSError):
@@ -261,6 +264,13 @@ def _check_pooled(engine: AsyncEngine) -> None:
 
     event.listen(engine.sync_engine, "checkin", returned)
     event.listen(engine.sync_engine, "checkout", taken)
+
+
+def _has_input(connection: Any) -> bool:
+    """Whether a connection has bytes, or its end, that the event loop has not read yet."""
+    waiting = select.poll()
+    waiting.register(connection._transport.get_extra_info("socket"), select.POLLIN)
+    return bool(waiting.poll(0))
 
 
 _LAST_STEPS = "aam.last_steps"

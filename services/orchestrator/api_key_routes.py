@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Request, Response
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from shared import registry
@@ -20,6 +20,7 @@ from shared.http.paging import AfterText, Limit, Page
 from shared.http.problems import problems
 from shared.http.responses import raw_json
 from shared.http.strict_json import Name
+from shared.http.timestamps import Timestamp
 
 _VIEW: dict[str, Any] = {
     "id": "ab12cd34",
@@ -62,7 +63,7 @@ class NewKey(BaseModel):
     owner: Name
     """The owner, a person or a system; recorded with the actions taken with the key."""
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=len(KEY_SCOPES))]
-    expires_at: Annotated[AwareDatetime, AfterValidator(_to_come)] | None = None
+    expires_at: Annotated[Timestamp, AfterValidator(_to_come)] | None = None
     """When it expires; null for never."""
 
 

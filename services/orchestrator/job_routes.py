@@ -6,7 +6,6 @@ from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
-from pydantic import AwareDatetime
 
 from services.orchestrator.job_schemas import (
     JOB,
@@ -26,6 +25,7 @@ from shared.http.operation_routes import ACCEPTED, GivenKey, Wait, answered
 from shared.http.paging import After, Limit, Page
 from shared.http.problems import problems
 from shared.http.responses import raw_json
+from shared.http.timestamps import Timestamp
 from shared.models import JobStarter
 
 router = APIRouter(tags=["connections"])
@@ -57,7 +57,7 @@ async def jobs_of_all(
         JobStarter | None, Query(description="Only jobs that AAM, or Airbyte, started")
     ] = None,
     since: Annotated[
-        AwareDatetime | None, Query(description="Only jobs that started then or later")
+        Timestamp | None, Query(description="Only jobs that started then or later")
     ] = None,
     after: After = None,
     limit: Limit = 100,

@@ -135,7 +135,11 @@ async def test_unknown_query_parameter_is_refused_by_name(
             assert b"s3cr3t" not in answer.body, where
 
 
-KNOWN = "known values are after, archived, limit, name, status, workspace_id."
+KNOWN = (
+    "known values are after, airbyte_connection_id, archived, credential_id, destination_id, "
+    "health, include, label, limit, name, q, sort, source_type, status, upstream_code, "
+    "workspace_id."
+)
 QUERIES = {
     "stat=ACTIVE": "Unknown query parameter 'stat'; did you mean 'status'?",
     "Status=ACTIVE": "Unknown query parameter 'Status'; did you mean 'status'?",
@@ -157,6 +161,7 @@ QUERIES = {
     ),
     "status=archived": "query.status: Input should be 'PENDING', 'ACTIVE', 'FAILED' or 'HEALING'.",
     "after=garbage": "`after` is not a cursor of this list.",
+    "sort=0.5": "query.sort: Input should be 'created_at', 'name' or 'health'.",
     "after=%FF%FE": "`after` is not a cursor of this list.",
     "name=a%00b": "query.name: String should match pattern '^[^\\x00]*$'.",
 }

@@ -220,6 +220,7 @@ async def test_key_cannot_create_a_more_powerful_key(
         {"expires_at": "2020-01-01T00:00:00Z"},
         {"expires_at": "2037-01-01T00:00:00"},
         {"expires_at": "soon"},
+        {"expires_at": 2**32},
     ],
 )
 async def test_invalid_order_creates_nothing(

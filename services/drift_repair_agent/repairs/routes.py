@@ -6,7 +6,6 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Response
-from pydantic import AwareDatetime
 
 from services.drift_repair_agent.applying.dry_run import DryRun, Rehearsed
 from services.drift_repair_agent.repairs import queries
@@ -38,6 +37,7 @@ from shared.http.paging import After, Limit
 from shared.http.problems import problems
 from shared.http.responses import raw_json
 from shared.http.setting_history import HistoryPage, SettingHistory
+from shared.http.timestamps import Timestamp
 from shared.models import RepairState
 
 router = APIRouter(tags=["repairs"])
@@ -89,7 +89,7 @@ async def repairs(
         list[Severity] | None, Query(description="The severity of the most severe change")
     ] = None,
     expires_before: Annotated[
-        AwareDatetime | None, Query(description="Only proposals that expire before this time")
+        Timestamp | None, Query(description="Only proposals that expire before this time")
     ] = None,
     connection_id: Annotated[UUID | None, Query()] = None,
     after: After = None,
