@@ -3,7 +3,7 @@
 Pure: a schema and values in, values out. A secret is never a field: it comes from a credential.
 """
 
-from services.console.specification_form._controls import Control, controls
+from services.console.specification_form._controls import Control, controls, json_path
 from services.console.specification_form._fields import to_fields
 from services.console.specification_form._model import Node, Unreadable, node_of
 from services.console.specification_form._reading import (
@@ -22,6 +22,7 @@ __all__ = [
     "Unreadable",
     "configuration_of",
     "controls",
+    "json_path",
     "node_of",
     "to_fields",
     "with_row",
