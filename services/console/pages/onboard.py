@@ -230,6 +230,8 @@ class Line:
     sentence: str
     anchor: str = ""
     label: str = ""
+    joint: str = " "
+    """What stands between the label and the sentence."""
 
 
 _LABELS: Final = {
@@ -244,7 +246,7 @@ _LABELS: Final = {
 
 def _summary(errors: Errors, form: Control, needs_secret: bool) -> list[Line]:
     """Every error once, those with a field first."""
-    lines = [Line(text, place, _LABELS[place]) for place, text in errors.places.items()]
+    lines = [Line(text, place, _LABELS[place], ": ") for place, text in errors.places.items()]
     by_path = _by_path(form)
     for path, text in errors.paths.items():
         control = by_path.get(path)

@@ -64,7 +64,7 @@ async def operations(
         "operations.j2",
         operations=panels["operations"],
         kinds=KINDS,
-        status=status,
+        wanted=status,
         connection_id=None if connection_id is None else str(connection_id),
         is_first=after is None,
     )

@@ -206,7 +206,8 @@ class _Showing:
                 Option(str(index), title, index == chosen, one.description, control)
             )
         if not node.is_required or chosen is None:
-            made.options.append(Option("", "Not set here", chosen is None))
+            label = "From the credential" if node.is_required else "Not set"
+            made.options.append(Option("", label, chosen is None))
 
 
 def _inside(made: Control) -> Sequence[Control]:
