@@ -178,9 +178,7 @@ async def test_faults_are_at_their_fields(signed_in: Browser, double: Double) ->
 async def test_credential_is_refused(signed_in: Browser, double: Double) -> None:
     """The sentence of the service is at the credential's field."""
     sentence = "The credential store has no credential with this id."
-    double.answers["POST /sources/check"] = lambda _: problem(
-        422, "credential_not_found", sentence
-    )
+    double.answers["POST /sources/check"] = lambda _: problem(422, "credential_not_found", sentence)
     await signed_in.get(FORM)
     shown = await signed_in.post(FORM, FILLED | {"do": "check"})
 

@@ -64,9 +64,7 @@ POSTGRES: Json = {
     },
 }
 
-_TEXT = st.text(
-    st.characters(exclude_categories=["Cs"], exclude_characters="\x00\r"), max_size=8
-)
+_TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00\r"), max_size=8)
 _KEYS = st.text(st.sampled_from("ab~/@0 é"), min_size=1, max_size=4)
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**50), 2**50) | _TEXT,
@@ -109,7 +107,9 @@ def specified(draw: st.DrawFn, depth: int = 3) -> tuple[Json, Any]:
 def specified_objects(draw: st.DrawFn, depth: int = 2, constant: str = "") -> tuple[Json, Json]:
     """A schema of an object, and an object that is valid for it."""
     names = draw(st.lists(_KEYS, unique=True, max_size=3))
-    properties, value, required = {}, {}, []
+    properties: Json = {}
+    value: Json = {}
+    required: list[str] = []
     for name in names:
         properties[name], inner = draw(specified(depth))
         is_present = draw(st.booleans())
@@ -210,7 +210,11 @@ def test_form_of_a_specification() -> None:
     form = controls(node_of(POSTGRES), {})
 
     assert [one.title for one in form.children[:5]] == [
-        "Host", "Port", "Schemas", "Password", "Update method",
+        "Host",
+        "Port",
+        "Schemas",
+        "Password",
+        "Update method",
     ]
     port = find(form, "Port")
     assert (port.kind, port.hint) == ("integer", "From 0 to 65536. Default: 5432.")

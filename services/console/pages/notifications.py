@@ -102,9 +102,7 @@ async def retry(
 ) -> Response:
     """Send a message again now."""
     del form
-    await api.drift_repair_agent.post(
-        "/webhooks/{}/deliveries/{}/retry", webhook_id, delivery_id
-    )
+    await api.drift_repair_agent.post("/webhooks/{}/deliveries/{}/retry", webhook_id, delivery_id)
     return RedirectResponse(f"/notifications/{webhook_id}?retried=true", status_code=303)
 
 

@@ -197,9 +197,7 @@ def _own_errors(order: Order, read: Read, *, is_onboarding: bool) -> Errors:
     return errors
 
 
-async def _onboarded(
-    api: Api, source_type: UUID, order: Order, read: Read, key: str
-) -> Response:
+async def _onboarded(api: Api, source_type: UUID, order: Order, read: Read, key: str) -> Response:
     """Onboard, and go on to the connection, or to the operation while it lasts."""
     reply = await api.orchestrator.post(
         "/connections/onboard",

@@ -30,14 +30,14 @@ KINDS: Final = {
 }
 STEPS: Final = {
     "onboard": (
-        ("source", "Source created"),
-        ("discover", "Schema discovered"),
-        ("connection", "Connection created"),
+        ("source", "Create the source"),
+        ("discover", "Discover its schema"),
+        ("connection", "Create the connection"),
     ),
-    "archive": (("connection", "Connection deleted"), ("source", "Source deleted")),
-    "edit": (("check", "Checked"), ("settings", "Settings changed")),
-    "import": (("list", "Connections listed"), ("items", "Connections read")),
-    "apply": (("update", "Catalog sent"), ("look", "Read back")),
+    "archive": (("connection", "Delete the connection"), ("source", "Delete the source")),
+    "edit": (("check", "Check"), ("settings", "Change the settings")),
+    "import": (("list", "List the connections"), ("items", "Read each")),
+    "apply": (("update", "Send the catalog"), ("look", "Read it back")),
 }
 """Steps by kind, in their order; services/*/sagas and the drift repair agent's applying name them.
 

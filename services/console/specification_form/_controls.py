@@ -75,16 +75,14 @@ class Control:
     options: list[Option] = field(default_factory=list)
     children: list[Control] = field(default_factory=list)
     hidden: list[tuple[str, str]] = field(default_factory=list)
-    """Fields that nobody sees."""
+    """Fields that are sent back unchanged."""
     error: str = ""
     has_error_inside: bool = False
     may_grow: bool = False
     """Whether an array can have another row."""
 
 
-def controls(
-    node: Node, configuration: Json, errors: Mapping[str, str] | None = None
-) -> Control:
+def controls(node: Node, configuration: Json, errors: Mapping[str, str] | None = None) -> Control:
     """The form of a configuration; `errors` are sentences by JSON path."""
     return _Showing(errors or {}).control(node, configuration, "", ())
 
@@ -187,9 +185,7 @@ class _Showing:
         made.may_grow = len(rows) < MAX_ROWS
         for index, row in enumerate(rows):
             title = f"{node.item.title or made.title} {index + 1}"
-            inner = self.control(
-                node.item, row, member(made.at, str(index)), (*path, index), title
-            )
+            inner = self.control(node.item, row, member(made.at, str(index)), (*path, index), title)
             made.children.append(inner)
 
     def _branches(self, made: Control, node: Node, value: Any, path: Path) -> None:

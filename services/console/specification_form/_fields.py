@@ -64,12 +64,12 @@ def fields_of(node: Node, value: Any, path: str) -> Iterator[tuple[str, str]]:
 
 
 def is_hollow(node: Node, value: Any) -> bool:
-    """Whether an optional object is given, although no field within says something."""
-    return not node.is_required and isinstance(value, dict) and _says_nothing(value)
+    """Whether an optional object is given, although every field within is empty."""
+    return not node.is_required and isinstance(value, dict) and _is_empty(value)
 
 
-def _says_nothing(value: Any) -> bool:
-    return isinstance(value, dict) and all(map(_says_nothing, value.values()))
+def _is_empty(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_empty, value.values()))
 
 
 def is_as_json(node: Node, value: Any) -> bool:

@@ -11,14 +11,23 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, TypeGuard
 
 import orjson
 
 Json: TypeAlias = dict[str, Any]
 Path: TypeAlias = tuple[str | int, ...]
 Kind: TypeAlias = Literal[
-    "text", "integer", "number", "boolean", "enum", "const", "object", "array", "branches", "json",
+    "text",
+    "integer",
+    "number",
+    "boolean",
+    "enum",
+    "const",
+    "object",
+    "array",
+    "branches",
+    "json",
     "secret",
 ]
 
@@ -28,6 +37,8 @@ MAX_NODES: Final = 2_000
 """Parts beyond this number are edited as JSON."""
 MAX_ROWS: Final = 100
 """Longer arrays are edited as JSON."""
+MAX_BRANCHES: Final = 20
+MAX_OPTIONS: Final = 500
 _TAG: Final = re.compile(r"<[a-zA-Z/!][^<>]{0,2000}>")
 _SPACE: Final = re.compile(r"\s+")
 _SCALARS: Final[dict[str, Kind]] = {
@@ -39,7 +50,7 @@ _SCALARS: Final[dict[str, Kind]] = {
 
 
 class Unreadable(str):
-    """Text that a person wrote as JSON and that is none; it is shown again as it is."""
+    """Text of a JSON field that is not JSON; it is shown again as it is."""
 
     __slots__ = ()
 
@@ -92,8 +103,10 @@ class Node:
         """Whether nothing in it can be a field."""
         if self.kind == "secret":
             return True
-        return self.kind == "object" and bool(self.members) and all(
-            one.holds_only_secrets() or one.kind == "const" for one in self.members
+        return (
+            self.kind == "object"
+            and bool(self.members)
+            and all(one.holds_only_secrets() or one.kind == "const" for one in self.members)
         )
 
 
@@ -120,24 +133,25 @@ def branch(path: str, index: int) -> str:
 
 def fits(node: Node, value: Any) -> bool:
     """Whether a node's fields hold a value without loss; if not, it is edited as JSON."""
+    found = True
     match node.kind:
         case "text":
-            return isinstance(value, str)
+            found = isinstance(value, str)
         case "integer":
-            return is_number(value) and float(value).is_integer() and abs(value) < 2**53
+            found = is_number(value) and float(value).is_integer() and abs(value) < 2**53
         case "number":
-            return is_number(value)
+            found = is_number(value)
         case "boolean":
-            return isinstance(value, bool)
+            found = isinstance(value, bool)
         case "enum" | "const":
-            return is_among(node.options, value)
+            found = is_among(node.options, value)
         case "object":
-            return isinstance(value, dict) and _members_fit(node, value)
+            found = isinstance(value, dict) and _members_fit(node, value)
         case "array":
-            return isinstance(value, list) and len(value) <= MAX_ROWS
+            found = isinstance(value, list) and len(value) <= MAX_ROWS
         case "branches":
-            return chosen_branch(node, value) is not None
-    return True
+            found = chosen_branch(node, value) is not None
+    return found
 
 
 def chosen_branch(node: Node, value: Any) -> int | None:
@@ -171,11 +185,9 @@ def extras(node: Node, value: Json) -> Json:
     return {name: value[name] for name in _extras(node, value)}
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[int | float]:
     """Whether a value is a JSON number."""
-    return (
-        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    )
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def is_same(one: Any, other: Any) -> bool:
@@ -223,24 +235,26 @@ class _Builder:
         if "const" in schema:
             return Node(kind="const", options=(schema["const"],), **common)
         enum = schema.get("enum")
-        if isinstance(enum, list) and 0 < len(enum) <= 500:
+        if isinstance(enum, list) and 0 < len(enum) <= MAX_OPTIONS:
             return Node(kind="enum", options=tuple(enum), **common)
-        listed = schema.get("oneOf") or schema.get("anyOf")
-        if isinstance(listed, list) and "allOf" not in schema and "properties" not in schema:
-            return self._branches(listed, depth, common)
         if any(name in schema for name in ("allOf", "oneOf", "anyOf")):
-            return None
+            return self._branches(schema, depth, common)
         kind = _type(schema)
         if kind in _SCALARS:
             return Node(kind=_SCALARS[kind], **common)
-        if kind == "array" and isinstance(schema.get("items"), Mapping):
-            item = self.node(schema["items"], "", depth=depth + 1, is_required=True)
-            return None if item.kind == "secret" else Node(kind="array", item=item, **common)
-        if isinstance(schema.get("properties"), Mapping) and kind in ("object", None):
-            return self._object(schema, depth, common)
-        return None
+        if kind == "array":
+            return self._array(schema, depth, common)
+        return self._object(schema, depth, common) if kind in ("object", None) else None
 
-    def _object(self, schema: Json, depth: int, common: Json) -> Node:
+    def _array(self, schema: Json, depth: int, common: Json) -> Node | None:
+        if not isinstance(schema.get("items"), Mapping):
+            return None
+        item = self.node(schema["items"], "", depth=depth + 1, is_required=True)
+        return None if item.kind == "secret" else Node(kind="array", item=item, **common)
+
+    def _object(self, schema: Json, depth: int, common: Json) -> Node | None:
+        if not isinstance(schema.get("properties"), Mapping):
+            return None
         required = schema.get("required")
         names = set(map(str, required)) if isinstance(required, list) else set()
         properties: Mapping[str, Any] = schema["properties"]
@@ -250,8 +264,10 @@ class _Builder:
         )
         return Node(kind="object", members=members, **common)
 
-    def _branches(self, listed: list[Any], depth: int, common: Json) -> Node | None:
-        if not 0 < len(listed) <= 20:
+    def _branches(self, schema: Json, depth: int, common: Json) -> Node | None:
+        listed = schema.get("oneOf") or schema.get("anyOf")
+        is_plain = "allOf" not in schema and "properties" not in schema
+        if not is_plain or not isinstance(listed, list) or len(listed) > MAX_BRANCHES:
             return None
         branches = tuple(self.node(one, "", depth=depth + 1, is_required=True) for one in listed)
         return Node(kind="branches", branches=branches, **common)

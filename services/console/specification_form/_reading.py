@@ -54,7 +54,7 @@ class Read:
 def configuration_of(node: Node, fields: Mapping[str, str]) -> Read:
     """The configuration that a form's fields make; an empty field of an optional part is left out.
 
-    A number that is none stays text, so that the service names the fault.
+    Text that is not a number stays as it is, so that the service names the fault.
     """
     reading = _Reading(fields)
     value = reading.value(node, "", ())
@@ -125,7 +125,7 @@ class _Reading:
         self._fields = fields
         self.faults: list[Fault] = []
         self._filled = 0
-        """How many fields say something, so that an object of none is left out."""
+        """How many fields are filled in: an object without any is left out."""
 
     def value(self, node: Node, at: str, path: Path) -> Any:
         """The value of a node, or ABSENT."""
@@ -135,24 +135,24 @@ class _Reading:
             return self._json(self._fields[JSON + at], path)
         match node.kind:
             case "object":
-                return self._object(node, at, path)
+                found = self._object(node, at, path)
             case "array":
-                return self._array(node, at, path)
+                found = self._array(node, at, path)
             case "branches":
-                return self._branch(node, at, path)
+                found = self._branch(node, at, path)
             case "boolean":
-                return self._boolean(node, at)
-            case "const":
-                found = node.options[0] if VALUE + at in self._fields else ABSENT
+                found = self._boolean(node, at)
             case _:
                 found = self._scalar(node, at)
-        self._filled += found is not ABSENT
+                self._filled += found is not ABSENT
         return found
 
     def _scalar(self, node: Node, at: str) -> Any:
         text = self._fields.get(VALUE + at)
         if text is None:
             return ABSENT
+        if node.kind == "const":
+            return node.options[0]
         if text == "":
             was_empty = self._fields.get(WAS + at) == "empty"
             return "" if node.kind == "text" and was_empty else ABSENT
