@@ -109,7 +109,7 @@ def configuration_fields(form: Form) -> dict[str, str]:
 
 
 def errors_of(problem: ApiProblem) -> Errors:
-    """Where the faults of a refused order belong, by the `fields` of the problem."""
+    """Where the faults of a refused order belong, by `fields` or the code; empty if unknown."""
     errors = Errors()
     listed = problem.members.get("fields")
     for one in listed if isinstance(listed, list) else []:
@@ -126,12 +126,8 @@ def errors_of(problem: ApiProblem) -> Errors:
             errors.places.setdefault(_PLACES[member], message)
         else:
             errors.others.append(message)
-    if not errors:
-        place = _BY_CODE.get(problem.code)
-        if place is None:
-            errors.others.append(problem.sentence)
-        else:
-            errors.places[place] = problem.sentence
+    if not errors and problem.code in _BY_CODE:
+        errors.places[_BY_CODE[problem.code]] = problem.sentence
     return errors
 
 
@@ -148,7 +144,6 @@ _BY_CODE: Final = {
     "credential_not_found": "credential",
     "credential_used_up": "credential",
     "store_not_configured": "credential",
-    "check_failed": "credential",
     "unknown_stream": "streams",
     "ambiguous_stream": "streams",
     "too_many_streams": "streams",

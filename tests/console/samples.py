@@ -412,7 +412,7 @@ def answers() -> dict[str, Any]:
         "GET /api-keys": listed(KEY),
         "POST /api-keys": {"id": "ab12cd34", "key": "aam_test_ab12cd34_shown-once"},
         "DELETE /api-keys/ab12cd34": KEY,
-        "POST /credentials/vault%3Apostgres-planning/rotate": {
+        "POST /credentials/vault:postgres-planning/rotate": {
             "credential_id": "vault:postgres-planning",
             "connections": [
                 {"connection_id": ID, "name": "Planning", "outcome": "check_failed", "code": "x"}

@@ -71,7 +71,7 @@ _JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEYS, inner, max_size=3),
     max_leaves=6,
 )
-_SCALARS = [
+_SCALARS: list[tuple[Json, st.SearchStrategy[Any]]] = [
     ({"type": "string"}, _TEXT),
     ({"type": "integer"}, st.integers(-(2**52), 2**52)),
     ({"type": "number"}, st.floats(allow_nan=False, allow_infinity=False) | st.integers(-9, 9)),

@@ -97,7 +97,6 @@ async def rotate(request: Request, api: CallerApi, form: SubmittedForm) -> Respo
         "/credentials/{}/rotate",
         credential_id,
         query={"wait": 8},
-        idempotency_key=form.idempotency_key,
     )
     panels = await load(credentials=api.orchestrator.get("/credentials", limit=50))
     return render(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
@@ -17,6 +18,7 @@ router = APIRouter()
 
 _WAIT_S: Final = 8
 _MOST: Final = 100
+_AT_ONCE: Final = 4
 _RUNNING: Final = ("running", "undoing")
 
 Outcome = Literal[
@@ -74,8 +76,29 @@ async def import_chosen(
     if not chosen:
         none = PageProblem(422, "nothing_chosen", "Tick the connections to import.")
         return await _report(request, api, import_id, problem=none)
-    results = [await _imported(api, one, form) for one in chosen]
+    results = await _each_imported(api, chosen, form)
     return await _report(request, api, import_id, results=results)
+
+
+async def _each_imported(api: Api, chosen: list[str], form: Form) -> list[dict[str, Any]]:
+    """The outcomes in the order of the page; a few are imported at once.
+
+    Raises:
+        SignedOut: the credential is no longer accepted.
+    """
+    slots = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(airbyte_id: str) -> dict[str, Any]:
+        async with slots:
+            return await _imported(api, airbyte_id, form)
+
+    found = await asyncio.gather(*map(one, chosen), return_exceptions=True)
+    results: list[dict[str, Any]] = []
+    for result in found:
+        if isinstance(result, BaseException):
+            raise result
+        results.append(result)
+    return results
 
 
 async def _imported(api: Api, airbyte_id: str, form: Form) -> dict[str, Any]:

@@ -53,6 +53,5 @@ async def observe(api: CallerApi, form: SubmittedForm) -> Response:
         "/connections/{}/observe",
         connection_id,
         query={"wait": 5},
-        idempotency_key=form.idempotency_key,
     )
     return RedirectResponse(f"/observations?observed={UUID(connection_id)}", status_code=303)

@@ -146,7 +146,7 @@ class _Shown:
         specified = panels["specification"]
         if specified.problem is not None:
             raise specified.problem
-        view = specified.value
+        view: Any = specified.value
         listed = panels["credentials"].value or {"items": []}
         name = str(view["name"])
         return cls(

@@ -29,7 +29,7 @@ async def system(request: Request, api: CallerApi) -> Response:
         workspaces=api.orchestrator.get("/workspaces"),
         **{name: _readiness(api, name) for name in SERVICES},
     )
-    states = [(name, panels[name].value) for name in SERVICES]
+    states: list[tuple[str, Any]] = [(name, panels[name].value) for name in SERVICES]
     return render(
         request,
         "system.j2",
