@@ -298,3 +298,14 @@ def test_invalid_json_is_shown_again() -> None:
 
     assert [(one.path, one.message) for one in read.faults] == [(("more",), "must be JSON.")]
     assert find(controls(node, read.configuration), "More").text == "{'a': 1}"
+
+
+def test_rows_of_rows_are_bounded() -> None:
+    """A few fields cannot stand for millions of rows."""
+    inner = {"type": "array", "items": {"type": "array", "items": {"type": "string"}}}
+    node = node_of({"type": "object", "properties": {"a": inner}})
+    fields = {"n/a": "100"} | {f"n/a/{row}": "100" for row in range(100)}
+
+    read = configuration_of(node, fields)
+    assert sum(map(len, read.configuration["a"])) <= 2_000
+    assert any("2,000 rows in all" in one.message for one in read.faults)

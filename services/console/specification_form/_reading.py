@@ -31,6 +31,8 @@ from services.console.specification_form._model import (
     member,
 )
 
+MAX_ROWS_IN_ALL: Final = 2_000
+"""Rows of all arrays of a form together, so that a few fields cannot stand for millions."""
 _INTEGER: Final = re.compile(r"[+-]?\d{1,40}")
 _NUMBER: Final = re.compile(r"[+-]?(?:\d{1,40}\.?\d{0,40}|\.\d{1,40})(?:[eE][+-]?\d{1,4})?")
 
@@ -124,6 +126,7 @@ class _Reading:
     def __init__(self, fields: Mapping[str, str]) -> None:
         self._fields = fields
         self.faults: list[Fault] = []
+        self._rows_left = MAX_ROWS_IN_ALL
         self._filled = 0
         """How many fields are filled in: an object without any is left out."""
 
@@ -190,8 +193,13 @@ class _Reading:
         if not text:
             return ABSENT
         self._filled += 1
+        count = _rows(text)
+        if count > self._rows_left:
+            self.faults.append(Fault(path, f"is more than {MAX_ROWS_IN_ALL:,} rows in all."))
+            count = self._rows_left
+        self._rows_left -= count
         rows = []
-        for index in range(_rows(text)):
+        for index in range(count):
             row = self.value(node.item, member(at, str(index)), (*path, index))
             rows.append(self._blank(node.item, (*path, index)) if row is ABSENT else row)
         return rows
