@@ -24,6 +24,15 @@ NAVIGATION: Final = Navigation(
     main=(
         Entry("inbox", "Inbox", "/"),
         Entry("connections", "Connections", "/connections"),
+        Entry("drift", "Drifts", "/drifts"),
+        Entry("operations", "Operations", "/operations"),
+        Entry("eye", "Observations", "/observations"),
+        Entry("knowledge", "Knowledge", "/knowledge"),
     ),
-    set_up=(),
+    set_up=(
+        Entry("plus", "Onboard", "/onboard"),
+        Entry("bell", "Notifications", "/notifications"),
+        Entry("key", "Access", "/access"),
+        Entry("pulse", "System", "/system"),
+    ),
 )
