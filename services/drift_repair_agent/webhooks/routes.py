@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias, get_args
 from uuid import UUID
 
 import msgspec
@@ -97,7 +97,7 @@ class NewWebhook(BaseModel):
     events: list[EventName] = Field(
         default_factory=lambda: list(SUBSCRIBED_BY_DEFAULT),  # type: ignore[arg-type]  # its values
         min_length=1,
-        max_length=8,
+        max_length=len(get_args(EventName)),
         description=("Default: all of repairs, except `repair.rejected` and `repair.superseded`."),
     )
     connection_id: UUID | None = Field(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, get_args
 from uuid import uuid4
 
 import httpx
@@ -12,6 +12,7 @@ import pytest
 from services.drift_repair_agent.webhooks import queries
 from services.drift_repair_agent.webhooks.dispatcher import Deliveries
 from services.drift_repair_agent.webhooks.messages import notify
+from services.drift_repair_agent.webhooks.routes import EventName
 from shared.database import Database
 from shared.outbox import EventType
 from tests import access
@@ -27,6 +28,13 @@ from tests.integration.webhooks.stage import (
 )
 from tests.pools import Sql
 from tests.waiting import until_not
+
+
+async def test_webhook_can_subscribe_to_every_event(agent: httpx.AsyncClient) -> None:
+    wanted = {"url": "https://hooks.example.com/", "events": list(get_args(EventName))}
+    answer = await agent.post("/webhooks", json=wanted)
+    assert answer.status_code == 201, answer.text
+    assert answer.json()["events"] == wanted["events"]
 
 
 @pytest.mark.parametrize(
