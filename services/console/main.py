@@ -11,6 +11,7 @@ from services.console import csrf, error_pages, health, pages, proxy
 from services.console.api import Clients
 from services.console.assets import Assets
 from services.console.cookies import Cookies
+from services.console.destination_names import DestinationNames
 from services.console.error_pages import ErrorPages
 from services.console.gate import Gate
 from services.console.proxy import RouteTable
@@ -54,6 +55,7 @@ def build(settings: ConsoleSettings) -> FastAPI:
     app.state.settings = settings
     app.state.clients = clients
     app.state.cookies = cookies
+    app.state.destination_names = DestinationNames()
     app.state.sessions = sessions
     app.state.guesses = Guesses(settings.failed_keys_per_minute)
     app.state.pages = Pages(assets, cookies, installation=settings.console_name)

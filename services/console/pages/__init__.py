@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from services.console.pages import connections, inbox, login, preferences
+from services.console.pages import connection_bulk, connections, inbox, login, preferences, search
 
 ROUTERS: tuple[APIRouter, ...] = (
+    connection_bulk.router,
     connections.router,
     inbox.router,
     login.router,
     preferences.router,
+    search.router,
 )
