@@ -160,7 +160,7 @@ class ConnectionFilter:
         return found
 
     def stored(self) -> str:
-        """The filter as a cookie's value, without the position; empty if there is nothing to keep."""
+        """The filter as a cookie's value, without the position; empty if it is too long."""
         kept = quote(urlencode(replace(self, after="", back=())._pairs()), safe="")
         return kept if len(kept) <= _LONGEST_COOKIE else ""
 

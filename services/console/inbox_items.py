@@ -72,9 +72,7 @@ def waiting(repairs: Sequence[Json], groups: Sequence[Json]) -> Waiting:
     for one in groups:
         ids = tuple(sorted(str(member["repair_id"]) for member in one["members"]))
         merged.setdefault((one["source_type"], one["connection_count"], ids), []).append(one)
-    grouped = Counter(
-        str(member["repair_id"]) for one in groups for member in one["members"]
-    )
+    grouped = Counter(str(member["repair_id"]) for one in groups for member in one["members"])
     alone = [
         one for one in repairs if one["change_count"] - one["decided_count"] > grouped[one["id"]]
     ]

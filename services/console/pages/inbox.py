@@ -31,9 +31,7 @@ async def inbox(request: Request, api: CallerApi) -> Response:
             "/connections", health=_BROKEN, sort="health", include="health", limit=_MOST
         ),
         suspicious=api.schema_observer.get("/observations", suspicious=True, limit=_MOST),
-        ended=api.drift_repair_agent.get(
-            "/repairs", state=("applied", "rolled_back"), limit=_MOST
-        ),
+        ended=api.drift_repair_agent.get("/repairs", state=("applied", "rolled_back"), limit=_MOST),
     )
     counts = panels["counts"].value
     return render(
