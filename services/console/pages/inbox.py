@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
@@ -37,6 +38,7 @@ async def inbox(request: Request, api: CallerApi) -> Response:
     return render(
         request,
         "inbox.j2",
+        now=datetime.now(UTC),
         fleet=None if counts is None else inbox_items.fleet(counts["health"]),
         counts=panels["counts"],
         words=WORDS,
