@@ -94,11 +94,10 @@ class Subscription:
     def put(self, message: Message) -> None:
         """Queue a message that is new here; a page that is too slow starts again."""
         at = message.position
-        if at is not None and message.kind != "reset":
-            if self.position is not None and at <= self.position:
-                return
-        if at is not None:
-            self.position = at
+        is_known = at is not None and self.position is not None and at <= self.position
+        if is_known and message.kind != "reset":
+            return
+        self.position = at or self.position
         if len(self._queue) >= _QUEUE:
             self._queue.clear()
             message = Message("reset", position=self.position)

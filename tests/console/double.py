@@ -53,6 +53,8 @@ class Double:
     answers: dict[str, Any] = field(default_factory=dict)
     by_query: dict[tuple[str, str], Any] = field(default_factory=dict)
     """Answers of a route to queries that start with a text; the first one that fits is taken."""
+    open_routes: dict[str, Answer] = field(default_factory=dict)
+    """Answers to requests without a person's key."""
     asked: list[Asked] = field(default_factory=list)
     is_revoked: bool = False
     url: str = ""
@@ -80,6 +82,8 @@ class Double:
             return self.unavailable
         if path == "/health":
             return json({"status": "ok"})
+        if (answer_to_all := self.open_routes.get(f"{request.method} {path}")) is not None:
+            return answer_to_all(request)
         is_known = request.headers.get("authorization") == f"Bearer {self.key}"
         if self.is_revoked or not is_known:
             return problem(401, "unauthenticated", "An API key is required.")

@@ -331,7 +331,7 @@ def test_key_of_each_connection() -> None:
 
 
 @pytest.mark.parametrize(
-    ("route", "answer", "leads_to"),
+    "route, answer, leads_to",
     [
         (f"GET /connections/{IDS[1]}", {"id": IDS[1]}, f"/connections/{IDS[1]}"),
         (f"GET /repairs/{IDS[1]}/changes", page(), f"/repairs/{IDS[1]}"),
@@ -341,8 +341,8 @@ def test_key_of_each_connection() -> None:
             page(connection(2, "x"), connection(3, "y")),
             f"/connections?q={IDS[1]}",
         ),
-        (f"GET /drifts/{IDS[1]}", {"connection_id": IDS[4]}, f"/connections/{IDS[4]}"),
-        (f"GET /operations/{IDS[1]}", {"connection_id": IDS[4]}, f"/connections/{IDS[4]}"),
+        (f"GET /drifts/{IDS[1]}", {"connection_id": IDS[4]}, f"/drifts/{IDS[1]}"),
+        (f"GET /operations/{IDS[1]}", {"connection_id": IDS[4]}, f"/operations/{IDS[1]}"),
     ],
 )
 async def test_search_for_an_id(

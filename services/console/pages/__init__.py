@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from services.console.pages import connection_bulk, connections, inbox, live, login, preferences, search
+from services.console.pages import (
+    connection_bulk,
+    connections,
+    inbox,
+    live,
+    login,
+    preferences,
+    search,
+)
 
 ROUTERS: tuple[APIRouter, ...] = (
     connection_bulk.router,

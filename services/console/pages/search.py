@@ -69,10 +69,13 @@ async def _found(api: Api, id_: UUID) -> str | None:
         page = panels[name].value
         if page is not None and page["items"]:
             return _connection(page["items"][0]["id"]) if len(page["items"]) == 1 else _list(id_)
-    for name in ("drift", "operation", "carried_out"):
-        one = panels[name].value
-        if one is not None and one.get("connection_id"):
-            return _connection(one["connection_id"])
+    for name, page_of in (
+        ("drift", "/drifts"),
+        ("operation", "/operations"),
+        ("carried_out", "/operations"),
+    ):
+        if panels[name].value is not None:
+            return f"{page_of}/{id_}"
     _expect_answers(panels)
     return None
 
