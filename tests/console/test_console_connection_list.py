@@ -118,7 +118,8 @@ def test_many_pages_back() -> None:
     """The address stays short; then Previous is replaced by a link to the first page."""
     shown = ConnectionFilter()
     for n in range(20):
-        shown = ConnectionFilter.of(parse_qsl(shown.next_url(f"c{n}").partition("?")[2]))
+        query = parse_qsl(shown.next_url(f"c{n}").partition("?")[2], keep_blank_values=True)
+        shown = ConnectionFilter.of(query)
     assert len(shown.next_url("x")) < 200
     labels = []
     while (before := shown.previous()) is not None:
@@ -276,17 +277,17 @@ async def test_every_action(signed_in: Browser, double: Double) -> None:
     ]
 
 
-async def test_bulk_without_the_scope(signed_in: Browser, double: Double) -> None:
+async def test_bulk_without_the_scope(browser: Browser, double: Double) -> None:
     """The service refuses; the page says so for each connection. The bar's buttons are disabled."""
     double.scopes = ("connections:read",)
-    await signed_in.sign_in(double.key)
+    await browser.sign_in(double.key)
     fill(double)
-    bar = await signed_in.get("/connections")
+    bar = await browser.get("/connections")
     double.answers[f"POST /connections/{IDS[1]}/sync"] = lambda _: problem(
         403, "forbidden", "This needs the scope connections:sync."
     )
 
-    shown = await signed_in.post("/connections/bulk", {"do": "sync", "id": IDS[1]})
+    shown = await browser.post("/connections/bulk", {"do": "sync", "id": IDS[1]})
 
     assert "Needs connections:sync" in bar.text
     assert shown.status == 200

@@ -14,6 +14,15 @@ CONNECTION = {
     "airbyte_destination_id": "9c8b7a6d-5e4f-4d3c-9b2a-1f0e9d8c7b6a",
     "failure_code": None,
     "created_at": "2026-11-28T09:42:10.123456+00:00",
+    "health": {
+        "health": "sync_failing",
+        "code": "config_error",
+        "reason": "The last sync failed: config_error.",
+        "since": "2026-11-28T09:42:10.123456+00:00",
+        "failed_syncs": 1,
+        "last_sync_status": "failed",
+        "last_sync_started_at": "2026-11-28T09:42:10.123456+00:00",
+    },
 }
 
 

@@ -62,7 +62,8 @@ class _Tags(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
         inline = [name for name in given if name.startswith("on") or name == "style"]
-        unsafe = [value for value in given.values() if (value or "").startswith("javascript:")]
+        addresses = [value or "" for name, value in given.items() if name != "value"]
+        unsafe = [value for value in addresses if value.startswith("javascript:")]
         if inline or unsafe or tag == "img" or (tag == "script" and "src" not in given):
             self.injected.append(tag)
 

@@ -24,9 +24,10 @@ MOST: Final = 100
 """As many as a page of the list has."""
 _CONCURRENCY: Final = 6
 _WAIT_S: Final = 2
-"""How long a service waits for the end of one action before it answers that it goes on, seconds."""
+"""How long the end of an action is waited for, in seconds; for many connections it goes on."""
 
-Act = Callable[[Api, UUID, str], Awaitable[Reply]]
+Act = Callable[[Api, UUID, str, int], Awaitable[Reply]]
+"""Takes the services, a connection, its Idempotency-Key, and how long to wait in seconds."""
 
 
 class Action(NamedTuple):
@@ -47,27 +48,27 @@ class Result(NamedTuple):
     problem: PageProblem | None
 
 
-def _sync(api: Api, connection_id: UUID, key: str) -> Awaitable[Reply]:
+def _sync(api: Api, connection_id: UUID, key: str, wait_s: int) -> Awaitable[Reply]:
     return api.orchestrator.post(
-        "/connections/{}/sync", connection_id, query={"wait": _WAIT_S}, idempotency_key=key
+        "/connections/{}/sync", connection_id, query={"wait": wait_s}, idempotency_key=key
     )
 
 
-def _check(api: Api, connection_id: UUID, key: str) -> Awaitable[Reply]:
+def _check(api: Api, connection_id: UUID, key: str, wait_s: int) -> Awaitable[Reply]:
     del key  # an observation can be repeated
     return api.schema_observer.post(
-        "/connections/{}/observe", connection_id, query={"wait": _WAIT_S}
+        "/connections/{}/observe", connection_id, query={"wait": wait_s}
     )
 
 
 def _pausing(*, is_paused: bool) -> Act:
-    def act(api: Api, connection_id: UUID, key: str) -> Awaitable[Reply]:
+    def act(api: Api, connection_id: UUID, key: str, wait_s: int) -> Awaitable[Reply]:
         return api.orchestrator.post(
             "/connections/{}",
             connection_id,
             method="PATCH",
             body={"paused": is_paused},
-            query={"wait": _WAIT_S},
+            query={"wait": wait_s},
             idempotency_key=key,
         )
 
@@ -102,10 +103,11 @@ async def act_on_several(request: Request, api: CallerApi, form: SubmittedForm) 
         sentence = f"At most {MOST} connections can be chosen at once, not {len(ids)}."
         raise PageProblem(422, "too_many", sentence)
     slots = asyncio.Semaphore(_CONCURRENCY)
+    key, wait_s = form.idempotency_key, _WAIT_S if len(ids) <= _CONCURRENCY else 0
 
     async def acted(connection_id: UUID) -> Reply:
         async with slots:
-            return await action.act(api, connection_id, _key(form.idempotency_key, connection_id))
+            return await action.act(api, connection_id, _key(key, connection_id), wait_s)
 
     panels = await load(**{str(one): acted(one) for one in ids})
     names = form.starting_with("name.")
