@@ -17,7 +17,7 @@ _AT = "2026-11-28T09:16:00.000000Z"
 
 def connection(number: int, name: str, health: str = "healthy", **more: Any) -> dict[str, Any]:
     """A row of GET /connections with `include=health`."""
-    row = {
+    row: dict[str, Any] = {
         "id": IDS[number],
         "name": name,
         "source_type": "Salesforce",
