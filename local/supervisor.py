@@ -494,13 +494,14 @@ class Stack:
         )
 
     def _console_environment(self) -> dict[str, str]:
-        """The environment of the console: no login, no credential and no key of a service."""
+        """The environment of the console: no login, no credential, and a key for events alone."""
         return (
             self._inherited("CONSOLE_")
             | self._generated_key("CONSOLE_SESSION_KEYS")
             | {f"{peer.upper()}_URL": self.url_of(peer) for peer in SERVICES}
             | {
                 "CONSOLE_URL": self.url_of(CONSOLE),
+                "SERVICE_PRIVATE_KEY_DIR": str(self._state / "keys" / CONSOLE),
                 "CONSOLE_SIGN_IN_DIR": str(sign_in.links_in(self._state)),
             }
         )

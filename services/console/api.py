@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 from urllib.parse import quote
@@ -34,6 +35,8 @@ SERVICES: Final[tuple[ServiceName, ...]] = (
 _STANDARD: Final = frozenset({"type", "title", "status", "detail", "code", "request_id"})
 _SAFE_RETRY: Final = re.compile(r"\d{1,5}")
 _HEALTH_WITHIN_S: Final = 0.8
+_SILENT_S: Final = 40.0
+"""A stream of events without a heartbeat for this long is broken; there is one every 15 s."""
 
 T = TypeVar("T")
 
@@ -243,6 +246,31 @@ class Clients:
                 for name, client in self._clients.items()
             }
         )
+
+    @asynccontextmanager
+    async def events(self, token: str, after: str) -> AsyncIterator[AsyncIterator[str]]:
+        """The lines of the orchestrator's stream of events, with the console's service token.
+
+        `after` is the id of the last event that was read, or empty for those from now on.
+
+        Raises:
+            PageProblem: it cannot be opened, or breaks off.
+        """
+        headers = {"Authorization": f"Bearer {token}"}
+        if after:
+            headers["Last-Event-ID"] = after
+        timeout = httpx.Timeout(self._deadline_s, read=_SILENT_S)
+        try:
+            async with self._clients["orchestrator"].stream(
+                "GET", "/events/stream", headers=headers, timeout=timeout
+            ) as answer:
+                if answer.status_code != 200:
+                    code = f"http_{answer.status_code}"
+                    raise PageProblem(503, code, "The orchestrator refuses its events.")
+                yield answer.aiter_lines()
+        except (TimeoutError, httpx.HTTPError, aiohttp.ClientError):
+            sentence = "The orchestrator's events broke off."
+            raise PageProblem(503, "events_broken_off", sentence) from None
 
     async def is_running(self, name: ServiceName) -> bool:
         """Whether a service answers its health check."""

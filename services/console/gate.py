@@ -18,6 +18,9 @@ from services.console.session import Session, Sessions
 
 WITHOUT_SESSION: Final = ("/static/", "/api/")
 """Paths that use no session: files, and the API, which takes its own credential alone."""
+BACKGROUND: Final = b"x-aam-background"
+"""The header of requests that a page's script makes by itself."""
+LIVE: Final = "/live"
 CHECKS: Final = frozenset({"/health", "/ready"})
 BEFORE_SIGN_IN: Final = frozenset({"/login", "/sign-in"})
 """Pages for people without a session."""
@@ -65,6 +68,8 @@ class Gate:
             state["session"] = session
         await self._check(scope, receive, session)
         written = self._to_write(path, session, sealed, state["session"])
+        if session is not None and (path == LIVE or BACKGROUND in dict(scope["headers"])):
+            written = None  # a page that is only open does not make its session last
         await self._app(scope, receive, send if written is None else self._adding(written, send))
 
     async def _check(self, scope: Scope, receive: Receive, session: Session | None) -> None:

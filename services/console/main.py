@@ -8,11 +8,15 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from services.console import csrf, error_pages, health, pages, proxy
+from services.console.accepted_callers import AcceptedCallers
 from services.console.api import Clients
 from services.console.assets import Assets
 from services.console.cookies import Cookies
+from services.console.destination_names import DestinationNames
 from services.console.error_pages import ErrorPages
 from services.console.gate import Gate
+from services.console.live_feed import LiveFeed, signer_of_console
+from services.console.pages.live import OpenStreams
 from services.console.proxy import RouteTable
 from services.console.rendering import Pages
 from services.console.security_headers import SecurityHeaders
@@ -20,7 +24,7 @@ from services.console.session import Sessions
 from shared.auth.failed_attempts import Guesses
 from shared.config import ConsoleSettings, load
 from shared.http.request_log import RequestLog
-from shared.http.shutdown import for_server
+from shared.http.shutdown import for_server, stop_on_signal
 from shared.observability import logs, tracing
 
 
@@ -36,10 +40,13 @@ def build(settings: ConsoleSettings) -> FastAPI:
         lifetime=settings.console_session_lifetime,
     )
     clients = Clients(settings)
+    live_feed = LiveFeed(clients, signer_of_console(settings.service_private_key_dir))
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        yield
+        with stop_on_signal(live_feed.stop):
+            async with live_feed.running():
+                yield
         await clients.close()
 
     app = FastAPI(
@@ -54,6 +61,10 @@ def build(settings: ConsoleSettings) -> FastAPI:
     app.state.settings = settings
     app.state.clients = clients
     app.state.cookies = cookies
+    app.state.live_feed = live_feed
+    app.state.open_streams = OpenStreams()
+    app.state.accepted_callers = AcceptedCallers(clients)
+    app.state.destination_names = DestinationNames()
     app.state.sessions = sessions
     app.state.guesses = Guesses(settings.failed_keys_per_minute)
     app.state.pages = Pages(assets, cookies, installation=settings.console_name)

@@ -191,7 +191,7 @@ def test_start_order(services: dict[str, dict[str, Any]]) -> None:
     assert after["drift-repair-agent"] == {"keys": done, "redis": healthy}
     assert after["schema-observer"] == {"keys": done, "redis": healthy}
     assert after["rag-engine"] == {"keys": done}
-    assert after["console"] == {"passwords": done}
+    assert after["console"] == {"passwords": done, "keys": done}
     assert after["keys"] == {"migrate": done}
     for name, waits in after.items():
         for other, condition in waits.items():

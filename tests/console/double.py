@@ -51,6 +51,10 @@ class Double:
     scopes: tuple[str, ...] = tuple(KEY_SCOPES)
     expires_at: str | None = None
     answers: dict[str, Any] = field(default_factory=dict)
+    by_query: dict[tuple[str, str], Any] = field(default_factory=dict)
+    """Answers of a route to queries that start with a text; the first one that fits is taken."""
+    open_routes: dict[str, Answer] = field(default_factory=dict)
+    """Answers to requests without a person's key."""
     asked: list[Asked] = field(default_factory=list)
     is_revoked: bool = False
     url: str = ""
@@ -78,10 +82,17 @@ class Double:
             return self.unavailable
         if path == "/health":
             return json({"status": "ok"})
+        if (answer_to_all := self.open_routes.get(f"{request.method} {path}")) is not None:
+            return answer_to_all(request)
         is_known = request.headers.get("authorization") == f"Bearer {self.key}"
         if self.is_revoked or not is_known:
             return problem(401, "unauthenticated", "An API key is required.")
-        found = self.answers.get(f"{request.method} {path}")
+        route = f"{request.method} {path}"
+        found = self.answers.get(route)
+        for (other, start), answer_to_query in self.by_query.items():
+            if other == route and request.url.query.startswith(start):
+                found = answer_to_query
+                break
         if path == "/whoami":
             found = self._whoami()
         if found is None:

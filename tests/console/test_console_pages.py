@@ -11,8 +11,18 @@ CONNECTION = {
     "source_type": "Salesforce",
     "status": "ACTIVE",
     "catalog_version": 3,
+    "airbyte_destination_id": "9c8b7a6d-5e4f-4d3c-9b2a-1f0e9d8c7b6a",
     "failure_code": None,
     "created_at": "2026-11-28T09:42:10.123456+00:00",
+    "health": {
+        "health": "sync_failing",
+        "code": "config_error",
+        "reason": "The last sync failed: config_error.",
+        "since": "2026-11-28T09:42:10.123456+00:00",
+        "failed_syncs": 1,
+        "last_sync_status": "failed",
+        "last_sync_started_at": "2026-11-28T09:42:10.123456+00:00",
+    },
 }
 
 
@@ -28,7 +38,7 @@ async def test_list_of_connections(signed_in: Browser, double: Double) -> None:
     assert 'datetime="2026-11-28T09:42:10Z"' in shown.html
     assert 'href="/connections?q=sales&amp;after=cursor-2"' in shown.html
     (asked,) = double.of("GET", "/connections")
-    assert asked.query == "name=sales&limit=100"
+    assert asked.query == "q=sales&sort=health&include=health&limit=100"
     assert asked.headers["authorization"] == f"Bearer {double.key}"
 
 

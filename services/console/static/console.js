@@ -2,7 +2,9 @@
 import { showTimes } from "./times.js";
 import { listenForKeys } from "./keys.js";
 import { filterLists } from "./filter.js";
+import { followEvents } from "./live.js";
 
+followEvents(); // before the times are rewritten: it compares this page with a newer one
 showTimes(document);
 document.addEventListener("htmx:load", (event) => showTimes(event.target));
 listenForKeys();
