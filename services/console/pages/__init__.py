@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from services.console.pages import connections, inbox, login, preferences
+from services.console.pages import connection, connections, inbox, login, preferences
 
 ROUTERS: tuple[APIRouter, ...] = (
+    connection.router,
     connections.router,
     inbox.router,
     login.router,
