@@ -288,6 +288,9 @@ class ProcessSettings(BaseSettings):
     oidc_scope_claim: str = "scope"
     """Claim with the scopes of such a caller, named as those of keys, as a string or a list."""
 
+    oidc_client_id: Optional[str] = None
+    """Client id with which people sign in at that issuer; not secret, `GET /about` shows it."""
+
     @model_validator(mode="after")
     def _oidc_settings_are_complete(self) -> Self:
         if (self.oidc_issuer is None) != (self.oidc_audience is None):
@@ -447,6 +450,9 @@ class Settings(RegistrySettings, ServiceAddresses):
     auth_broker_url: HttpUrl = HttpUrl("http://localhost:8002")
     """Where the auth_broker listens; internal only."""
 
+    console_url: Optional[HttpUrl] = None
+    """Where people open the console. Webhook messages then link to its pages."""
+
     airbyte_timeout: Seconds = timedelta(seconds=60)
     """Timeout of one ordinary Airbyte call, from connecting to the last byte."""
 
@@ -542,8 +548,18 @@ class Settings(RegistrySettings, ServiceAddresses):
     event_relay_interval: Seconds = timedelta(milliseconds=250)
     """How often new events are published from the outbox."""
 
+    event_streams_per_caller: Annotated[int, Field(ge=1, le=500)] = 12
+    """Most event streams (`GET /events/stream`) of one caller that one process serves at once."""
+
+    event_stream_lifetime: Seconds = timedelta(minutes=15)
+    """How long an event stream lasts; its reader then connects again where it was."""
+
     event_retention: Retention = 7 * _DAY
     """How long the outbox keeps events that were published."""
+
+    timeline_retention: Retention = 365 * _DAY
+    """How long pauses by AAM, events of credentials and connectors, failures of observations and
+    edits in Airbyte stay on a connection's timeline."""
 
     job_retention: Retention = 90 * _DAY
     """How long syncs that ended are kept; the newest of each connection is always kept."""

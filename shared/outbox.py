@@ -10,10 +10,13 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 from sqlalchemy import func, select, text, update
@@ -23,7 +26,7 @@ from shared import failpoints
 from shared.config import Settings
 from shared.database import Database
 from shared.errors import Unavailable, UpstreamUnknown
-from shared.models import Connection, EventRow
+from shared.models import Connection, EventRow, TimelineEvent
 from shared.observability import logs, metrics, tracing
 
 log = logs.get(__name__)
@@ -99,6 +102,29 @@ class EventType(StrEnum):
     REPAIR_ROLLED_BACK = "repair.rolled_back"
 
 
+BY_REQUEST: Final = "requested"
+"""The code of a pause or its end by a person, which `setting_changes` records, too."""
+ON_TIMELINE: Final = frozenset(
+    {
+        EventType.CONNECTION_DRIFTED,
+        EventType.CONNECTION_IN_STEP,
+        EventType.CONNECTION_PAUSED,
+        EventType.CONNECTION_RESUMED,
+        EventType.CREDENTIAL_ROTATED,
+        EventType.CREDENTIAL_CHANGED,
+        EventType.CREDENTIAL_REJECTED,
+        EventType.CREDENTIAL_EXPIRING,
+        EventType.CONNECTOR_CHANGED,
+        EventType.CONNECTOR_UPGRADE_DUE,
+        EventType.CONNECTOR_UPGRADED,
+        EventType.OBSERVATION_SUSPICIOUS,
+        EventType.OBSERVATION_RECOVERED,
+        EventType.SYNC_VOLUME_SUSPICIOUS,
+    }
+)
+"""Events that are recorded as history, too, since no other table has what they report."""
+
+
 def record(
     session: AsyncSession,
     event: EventType,
@@ -111,7 +137,8 @@ def record(
     """Add an event to the outbox, in the transaction that has locked and changed the connection.
 
     `status` is the connection's, unless the event is about a job. The sequence number is assigned
-    under the row's lock, since ids alone are not in commit order.
+    under the row's lock, since ids alone are not in commit order. An event of ON_TIMELINE is added
+    to the connection's history, too.
     """
     connection.event_seq += 1
     session.add(
@@ -125,6 +152,8 @@ def record(
             code=code,
         )
     )
+    if event in ON_TIMELINE and code != BY_REQUEST:
+        session.add(TimelineEvent(connection_id=connection.id, type=event, ref=ref, code=code))
 
 
 def open_redis(settings: Settings) -> Redis:
@@ -138,6 +167,23 @@ def open_redis(settings: Settings) -> Redis:
         maint_notifications_config=MaintNotificationsConfig(enabled=False),
     )
     tracing.trace_redis(redis)
+    return redis
+
+
+def open_reader(settings: Settings) -> Redis:
+    """A client to read the stream with; not traced, since it reads all the time.
+
+    A read is repeated once and at once, for a connection that Redis has closed meanwhile.
+    """
+    redis: Redis = Redis.from_url(
+        str(settings.redis_url.get_secret_value()),
+        protocol=3,
+        decode_responses=True,
+        socket_timeout=5,
+        socket_connect_timeout=3,
+        retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
+        maint_notifications_config=MaintNotificationsConfig(enabled=False),
+    )
     return redis
 
 

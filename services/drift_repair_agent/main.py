@@ -92,7 +92,7 @@ def build(settings: Settings) -> FastAPI:
     operations = Operations(settings, db, jobs, service="drift_repair_agent")
     signer = Signer(settings.webhook_signing_key)
     reach = AllowedAddresses(networks(settings.webhook_networks))
-    deliveries = Deliveries(db, Sender(reach), signer)
+    deliveries = Deliveries(db, Sender(reach), signer, console_url=settings.console_url)
 
     states = StateStore(settings, db, airbyte)
     restorer = StateRestorer(settings, db, airbyte, states)
@@ -172,7 +172,7 @@ def build(settings: Settings) -> FastAPI:
     app.state.operations = operations
     app.state.request_wait_s = settings.request_wait.total_seconds()
     app.state.service = DriftRepairAgent(
-        settings, db, airbyte, operations, states, restorer, destinations, support
+        settings, db, airbyte, operations, states, restorer, destinations, support, effects
     )
     app.state.repairs = Repairs(db, airbyte, operations, executor, effects, continuity)
     app.state.planner = planner

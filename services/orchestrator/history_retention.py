@@ -48,6 +48,7 @@ def histories(settings: Settings) -> Sequence[History]:
     unused_schemas = None if settings.snapshot_retention is None else timedelta(days=1)
     return (
         History("events", settings.event_retention),
+        History("timeline_events", settings.timeline_retention),
         History("job_history", settings.job_retention),
         # A row per stream and sync, which nothing refers to.
         History("stream_volumes", settings.volume_retention, at_most=_VOLUMES_AT_MOST),

@@ -1,23 +1,77 @@
-"""HTTP routes about single jobs: their logs, their cancellation, and refreshes of streams."""
+"""HTTP routes about jobs: the list over all connections, logs, cancellation, and refreshes."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import AwareDatetime
 
-from services.orchestrator.job_schemas import JobCancelled, JobLogView, Refresh, RefreshStarted
+from services.orchestrator.job_schemas import (
+    JOB,
+    JobCancelled,
+    JobLogView,
+    JobView,
+    Refresh,
+    RefreshStarted,
+)
 from services.orchestrator.jobs import Jobs
-from shared.auth.scopes import Scope, may
+from shared import registry
+from shared.auth.scopes import Scope, caller_of, may
+from shared.database import Database
 from shared.http.dependencies import from_state
-from shared.http.openapi import links
+from shared.http.openapi import example, links
 from shared.http.operation_routes import ACCEPTED, GivenKey, Wait, answered
+from shared.http.paging import After, Limit, Page
 from shared.http.problems import problems
+from shared.http.responses import raw_json
+from shared.models import JobStarter
 
 router = APIRouter(tags=["connections"])
 
 Service = Annotated[Jobs, from_state("jobs")]
+Registry = Annotated[Database, from_state("db")]
+Status = Literal["pending", "running", "incomplete", "succeeded", "failed", "cancelled"]
+
+
+@router.get(
+    "/jobs",
+    dependencies=[may(Scope.CONNECTIONS_READ)],
+    response_model=Page[JobView],
+    responses={
+        200: example({"items": [JOB], "next": None})
+        | links(
+            "GET /connections/{connection_id}/jobs/{job_id}/logs",
+            connection_id="$response.body#/items/0/connection_id",
+            job_id="$response.body#/items/0/job_id",
+        ),
+        **problems(422, 503),
+    },
+)
+async def jobs_of_all(
+    request: Request,
+    db: Registry,
+    status: Annotated[Status | None, Query(description="Only jobs with this status")] = None,
+    started_by: Annotated[
+        JobStarter | None, Query(description="Only jobs that AAM, or Airbyte, started")
+    ] = None,
+    since: Annotated[
+        AwareDatetime | None, Query(description="Only jobs that started then or later")
+    ] = None,
+    after: After = None,
+    limit: Limit = 100,
+) -> Response:
+    """List the syncs of all connections, archived ones too, newest first.
+
+    `failure_explanation` is shown only to callers with connections:write.
+    """
+    shown = registry.JobFilter(status=status, started_by=started_by, since=since, after=after)
+    is_explained = caller_of(request).may_change_connections
+    async with db.read() as session:
+        return raw_json(
+            await registry.page_of_jobs(session, shown, limit=limit, is_explained=is_explained)
+        )
 
 
 @router.get(

@@ -1,7 +1,8 @@
-"""Requests and responses about single jobs: their logs, their cancellation, and refreshes."""
+"""Requests and responses about jobs: lists, logs, cancellation, and refreshes."""
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -9,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from services.orchestrator.edit_schemas import Effect
 from shared.http.strict_json import plain
+from shared.models import JobStarter
 
 _JOB: dict[str, Any] = {
     "job_id": "c2a9e4d0-3b1f-4f6e-9d8c-7b6a5f4e3d2c",
@@ -31,6 +33,69 @@ LOG: dict[str, Any] = {
     "items": ["2026-11-22 09:31:04 error source > HTTP 401 for url: ***"],
     "next": None,
 }
+
+
+JOB: dict[str, Any] = {
+    "job_id": "c2a9e4d0-3b1f-4f6e-9d8c-7b6a5f4e3d2c",
+    "connection_id": "7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f",
+    "connection_name": "Salesforce production",
+    "airbyte_job_id": 42,
+    "status": "succeeded",
+    "started_by": "aam",
+    "requested_by": "ada@example.com (key ab12cd34)",
+    "catalog_version": 1,
+    "attempts": 1,
+    "records": 700,
+    "bytes": 181034,
+    "started_at": "2026-11-22T09:31:00.123456Z",
+    "ended_at": "2026-11-22T09:31:14.654321Z",
+    "duration_seconds": 14.531,
+}
+
+
+class SuspiciousStream(BaseModel):
+    """A stream that brought no rows in a sync, or far fewer than usual."""
+
+    stream: str
+    namespace: str | None = None
+    rows: int
+    usual_low: int
+    usual_high: int
+    suspicious_since: datetime
+    """The end of the first of the syncs in a row that were suspicious."""
+
+
+class JobView(BaseModel):
+    """One sync, with its progress; `records` and `bytes` count what was committed."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [JOB]})
+
+    job_id: UUID
+    connection_id: UUID
+    connection_name: str
+    airbyte_job_id: int
+    status: str
+    started_by: JobStarter
+    requested_by: str | None = None
+    """Whose credentials requested the sync from AAM."""
+    catalog_version: int
+    attempts: int
+    records: int | None = None
+    bytes: int | None = None
+    failure_code: str | None = None
+    failure_cause: str | None = None
+    """The known cause of a failed sync; `unknown` where its log has to be read."""
+    failure_explanation: str | None = None
+    "The cause as a sentence; for callers with connections:write."
+    follow_up: Literal["due", "observed", "retried", "rejected", "skipped"] | None = None
+    """What AAM did after a failure of the source: observed it, retried the sync with a new
+    credential, or found the credential rejected; `due` until then."""
+    started_at: datetime
+    ended_at: datetime | None = None
+    duration_seconds: float
+    """Up to now, while it runs."""
+    suspicious_streams: list[SuspiciousStream] = []
+    """At most 20; GET /connections/{connection_id}/volume lists all."""
 
 
 class FailureView(BaseModel):

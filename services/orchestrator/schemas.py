@@ -10,9 +10,10 @@ import msgspec
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from services.orchestrator.health_schemas import HealthView
 from services.orchestrator.schedule_validation import AirbyteSchedule
 from shared.http.strict_json import Name
-from shared.models import ConnectionStatus, JobStarter, OperationStatus
+from shared.models import ConnectionStatus, OperationStatus
 from shared.source_types import CREDENTIAL_REFERENCE
 
 _ID = "7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f"
@@ -206,6 +207,8 @@ class ConnectionView(BaseModel):
     created_at: datetime
     updated_at: datetime
     archived_at: datetime | None = None
+    health: HealthView | None = None
+    """Only in lists with `include=health`."""
     notes: list[dict[str, Any]] | None = None
     """After an onboarding: notes for the caller, such as fields left out or a shared credential."""
 
@@ -379,7 +382,7 @@ class RotationView(BaseModel):
 
 
 class ConnectionPage(BaseModel):
-    """Connections, newest first; pass `next` as `after` to get the following page."""
+    """Connections; pass `next` as `after` to get the following page in the same order."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"items": [CONNECTION]}]})
 
@@ -430,65 +433,6 @@ class VersionPage(BaseModel):
 
     items: list[VersionView]
     next: str | None = None
-
-
-JOB: dict[str, Any] = {
-    "job_id": "c2a9e4d0-3b1f-4f6e-9d8c-7b6a5f4e3d2c",
-    "airbyte_job_id": 42,
-    "status": "succeeded",
-    "started_by": "aam",
-    "requested_by": "ada@example.com (key ab12cd34)",
-    "catalog_version": 1,
-    "attempts": 1,
-    "records": 700,
-    "bytes": 181034,
-    "started_at": "2026-11-22T09:31:00.123456Z",
-    "ended_at": "2026-11-22T09:31:14.654321Z",
-    "duration_seconds": 14.531,
-}
-
-
-class SuspiciousStream(BaseModel):
-    """A stream that brought no rows in a sync, or far fewer than usual."""
-
-    stream: str
-    namespace: str | None = None
-    rows: int
-    usual_low: int
-    usual_high: int
-    suspicious_since: datetime
-    """The end of the first of the syncs in a row that were suspicious."""
-
-
-class JobView(BaseModel):
-    """One sync, with its progress; `records` and `bytes` count what was committed."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [JOB]})
-
-    job_id: UUID
-    airbyte_job_id: int
-    status: str
-    started_by: JobStarter
-    requested_by: str | None = None
-    """Whose credentials requested the sync from AAM."""
-    catalog_version: int
-    attempts: int
-    records: int | None = None
-    bytes: int | None = None
-    failure_code: str | None = None
-    failure_cause: str | None = None
-    """The known cause of a failed sync; `unknown` where its log has to be read."""
-    failure_explanation: str | None = None
-    "The cause as a sentence; for callers with connections:write."
-    follow_up: Literal["due", "observed", "retried", "rejected", "skipped"] | None = None
-    """What AAM did after a failure of the source: observed it, retried the sync with a new
-    credential, or found the credential rejected; `due` until then."""
-    started_at: datetime
-    ended_at: datetime | None = None
-    duration_seconds: float
-    """Up to now, while it runs."""
-    suspicious_streams: list[SuspiciousStream] = []
-    """At most 20; GET /connections/{connection_id}/volume lists all."""
 
 
 VOLUME: dict[str, Any] = {
@@ -600,31 +544,3 @@ class MergedCatalog(BaseModel):
     expected_version: int
     notes: list[dict[str, Any]]
     sync_catalog: dict[str, Any]
-
-
-class CatalogDiff(BaseModel):
-    """What changed between two catalog versions, per stream, field and setting."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "from_version": 1,
-                    "to_version": 2,
-                    "schema_changes": [
-                        {
-                            "kind": "field_added",
-                            "stream": {"namespace": None, "name": "Account"},
-                            "path": ["Region__c"],
-                        }
-                    ],
-                    "config_changes": [],
-                }
-            ]
-        }
-    )
-
-    from_version: int
-    to_version: int
-    schema_changes: list[dict[str, Any]]
-    config_changes: list[dict[str, Any]]

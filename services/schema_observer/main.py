@@ -14,6 +14,7 @@ from fastapi import APIRouter, Body, FastAPI, Query, Request, Response
 from services.schema_observer import drift_queries
 from services.schema_observer.backlogs import BACKLOGS
 from services.schema_observer.connectors import ConnectorChecks
+from services.schema_observer.observation_queries import ObservationFilter
 from services.schema_observer.observer import Observer
 from services.schema_observer.scheduler import Scheduler
 from services.schema_observer.schemas import (
@@ -25,9 +26,11 @@ from services.schema_observer.schemas import (
     ObservationInterval,
     ObservationResult,
     ObservationView,
+    ObservedSourcePage,
     ObserveRequest,
     SnapshotDiff,
     SnapshotView,
+    SourceOutcome,
 )
 from services.schema_observer.service import SchemaObserver
 from shared import failpoints, periodic, registry
@@ -40,9 +43,17 @@ from shared.domain.drift import Severity
 from shared.http.app import create_app
 from shared.http.authentication import access_for
 from shared.http.dependencies import from_state
+from shared.http.diff_pages import (
+    DiffSummary,
+    FirstChange,
+    MostChanges,
+    Namespace,
+    OnlyStream,
+    only,
+)
 from shared.http.openapi import example, links
 from shared.http.operation_routes import Wait
-from shared.http.paging import After, Limit, Page
+from shared.http.paging import After, AfterStream, Limit, Page, Search
 from shared.http.problems import problems
 from shared.http.responses import raw_json
 from shared.http.setting_history import HistoryPage, SettingHistory
@@ -96,6 +107,42 @@ async def observe(
     if isinstance(found, str):
         return raw_json(found)
     return raw_json(found.model_dump_json(), status_code=202)
+
+
+@router.get(
+    "/observations",
+    dependencies=[may(Scope.CONNECTIONS_READ)],
+    response_model=ObservedSourcePage,
+    responses={
+        200: links(
+            "GET /connections/{connection_id}/observation",
+            connection_id="$response.body#/items/0/connections/0/connection_id",
+        ),
+        **problems(422, 503),
+    },
+)
+async def observations(
+    service: Service,
+    outcome: Annotated[
+        SourceOutcome | None, Query(description="Only sources with this newest outcome")
+    ] = None,
+    overdue: Annotated[
+        bool | None, Query(description="Only overdue sources, or only the others")
+    ] = None,
+    suspicious: Annotated[
+        bool | None,
+        Query(description="Only sources reported as suspicious or failing, or only the others"),
+    ] = None,
+    after: Annotated[UUID | None, Query(description="`next` of the previous page")] = None,
+    limit: Limit = 100,
+) -> Response:
+    """List the sources of live connections with the state of their observation, by id.
+
+    A source is `overdue` if it was requested, or has been due for more than a minute, and is
+    neither being observed nor postponed. Such sources wait for a slot.
+    """
+    shown = ObservationFilter(outcome, overdue, suspicious, after)
+    return raw_json(await service.observations(shown, limit=limit))
 
 
 @router.get(
@@ -199,10 +246,49 @@ async def snapshots(
     responses=problems(404, 422, 503),
 )
 async def snapshot_diff(
-    connection_id: UUID, before: UUID, after: UUID, service: Service
+    connection_id: UUID,
+    before: UUID,
+    after: UUID,
+    service: Service,
+    stream: OnlyStream = None,
+    namespace: Namespace = None,
+    position: FirstChange = 0,
+    limit: MostChanges = None,
 ) -> Response:
-    """Compare two snapshots of the source by stream and field."""
-    return raw_json(msgspec.json.encode(await service.diff(connection_id, before, after)))
+    """Compare two snapshots of the source by stream and field.
+
+    With `stream`, only that stream is compared. With `limit`, the response is a page of the
+    changes.
+    """
+    found = await service.diff(
+        connection_id,
+        before,
+        after,
+        only=only(stream, namespace),
+        position=position,
+        limit=limit,
+    )
+    return raw_json(msgspec.json.encode(found))
+
+
+@router.get(
+    "/connections/{connection_id}/snapshots/{before}/diff/{after}/summary",
+    dependencies=[may(Scope.CONNECTIONS_READ)],
+    responses=problems(404, 422, 503),
+)
+async def snapshot_diff_summary(
+    connection_id: UUID,
+    before: UUID,
+    after: UUID,
+    service: Service,
+    position: AfterStream,
+    search: Search = None,
+    limit: Limit = 100,
+) -> DiffSummary:
+    """List the streams that differ between two snapshots, with the number of changes of each."""
+    return await service.diff_summary(
+        connection_id, before, after, search=search, position=position, limit=limit
+    )
 
 
 @router.get(

@@ -10,11 +10,12 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.schema_observer.claim_queries import INTERVAL, Claim
+from services.schema_observer.claim_queries import INTERVAL, OVERDUE_AT, Claim
 from services.schema_observer.mapper_queries import UNCHECKED
 from shared.errors import NotFound
 from shared.models import Snapshot
 from shared.registry.connections import LIVE
+from shared.registry.health import mark_source_changed
 from shared.registry.paging import stamp
 from shared.registry.snapshots import latest_snapshot
 
@@ -81,6 +82,7 @@ async def record_unchanged(
     )
 
 
+# Of what health is derived from, only `overdue_at` changes: the last observation was trusted, too.
 _UNCHANGED = text(f"""
     WITH look AS (
         SELECT * FROM unnest(
@@ -102,15 +104,27 @@ _UNCHANGED = text(f"""
                     AND (w.compared_snapshot_id IS DISTINCT FROM look.snapshot OR {UNCHECKED})
             )
         RETURNING look.source, look.pause
+    ), ended AS (
+        UPDATE observations o
+        SET outcome = 'unchanged', observed_at = clock_timestamp(), postponed_since = NULL,
+            overdue_at = {OVERDUE_AT.format("make_interval(secs => same.pause)")},
+            next_at = CASE WHEN o.next_at = to_timestamp(0) THEN o.next_at
+                ELSE now() + make_interval(secs => same.pause) END,
+            claimed_by = NULL, claimed_until = NULL
+        FROM same
+        WHERE o.airbyte_source_id = same.source AND o.claimed_by = :slot
+        RETURNING o.airbyte_source_id, o.overdue_at
+    ), healths AS (
+        SELECT h.connection_id, ended.overdue_at
+        FROM ended JOIN connections c ON c.airbyte_source_id = ended.airbyte_source_id AND {LIVE}
+        JOIN connection_health h ON h.connection_id = c.id
+        WHERE h.health NOT IN ('failed', 'archived')  -- checked again once the row is locked
+        ORDER BY h.connection_id FOR UPDATE OF h
+    ), moved AS (
+        UPDATE connection_health h SET overdue_at = healths.overdue_at
+        FROM healths WHERE h.connection_id = healths.connection_id
     )
-    UPDATE observations o
-    SET outcome = 'unchanged', observed_at = clock_timestamp(), postponed_since = NULL,
-        next_at = CASE WHEN o.next_at = to_timestamp(0) THEN o.next_at
-            ELSE now() + make_interval(secs => same.pause) END,
-        claimed_by = NULL, claimed_until = NULL
-    FROM same
-    WHERE o.airbyte_source_id = same.source AND o.claimed_by = :slot
-    RETURNING o.airbyte_source_id
+    SELECT airbyte_source_id FROM ended
 """)  # noqa: S608 - no input
 
 
@@ -136,10 +150,14 @@ async def end_observation(session: AsyncSession, claim: Claim, seen: Seen, *, sl
             "postponed": seen.is_postponed,
         },
     )
-    return found is not None
+    if found is None:
+        return False
+    await mark_source_changed(session, claim.source_id)
+    return True
 
 
-_END = text("""
+# After an observation that is not trusted, the next trusted one is due no later than before.
+_END = text(f"""
     UPDATE observations
     SET outcome = :outcome, code = :code, detail = :detail, failures = :failures,
         cause = :cause, explanation = :explanation, log_reference = :log,
@@ -149,12 +167,14 @@ _END = text("""
         suspicious_since = CASE WHEN CAST(:newly AS boolean) THEN now()
             ELSE CAST(:since AS timestamptz) END,
         observed_at = clock_timestamp(),
+        overdue_at = CASE WHEN :outcome IN ('suspicious', 'failed') THEN overdue_at
+            ELSE {OVERDUE_AT.format("CAST(:pause AS interval)")} END,
         next_at = CASE WHEN next_at = to_timestamp(0) THEN next_at
             ELSE now() + CAST(:pause AS interval) END,
         claimed_by = NULL, claimed_until = NULL
     WHERE airbyte_source_id = :source AND claimed_by = :slot
     RETURNING airbyte_source_id
-""")
+""")  # noqa: S608 - no input
 
 
 async def trusted_snapshot(session: AsyncSession, claim: Claim) -> Snapshot | None:
@@ -229,6 +249,92 @@ _OBSERVATION = text(f"""
     LEFT JOIN source_connectors v ON v.airbyte_source_id = k.airbyte_source_id
     WHERE k.id = :id
 """)  # noqa: S608 - no input
+
+
+@dataclass(frozen=True, slots=True)
+class ObservationFilter:
+    """Filters of a list of sources by their observation."""
+
+    outcome: str | None = None
+    is_overdue: bool | None = None
+    is_suspicious: bool | None = None
+    after: UUID | None = None
+    """The last source of the previous page."""
+
+
+async def page_of_observations(
+    session: AsyncSession, shown: ObservationFilter, *, every: timedelta, limit: int
+) -> str:
+    """A page of the sources of live connections as JSON text, by id: `{"items": […], "next": …}`.
+
+    Without explanations of failures. `every` is the interval where none is set.
+    """
+    conditions = ["EXISTS (SELECT FROM connections c WHERE " + _LIVE_OF_SOURCE + ")"]
+    parameters: dict[str, object] = {"every": every.total_seconds(), "limit": limit}
+    if shown.outcome is not None:
+        conditions.append("o.outcome = :outcome")
+        parameters["outcome"] = shown.outcome
+    if shown.outcome in ("suspicious", "failed"):
+        # As the condition of an index, since few sources have these outcomes.
+        conditions.append("o.outcome IN ('suspicious', 'failed')")
+    if shown.is_overdue is not None:
+        conditions.append(_OVERDUE if shown.is_overdue else f"NOT {_OVERDUE}")
+    if shown.is_suspicious is not None:
+        conditions.append(f"o.suspicious_since IS {'NOT NULL' if shown.is_suspicious else 'NULL'}")
+    if shown.after is not None:
+        conditions.append("o.airbyte_source_id > :after")
+        parameters["after"] = shown.after
+    # nosemgrep: built-sql - all of it is ours, values are parameters
+    statement = text(_OBSERVATIONS.format(conditions=" AND ".join(conditions)))
+    found: str = (await session.execute(statement, parameters)).scalar_one()
+    return found
+
+
+_LIVE_OF_SOURCE = f"c.airbyte_source_id = o.airbyte_source_id AND {LIVE}"
+# A requested observation has a `next_at` in the distant past.
+_OVERDUE = """(
+    o.next_at < now() - interval '1 minute' AND coalesce(o.claimed_until <= now(), true)
+    AND o.postponed_since IS NULL
+)"""
+_MOST_CONNECTIONS = 20
+_OBSERVATIONS = f"""
+    WITH page AS (
+        SELECT * FROM observations o WHERE {{conditions}}
+        ORDER BY o.airbyte_source_id LIMIT :limit + 1
+    ), kept AS (SELECT * FROM page o ORDER BY o.airbyte_source_id LIMIT :limit)
+    SELECT json_build_object(
+        'items', coalesce((
+            SELECT json_agg(json_build_object(
+                'source_id', o.airbyte_source_id, 'workspace_id', o.airbyte_workspace_id,
+                'effective_interval_seconds', {INTERVAL},
+                'next_at', {stamp("greatest(o.next_at, o.observed_at)")},
+                'overdue', {_OVERDUE}, 'observing', coalesce(o.claimed_until > now(), false),
+                'postponed_since', {stamp("o.postponed_since")},
+                'observed_at', {stamp("o.observed_at")},
+                'outcome', o.outcome, 'code', o.code, 'detail', o.detail, 'cause', o.cause,
+                'failures', o.failures, 'suspicious_since', {stamp("o.suspicious_since")},
+                'snapshot_id', o.snapshot_id,
+                'connector_version', v.version, 'manifest_version', v.manifest_version,
+                'connection_count', (
+                    SELECT count(*) FROM connections c WHERE {_LIVE_OF_SOURCE}
+                ),
+                'connections', (
+                    SELECT json_agg(json_build_object(
+                        'connection_id', c.id, 'name', c.name, 'source_type', c.source_type
+                    ) ORDER BY c.name, c.id)
+                    FROM (
+                        SELECT c.* FROM connections c WHERE {_LIVE_OF_SOURCE}
+                        ORDER BY c.name, c.id LIMIT {_MOST_CONNECTIONS}
+                    ) c
+                )
+            ) ORDER BY o.airbyte_source_id)
+            FROM kept o LEFT JOIN source_connectors v ON v.airbyte_source_id = o.airbyte_source_id
+        ), '[]'),
+        'next', CASE WHEN (SELECT count(*) FROM page) > :limit THEN (
+            SELECT o.airbyte_source_id FROM kept o ORDER BY o.airbyte_source_id DESC LIMIT 1
+        ) END
+    )::text
+"""  # noqa: S608 - no input
 
 
 async def result_json(session: AsyncSession, connection_id: UUID) -> str:

@@ -40,6 +40,9 @@ Interval = Annotated[int, Field(strict=True, ge=60, le=604_800)]
 Outcome = Literal["unchanged", "changed", "pending", "suspicious", "failed"]
 """`pending`: the source was read; this connection is compared with it once it is ACTIVE."""
 
+SourceOutcome = Literal["unchanged", "changed", "suspicious", "failed"]
+"""Of a source, whether its connections are compared with it yet or not."""
+
 
 def _shown(*examples: dict[str, Any]) -> ConfigDict:
     return ConfigDict(json_schema_extra={"examples": list(examples)})
@@ -227,6 +230,84 @@ class ObservationView(BaseModel):
     """When a discovery last found that the connector had renewed its configuration in Airbyte."""
 
 
+SOURCE: dict[str, Any] = {
+    "source_id": _SOURCE,
+    "workspace_id": "3c1f7a52-8a4e-4b7e-9a43-6d2b1f0e9c87",
+    "effective_interval_seconds": 900,
+    "next_at": "2026-11-24T09:31:02.123456Z",
+    "overdue": False,
+    "observing": False,
+    "postponed_since": None,
+    "observed_at": _AT,
+    "outcome": "suspicious",
+    "code": "synced_stream_missing",
+    "detail": "1 of 214 streams are gone, and these are synced: 'Account'.",
+    "cause": None,
+    "failures": 1,
+    "suspicious_since": _AT,
+    "snapshot_id": _BEFORE,
+    "connector_version": "2.10.3",
+    "manifest_version": None,
+    "connection_count": 1,
+    "connections": [
+        {"connection_id": _ID, "name": "Salesforce production", "source_type": "Salesforce"}
+    ],
+}
+
+
+class ObservedConnection(BaseModel):
+    """A connection of an observed source."""
+
+    connection_id: UUID
+    name: str
+    source_type: str
+
+
+class ObservedSource(BaseModel):
+    """How a source is observed, for all of its live connections."""
+
+    model_config = _shown(SOURCE)
+
+    source_id: UUID
+    workspace_id: UUID | None = None
+    effective_interval_seconds: float
+    """The shortest interval of its connections."""
+    next_at: datetime
+    overdue: bool
+    """Whether it was requested, or has been due for more than a minute, and has neither been
+    started nor postponed."""
+    observing: bool
+    postponed_since: datetime | None = None
+    """Since when it has been due, waiting for a running sync or for the daily limit."""
+    observed_at: datetime | None = None
+    outcome: SourceOutcome | None = None
+    """Null before the first observation."""
+    code: str | None = None
+    detail: str | None = None
+    cause: str | None = None
+    """The known cause of the connector's failure."""
+    failures: int
+    """How many consecutive observations were suspicious or failed."""
+    suspicious_since: datetime | None = None
+    """Since when it has been reported for this `code`, suspicious or failed."""
+    snapshot_id: UUID | None = None
+    """The snapshot that is trusted."""
+    connector_version: str | None = None
+    manifest_version: int | None = None
+    connection_count: int
+    connections: list[ObservedConnection]
+    """The first 20 by name."""
+
+
+class ObservedSourcePage(BaseModel):
+    """Sources by id; `next` is the next page's `after`, null on the last page."""
+
+    model_config = _shown({"items": [SOURCE], "next": None})
+
+    items: list[ObservedSource]
+    next: UUID | None = None
+
+
 DRIFT: dict[str, Any] = {
     "id": _DRIFT,
     "connection_id": _ID,
@@ -373,9 +454,16 @@ class SnapshotDiff(BaseModel):
     """The changes between two snapshots of a source."""
 
     model_config = _shown(
-        {"before_snapshot_id": _BEFORE, "after_snapshot_id": _AFTER, "changes": [CHANGE]}
+        {
+            "before_snapshot_id": _BEFORE,
+            "after_snapshot_id": _AFTER,
+            "changes": [CHANGE],
+            "next": None,
+        }
     )
 
     before_snapshot_id: UUID
     after_snapshot_id: UUID
     changes: list[ChangeView]
+    next: str | None = None
+    """With `limit`, the next page's `after`; null on the last page."""

@@ -99,7 +99,13 @@ class KeyRing:
         if not known.is_used_lately:
             await self._used(form[1], known)
         name = f"{known.owner} (key {form[1]})"
-        return Caller(f"key:{form[1]}", name, known.scopes, owner=known.owner)
+        return Caller(
+            f"key:{form[1]}",
+            name,
+            known.scopes,
+            owner=known.owner,
+            expires_at=known.expires_at,
+        )
 
     async def any(self) -> bool:
         """Whether any valid key exists.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import aiohttp
@@ -113,7 +114,8 @@ class Issuer:
             scope.value for scope in KEY_SCOPES if isinstance(words, list) and scope in words
         )
         name = subject if display_name is None else f"{display_name} (oidc {subject})"
-        return Caller(f"oidc:{subject}", name, scopes)
+        expires_at = _time(claims["exp"])
+        return Caller(f"oidc:{subject}", name, scopes, expires_at=expires_at)
 
     async def _key(self, kid: object) -> jwt.PyJWK | None:
         """The issuer's key with this id, fetched if unknown or old, or None."""
@@ -146,6 +148,14 @@ class Issuer:
                 log.warning("oidc_issuer_away", reason=str(error))
             else:
                 self._fetched_at = self._clock()
+
+
+def _time(seconds: Any) -> datetime | None:
+    """The time of a verified `exp`, which converts to int; None if it is after the year 9999."""
+    try:
+        return datetime.fromtimestamp(int(seconds), UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def _plain(text: object) -> str | None:

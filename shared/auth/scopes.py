@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import Security
 from fastapi.openapi.models import HTTPBearer
@@ -21,7 +22,8 @@ class Scope(StrEnum):
     """A permission. No scope includes another; a caller can have several."""
 
     CONNECTIONS_READ = "connections:read"
-    """Read connections, catalogs, jobs, drifts, repairs and operations; discover schemas."""
+    """Read connections, catalogs, jobs, events, drifts, repairs and operations; discover
+    schemas."""
     CONNECTIONS_WRITE = "connections:write"
     """Onboard, import, edit, observe, plan and archive connections; read logs; manage webhooks."""
     CONNECTIONS_SYNC = "connections:sync"
@@ -32,12 +34,15 @@ class Scope(StrEnum):
     """Approve and reject repairs, change policies, record what a field was renamed to, and accept a
     suspicious discovery."""
     ADMIN = "admin"
-    """Create and revoke API keys, rotate credentials."""
+    """Create and revoke API keys, rotate credentials, list who read which."""
     CREDENTIALS_READ = "credentials:read"
     """Read one credential; only for service tokens, never for an API key."""
+    EVENTS_READ = "events:read"
+    """Follow the lifecycle events, which hold ids and codes; only for service tokens."""
 
 
-KEY_SCOPES = tuple(scope for scope in Scope if scope is not Scope.CREDENTIALS_READ)
+_SERVICE_SCOPES = frozenset({Scope.CREDENTIALS_READ, Scope.EVENTS_READ})
+KEY_SCOPES = tuple(scope for scope in Scope if scope not in _SERVICE_SCOPES)
 """The scopes that an API key can have."""
 
 SERVICE_CALLS: dict[tuple[str, str], frozenset[Scope]] = {
@@ -47,6 +52,7 @@ SERVICE_CALLS: dict[tuple[str, str], frozenset[Scope]] = {
         {Scope.CONNECTIONS_READ, Scope.CONNECTIONS_WRITE}
     ),
     ("drift_repair_agent", "rag_engine"): frozenset({Scope.CONNECTIONS_READ, Scope.REPAIRS_DECIDE}),
+    ("console", "orchestrator"): frozenset({Scope.EVENTS_READ}),
 }
 """Allowed scopes by (calling service, called service); other scopes of a token are ignored."""
 
@@ -66,6 +72,15 @@ class Caller:
     """The `jti` of a service token."""
     owner: str | None = None
     """Whose API key it is; None for other callers."""
+    expires_at: datetime | None = None
+    """When the credentials expire; None for never."""
+
+    @property
+    def kind(self) -> Literal["api_key", "oidc", "service"]:
+        """How it authenticated."""
+        if self.is_service:
+            return "service"
+        return "oidc" if self.id.startswith("oidc:") else "api_key"
 
     @property
     def is_service(self) -> bool:
@@ -135,10 +150,21 @@ def caller_of(request: HTTPConnection) -> Caller:
     return caller
 
 
+Recheck = Callable[[], Awaitable[bool]]
+"""Whether the credentials of a request are still valid; an AamError if they cannot be checked."""
+
+
+def recheck_of(request: HTTPConnection) -> Recheck:
+    """Checks a request's credentials again, for a response that takes minutes."""
+    recheck: Recheck = request.state.recheck
+    return recheck
+
+
 class _Bearer(SecurityBase):
     """Describes credentials in OpenAPI; the gate has already checked them."""
 
-    def __init__(self) -> None:
+    def __init__(self, service_scope: Scope | None = None) -> None:
+        self.service_scope = service_scope
         self.model = HTTPBearer(
             bearerFormat="aam_<env>_<id>_<secret>",
             description="An API key, as shown once by `make key` or POST /api-keys.",
@@ -152,15 +178,32 @@ class _Bearer(SecurityBase):
 _bearer = _Bearer()
 
 
-def may(scope: Scope) -> Any:
+def may(scope: Scope, *, service: Scope | None = None) -> Any:
     """Declare the scope a route needs, in its `dependencies`; the gate enforces it.
 
-    FastAPI reads the body before it resolves dependencies, so they do not check anything.
+    Another AAM service needs the scope `service` instead, where it is given. FastAPI reads the
+    body before it resolves dependencies, so they do not check anything.
     """
-    return Security(_bearer, scopes=[scope.value])
+    bearer = _bearer if service is None else _Bearer(service)
+    return Security(bearer, scopes=[scope.value])
+
+
+def any_caller() -> Any:
+    """Declare that a route needs valid credentials, but no scope."""
+    return Security(_bearer, scopes=[])
 
 
 def declared(dependencies: Sequence[Any]) -> frozenset[str] | None:
-    """The scopes that a route's dependencies declare; None if they declare none."""
-    found = [one for one in dependencies if getattr(one, "dependency", None) is _bearer]
+    """The scopes that a route's dependencies declare; None if they declare nothing."""
+    found = _declarations(dependencies)
     return frozenset(scope for one in found for scope in one.scopes) if found else None
+
+
+def declared_for_services(dependencies: Sequence[Any]) -> frozenset[str] | None:
+    """The scopes that other AAM services need instead; None if they need the same ones."""
+    scopes = [one.dependency.service_scope for one in _declarations(dependencies)]
+    return frozenset(scope for scope in scopes if scope is not None) or None
+
+
+def _declarations(dependencies: Sequence[Any]) -> list[Any]:
+    return [one for one in dependencies if isinstance(getattr(one, "dependency", None), _Bearer)]

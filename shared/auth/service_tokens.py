@@ -14,6 +14,7 @@ import tempfile
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
@@ -51,6 +52,7 @@ class Claims:
     scopes: frozenset[str]
     token_id: str
     credential_id: str | None
+    expires_at: datetime
 
 
 def key_id(key: Ed25519PublicKey) -> str:
@@ -233,7 +235,8 @@ def _checked(claims: _Payload, service: str, audience: str) -> Claims:
         raise BadToken("it lasts longer than a minute")
     if not _JTI.fullmatch(claims.jti):
         raise BadToken("its id is invalid")
-    return Claims(service, frozenset(claims.scope.split()), claims.jti, claims.cid)
+    expires_at = datetime.fromtimestamp(claims.exp, UTC)
+    return Claims(service, frozenset(claims.scope.split()), claims.jti, claims.cid, expires_at)
 
 
 def read_public_keys(folder: Path) -> dict[str, tuple[str, Ed25519PublicKey]]:

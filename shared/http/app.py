@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Lifespan
 
 from shared.errors import AamError, Unavailable
-from shared.http import docs_page, validation
+from shared.http import docs_page, validation, whoami
 from shared.http.authentication import Access, Gate, NoApiKey, requirements
 from shared.http.bodies import Bodies
 from shared.http.health import Check, Health, Readiness, state_of
@@ -110,6 +110,7 @@ def create_app(
             response.headers.update(RETRY_SOON)
         return state
 
+    app.include_router(whoami.router)
     app.exception_handler(AamError)(answer_expected)
     app.exception_handler(RequestValidationError)(answer_invalid)
     app.exception_handler(HTTPException)(answer_http)

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -36,7 +37,9 @@ log = logs.get(__name__)
 
 _LONGEST = 8192
 _PRESENTED = re.compile(rb"(?i:bearer) +([A-Za-z0-9._~+/=-]+)")
-OPEN = frozenset({"/health", "/ready"})
+ABOUT = "/about"
+"""Open to callers without credentials; those of others are checked, and it shows them more."""
+OPEN = frozenset({"/health", "/ready", ABOUT})
 _READ_METHODS = frozenset({"GET", "HEAD"})
 DOCS = docs_page.PATHS
 
@@ -83,6 +86,7 @@ class Services:
             claims.scopes & allowed,
             credential_id=claims.credential_id,
             token_id=claims.token_id,
+            expires_at=claims.expires_at,
         )
 
 
@@ -98,6 +102,27 @@ class Access:
     guesses: Guesses | None = None
     """How often authentication from one address may fail; None for no limit."""
     docs_are_open: bool = True
+
+    async def caller(self, presented: str) -> Caller | None:
+        """The caller that a credential belongs to; None if it is not valid now.
+
+        Raises:
+            Unavailable: the credential cannot be checked now.
+        """
+        for proof in self.proofs:
+            if (caller := await proof.caller(presented)) is not None:
+                return caller
+        return None
+
+    async def recheck(self, presented: str, caller: Caller) -> bool:
+        """Whether the credential of a caller is still valid.
+
+        Raises:
+            Unavailable: the credential cannot be checked now.
+        """
+        if caller.is_service:  # its token is for one request, and ends within a minute
+            return True
+        return await self.caller(presented) is not None
 
     async def require_anybody(self) -> None:
         """Check that at least one caller can authenticate.
@@ -175,7 +200,7 @@ class Gate:
         self._known = known
         self._routes = routes
         self._answer = answer
-        self._table: list[tuple[re.Pattern[str], frozenset[str], frozenset[str]]] | None = None
+        self._table: list[Requirement] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan" or self._is_open(scope):
@@ -185,7 +210,7 @@ class Gate:
             await send({"type": "websocket.close", "code": 1008})
             return
         try:
-            caller = await self._caller(scope)
+            caller, presented = await self._caller(scope)
             self._measure(caller)
             self._require(caller, scope)
         except AamError as error:
@@ -196,7 +221,8 @@ class Gate:
                 refusal.headers["retry-after"] = f"{math.ceil(error.members['wait_s'])}"
             await refusal(scope, receive, send)
             return
-        scope.setdefault("state", {})["caller"] = caller
+        recheck = partial(self._known.recheck, presented, caller)
+        scope.setdefault("state", {}).update(caller=caller, recheck=recheck)
         with scopes.acting(caller), structlog.contextvars.bound_contextvars(caller=caller.id):
             await self._app(scope, receive, send)
 
@@ -204,9 +230,12 @@ class Gate:
         if scope["type"] != "http" or scope["method"] not in _READ_METHODS:
             return False
         path = get_route_path(scope)
+        if path == ABOUT:
+            return not any(name == b"authorization" for name, _ in scope["headers"])
         return path in OPEN or (self._known.docs_are_open and path in DOCS)
 
-    async def _caller(self, scope: Scope) -> Caller:
+    async def _caller(self, scope: Scope) -> tuple[Caller, str]:
+        """The caller of a request, and the credential that it presents."""
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         if len(given) == 1 and len(given[0]) <= _LONGEST:
             presented = _PRESENTED.fullmatch(given[0])
@@ -214,11 +243,10 @@ class Gate:
             guesses, address = self._known.guesses, (scope.get("client") or ("", 0))[0]
             if guesses is not None:
                 guesses.expect_few(address, token)
-            for proof in self._known.proofs if token else ():
-                if (caller := await proof.caller(token)) is not None:
-                    if guesses is not None:
-                        guesses.prove(token)
-                    return caller
+            if token and (caller := await self._known.caller(token)) is not None:
+                if guesses is not None:
+                    guesses.prove(token)
+                return caller, token
             if guesses is not None:
                 guesses.fail(address)
         raise Unauthenticated("An API key is required: `Authorization: Bearer aam_...`.")
@@ -234,9 +262,9 @@ class Gate:
         if self._table is None:
             self._table = requirements(self._routes)
         path = get_route_path(scope)
-        for pattern, methods, needed in self._table:
-            if scope["method"] in methods and pattern.match(path):
-                lacking = sorted(needed - caller.scopes)
+        for route in self._table:
+            if scope["method"] in route.methods and route.pattern.match(path):
+                lacking = sorted(route.needed_by(caller) - caller.scopes)
                 if lacking:
                     raise Forbidden(f"The scope {lacking[0]} is required.", scope=lacking[0])
                 return
@@ -253,10 +281,25 @@ def _count(error: AamError, scope: Scope) -> None:
         metrics.REFUSALS.labels(reason="not_valid" if has_any else "missing").inc()
 
 
-def requirements(
-    routes: Sequence[BaseRoute],
-) -> list[tuple[re.Pattern[str], frozenset[str], frozenset[str]]]:
-    """The path pattern, methods and required scopes of each route, in their order.
+@dataclass(frozen=True, slots=True)
+class Requirement:
+    """The scopes that a route requires."""
+
+    pattern: re.Pattern[str]
+    methods: frozenset[str]
+    scopes: frozenset[str]
+    service_scopes: frozenset[str] | None
+    """What another AAM service needs instead; None if it needs `scopes`, too."""
+
+    def needed_by(self, caller: Caller) -> frozenset[str]:
+        """The scopes that this caller needs."""
+        if caller.is_service and self.service_scopes is not None:
+            return self.service_scopes
+        return self.scopes
+
+
+def requirements(routes: Sequence[BaseRoute]) -> list[Requirement]:
+    """What each route requires, in the routes' order.
 
     Raises:
         UndeclaredRoute: a route declares no scope and is not public.
@@ -266,8 +309,10 @@ def requirements(
         methods = frozenset(getattr(route, "methods", None) or ())
         if route.path in OPEN | DOCS and methods and methods <= _READ_METHODS:
             continue
-        required = scopes.declared(getattr(route, "dependencies", None) or ())
-        if not required or not methods:
+        dependencies = getattr(route, "dependencies", None) or ()
+        required = scopes.declared(dependencies)
+        if required is None or not methods:
             raise UndeclaredRoute(f"{route.path} declares no scope: who may call it?")
-        table.append((route.path_regex, methods, required))
+        instead = scopes.declared_for_services(dependencies)
+        table.append(Requirement(route.path_regex, methods, required, instead))
     return table

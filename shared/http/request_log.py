@@ -45,6 +45,7 @@ class RequestLog:
         inner = scope
         if scope["method"] == "HEAD":
             inner, send = {**scope, "method": "GET"}, without_body(send)
+            scope["state"]["is_head"] = True
         send = ended_by_newline(send)
 
         async def named(message: Message) -> None:

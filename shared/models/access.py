@@ -50,6 +50,7 @@ class CredentialRead(Base):
         UniqueConstraint("jti"),
         Index("ix_credential_audit_credential_id_at", "credential_id", "at"),
         Index("ix_credential_audit_at", "at"),
+        Index("ix_credential_audit_caller_at", "caller", "at"),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)

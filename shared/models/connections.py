@@ -91,6 +91,12 @@ class Connection(Base):
             "id",
             postgresql_where=text("archived_at IS NULL"),
         ),
+        Index(
+            "ix_connections_credential_id_live",
+            "credential_id",
+            "id",
+            postgresql_where=text("credential_id IS NOT NULL AND archived_at IS NULL"),
+        ),
         where_set("connections", "paused_by"),
         where_set("connections", "credential_rejected_since"),
         Index("ix_connections_created_at_id", "created_at", "id"),
@@ -99,6 +105,16 @@ class Connection(Base):
             "airbyte_workspace_id",
             "created_at",
             "id",
+        ),
+        Index("ix_connections_lower_name_id", text("lower(name)"), "id"),
+        Index("ix_connections_source_type_created_at_id", "source_type", "created_at", "id"),
+        Index("ix_connections_credential_id", "credential_id"),
+        where_set("connections", "upstream_code"),
+        Index(
+            "ix_connections_labels",
+            "labels",
+            postgresql_using="gin",
+            postgresql_ops={"labels": "jsonb_path_ops"},
         ),
         CheckConstraint("(status = 'HEALING') = (heal_id IS NOT NULL)", name="healing_has_an_id"),
         CheckConstraint(
@@ -178,6 +194,7 @@ class SyncCatalogVersion(Base):
     __tablename__ = "sync_catalog_versions"
     __table_args__ = (
         UniqueConstraint("connection_id", "version_number"),
+        Index("ix_sync_catalog_versions_connection_id_created_at", "connection_id", "created_at"),
         where_set("sync_catalog_versions", "repair_id"),
         where_set("sync_catalog_versions", "snapshot_id"),
         CheckConstraint("version_number > 0", name="version_number_positive"),
@@ -218,6 +235,8 @@ class JobHistory(Base):
     __table_args__ = (
         UniqueConstraint("airbyte_job_id", "connection_id"),
         Index("ix_job_history_connection_id_started_at", "connection_id", "started_at"),
+        Index("ix_job_history_started_at_id", "started_at", "id"),
+        Index("ix_job_history_status_started_at_id", "status", "started_at", "id"),
         # Only running jobs are polled, however many have ended.
         Index("ix_job_history_running", "id", postgresql_where=text("ended_at IS NULL")),
         where_set("job_history", "ended_at"),
@@ -282,3 +301,25 @@ class EventRow(Base):
     code: Mapped[str | None]
     at: Mapped[datetime] = mapped_column(server_default=func.now())
     published_at: Mapped[datetime | None]
+
+
+class TimelineEvent(Base):
+    """A rare event of a connection that no other table records: part of its history. Never updated.
+
+    Written by every service that records such an event, in the same transaction; see
+    `outbox.ON_TIMELINE`. The outbox itself keeps events for days only.
+    """
+
+    __tablename__ = "timeline_events"
+    __table_args__ = (
+        Index("ix_timeline_events_connection_id_at", "connection_id", "at"),
+        Index("ix_timeline_events_at", "at"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
+    connection_id: Mapped[UUID] = mapped_column(ForeignKey(Connection.id))
+    type: Mapped[str]
+    ref: Mapped[UUID | None]
+    """As the event's."""
+    code: Mapped[str | None]
+    at: Mapped[datetime] = mapped_column(server_default=func.now())

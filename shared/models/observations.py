@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
+    Computed,
     ForeignKey,
     Identity,
     Index,
@@ -35,6 +36,11 @@ class Observation(Base):
         Index("ix_observations_next_at", "next_at"),
         Index("ix_observations_claimed_until", "claimed_until"),
         where_set("observations", "snapshot_id"),
+        Index(
+            "ix_observations_not_trusted",
+            "airbyte_source_id",
+            postgresql_where=text("outcome IN ('suspicious', 'failed')"),
+        ),
         CheckConstraint(
             "outcome IN ('unchanged', 'changed', 'suspicious', 'failed')", name="outcome_known"
         ),
@@ -65,6 +71,8 @@ class Observation(Base):
     """Whether a person has confirmed in advance what the next observation finds."""
     snapshot_id: Mapped[UUID | None] = mapped_column(ForeignKey(Snapshot.id))
     """The last snapshot that was accepted."""
+    overdue_at: Mapped[datetime] = mapped_column(server_default=text("now() + interval '1 day'"))
+    """Until when a trusted observation must have ended: then no check of the source is overdue."""
     postponed_since: Mapped[datetime | None]
     """Since when a due observation has waited for a sync or the daily limit."""
     cause: Mapped[str | None]
@@ -155,6 +163,10 @@ class Drift(Base):
     """Whether any change affects what the connection syncs."""
     changes: Mapped[str] = mapped_column(RawJson())
     """An array of changes with their verdicts, as JSON text."""
+    summary: Mapped[str | None] = mapped_column(
+        RawJson(), Computed("summary_of_changes(changes)", persisted=True), deferred=True
+    )
+    """A summary of `changes` for lists, computed by Postgres on insert."""
     connector_step: Mapped[str | None] = mapped_column(RawJson())
     """The change of the connector's version that came with it, as JSON text; None without one."""
     first_seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -170,6 +182,7 @@ class SettingChange(Base):
     __tablename__ = "setting_changes"
     __table_args__ = (
         Index("ix_setting_changes_subject_id_id", "subject_id", "subject", "id"),
+        Index("ix_setting_changes_subject_id_at", "subject_id", "at"),
         CheckConstraint(
             "subject IN ('policy', 'policy_layer', 'observation', 'webhook', 'connection')",
             name="subject_known",

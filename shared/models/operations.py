@@ -63,6 +63,12 @@ class OperationRow(Base):
         Index("ix_operations_open_lease_until", "lease_until", postgresql_where=_OPEN),
         Index("ix_operations_connection_id_created_at", "connection_id", "created_at"),
         Index("ix_operations_created_at_id", "created_at", "id"),
+        Index(
+            "ix_operations_not_done",
+            "connection_id",
+            "created_at",
+            postgresql_where=text("status <> 'done'"),
+        ),
         where_set("operations", "ended_at"),
         CheckConstraint("status IN ('running', 'undoing', 'done', 'failed')", name="status_known"),
         CheckConstraint(

@@ -128,7 +128,32 @@ class Repair(Base):
         ),
         Index("ix_repairs_connection_id_created_at", "connection_id", "created_at"),
         Index("ix_repairs_created_at_id", "created_at", "id"),
+        Index(
+            "ix_repairs_proposals",
+            "connection_id",
+            "created_at",
+            postgresql_where=text("expires_at IS NOT NULL"),
+        ),
+        Index(
+            "ix_repairs_decided",
+            "connection_id",
+            "decided_at",
+            postgresql_where=text("decided_at IS NOT NULL"),
+        ),
+        Index(
+            "ix_repairs_outcomes",
+            "connection_id",
+            "ended_at",
+            postgresql_where=text("ended_at IS NOT NULL AND state <> 'rejected'"),
+        ),
         Index("ix_repairs_expires_at", "expires_at", postgresql_where=_REPAIR_OPEN),
+        Index(
+            "ix_repairs_proposed_severity",
+            "severity",
+            "created_at",
+            "id",
+            postgresql_where=_REPAIR_OPEN,
+        ),
         Index("ix_repairs_under_way", "updated_at", postgresql_where=_REPAIR_UNDER_WAY),
         Index("ix_repairs_operation_id", "operation_id"),
         Index("ix_repairs_unlearned", "learn_next_at", postgresql_where=text("NOT is_learned")),
@@ -173,8 +198,20 @@ class Repair(Base):
         RawJson(), Computed("summary_of_changes(changes)", persisted=True), deferred=True
     )
     """A summary of `changes` for lists, computed by Postgres on write."""
+    severity: Mapped[str | None] = mapped_column(
+        Computed("severity_of_changes(changes)", persisted=True), deferred=True
+    )
+    """The highest severity of `changes`, computed by Postgres on write; None without changes."""
+    severities: Mapped[str | None] = mapped_column(
+        RawJson(), Computed("severities_of_changes(changes)", persisted=True), deferred=True
+    )
+    """The number of `changes` by severity, computed by Postgres on write."""
     decisions: Mapped[str] = mapped_column(RawJson(), server_default=text("'[]'"))
     """Who decided what, when and why, oldest first, as JSON text."""
+    decided_at: Mapped[datetime | None] = mapped_column(
+        Computed("decided_at(decisions)", persisted=True), deferred=True
+    )
+    """When its newest own decision was made, computed by Postgres on write."""
     verify_by_sync: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
     operation_id: Mapped[UUID | None]
     """The newest operation that applies or rolls it back."""

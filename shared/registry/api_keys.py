@@ -23,12 +23,14 @@ class LiveKey:
     scopes: frozenset[str]
     expires_in: float | None
     """Seconds; None for a key that does not expire."""
+    expires_at: datetime | None
     is_used_lately: bool
     """Whether a use within the last minute is already recorded."""
 
 
 _FIND = text("""
-    SELECT digest, owner, scopes, CAST(extract(epoch FROM expires_at - now()) AS float8) AS left_s,
+    SELECT digest, owner, scopes, expires_at,
+        CAST(extract(epoch FROM expires_at - now()) AS float8) AS left_s,
         coalesce(last_used_at > now() - interval '1 minute', false) AS lately
     FROM api_keys
     WHERE id = :id AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
@@ -59,7 +61,9 @@ async def find_key(session: AsyncSession, id_: str) -> LiveKey | None:
     row = (await session.execute(_FIND, {"id": id_})).one_or_none()
     if row is None:
         return None
-    return LiveKey(row.digest, row.owner, frozenset(row.scopes), row.left_s, row.lately)
+    return LiveKey(
+        row.digest, row.owner, frozenset(row.scopes), row.left_s, row.expires_at, row.lately
+    )
 
 
 async def use_key(session: AsyncSession, id_: str) -> None:

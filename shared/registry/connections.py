@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import func, select, text
@@ -19,6 +20,7 @@ from shared.models import (
     SyncCatalogVersion,
     VersionOrigin,
 )
+from shared.registry.health import mark_changed
 from shared.registry.paging import Cursor, after_cursor, page, stamp
 
 ARCHIVED = "ARCHIVED"
@@ -60,6 +62,7 @@ async def insert_pending(session: AsyncSession, connection: Connection) -> bool:
         .returning(shares)
     )
     row = inserted.one_or_none()
+    mark_changed(session, [connection.id])
     if row is None and await session.get(Connection, connection.id) is None:
         raise NameTaken("Another connection already has this name.")
     return row is not None and bool(row[0])
@@ -184,8 +187,7 @@ def append_version(
 
 # Postgres builds the JSON of pages: docs/decisions/0075-json-of-answers.md has the measurements.
 
-_CONNECTION_JSON = f"""
-    json_build_object(
+CONNECTION_FIELDS = f"""
         'id', t.id, 'name', t.name, 'source_type', t.source_type,
         'status', CASE WHEN t.archived_at IS NULL THEN t.status::text ELSE '{ARCHIVED}' END,
         'credential_id', t.credential_id, 'airbyte_source_id', t.airbyte_source_id,
@@ -202,44 +204,8 @@ _CONNECTION_JSON = f"""
         'labels', t.labels,
         'created_at', {stamp("t.created_at")}, 'updated_at', {stamp("t.updated_at")},
         'archived_at', {stamp("t.archived_at")}
-    )
 """
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectionFilter:
-    """Filter of a list of connections."""
-
-    status: ConnectionStatus | None = None
-    name: str | None = None
-    """A part of the name, case-insensitive."""
-    archived: bool = False
-    workspace_id: UUID | None = None
-    """The Airbyte workspace of its source."""
-    after: Cursor | None = None
-    """Where the previous page ended."""
-
-
-async def page_of_connections(session: AsyncSession, shown: ConnectionFilter, *, limit: int) -> str:
-    """A page as JSON text, newest first: `{"items": […], "next": cursor or null}`."""
-    conditions, parameters = after_cursor(shown.after)
-    conditions.append(f"t.archived_at IS {'NOT ' if shown.archived else ''}NULL")
-    if shown.status is not None:
-        conditions.append("t.status = CAST(:status AS connection_status)")
-        parameters["status"] = shown.status.value
-    if shown.name is not None:
-        conditions.append("t.name ILIKE :name")
-        parameters["name"] = f"%{_escape_like(shown.name)}%"
-    if shown.workspace_id is not None:
-        conditions.append("t.airbyte_workspace_id = :workspace")
-        parameters["workspace"] = shown.workspace_id
-    statement = page("connections", _CONNECTION_JSON, " AND ".join(conditions))
-    found: str = await session.scalar(statement, parameters | {"limit": limit})
-    return found
-
-
-def _escape_like(part: str) -> str:
-    return part.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+"""SQL for the fields of a row of `connections` with the alias `t`, for json_build_object."""
 
 
 async def connection_json(session: AsyncSession, connection_id: UUID) -> str:
@@ -254,7 +220,9 @@ async def connection_json(session: AsyncSession, connection_id: UUID) -> str:
     return found
 
 
-_CONNECTION = text(f"SELECT {_CONNECTION_JSON}::text FROM connections t WHERE t.id = :id")  # noqa: S608 - no input
+_CONNECTION = text(
+    f"SELECT json_build_object({CONNECTION_FIELDS})::text FROM connections t WHERE t.id = :id"  # noqa: S608 - no input
+)
 
 _VERSIONS = text(f"""
     WITH page AS (
@@ -282,7 +250,9 @@ _NO_VERSION_IS_LATER = 2**31 - 1
 
 _JOB_JSON = f"""
     json_build_object(
-        'job_id', t.id, 'airbyte_job_id', t.airbyte_job_id, 'status', t.status,
+        'job_id', t.id, 'connection_id', t.connection_id,
+        'connection_name', (SELECT c.name FROM connections c WHERE c.id = t.connection_id),
+        'airbyte_job_id', t.airbyte_job_id, 'status', t.status,
         'started_by', t.started_by, 'requested_by', t.requested_by,
         'catalog_version', t.catalog_version, 'attempts', t.attempts,
         'records', t.records, 'bytes', t.bytes,
@@ -321,23 +291,38 @@ async def page_of_versions(
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Filter of a list of jobs."""
+
+    connection_id: UUID | None = None
+    status: str | None = None
+    started_by: str | None = None
+    since: datetime | None = None
+    """Only jobs that started then or later."""
+    after: Cursor | None = None
+    """Where the previous page ended."""
+
+
 async def page_of_jobs(
-    session: AsyncSession,
-    connection_id: UUID,
-    *,
-    cursor: Cursor | None,
-    limit: int,
-    is_explained: bool,
+    session: AsyncSession, shown: JobFilter, *, limit: int, is_explained: bool
 ) -> str:
     """A page of jobs as JSON text, newest first; with failure explanations if `is_explained`."""
-    conditions, parameters = after_cursor(cursor, "started_at")
-    statement = page(
-        "job_history",
-        _JOB_JSON,
-        " AND ".join(["t.connection_id = :id", *conditions]),
-        at="started_at",
-    )
-    parameters |= {"id": connection_id, "limit": limit, "explained": is_explained}
+    conditions, parameters = after_cursor(shown.after, "started_at")
+    given = {
+        "connection_id": shown.connection_id,
+        "status": shown.status,
+        "started_by": shown.started_by,
+    }
+    for name, value in given.items():
+        if value is not None:
+            conditions.append(f"t.{name} = :{name}")
+            parameters[name] = value
+    if shown.since is not None:
+        conditions.append("t.started_at >= :since")
+        parameters["since"] = shown.since
+    statement = page("job_history", _JOB_JSON, " AND ".join(conditions) or "true", at="started_at")
+    parameters |= {"limit": limit, "explained": is_explained}
     found: str = await session.scalar(statement, parameters)
     return found
 

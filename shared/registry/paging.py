@@ -7,11 +7,15 @@ import functools
 from datetime import datetime
 from uuid import UUID
 
+import msgspec
 from sqlalchemy import TextClause, text
 
+from shared.domain.catalog import StreamId
 from shared.errors import Invalid
 
 Cursor = tuple[datetime, UUID]
+Position = tuple[datetime, str]
+"""A cursor of rows whose id is a text, ordered by its bytes."""
 
 
 def stamp(column: str) -> str:
@@ -57,6 +61,21 @@ def after_cursor(
     }
 
 
+def after_position(at: str, id_: str) -> str:
+    """The SQL condition of a page after a position; `after_at` and `after_id` are its parameters.
+
+    The first part alone is a range of an index on `at`; the second one is for equal times.
+    """
+    return f"({at} <= :after_at AND ({at} < :after_at OR {id_} < :after_id))"
+
+
+def next_position(at: str, id_: str) -> str:
+    """SQL for the cursor of a row whose id is a text; `read_position` decodes it."""
+    return f"""translate(encode(convert_to(concat_ws(' ',
+        to_char({at} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'), {id_}
+    ), 'UTF8'), 'base64'), E'+/=\\n', '-_')"""
+
+
 def cursor_of(at: datetime, id_: UUID) -> str:
     """The cursor of a row, as the SQL of `page` builds it."""
     position = f"{at:%Y-%m-%dT%H:%M:%S.%f} {id_}"
@@ -76,8 +95,8 @@ def read_cursor(cursor: str) -> Cursor:
         raise _bad_cursor() from None
 
 
-def read_position(cursor: str) -> tuple[datetime, str]:
-    """Decode a cursor of rows whose id is not a UUID.
+def read_position(cursor: str, *, parameter: str = "after") -> Position:
+    """Decode a cursor of rows whose id is not a UUID; `parameter` is what the caller sent it as.
 
     Raises:
         Invalid: it is not a valid cursor.
@@ -87,11 +106,50 @@ def read_position(cursor: str) -> tuple[datetime, str]:
         at, _, id_ = base64.urlsafe_b64decode(padded.encode()).decode().partition(" ")
         position = datetime.fromisoformat(at + "+00:00"), id_
     except ValueError:
-        raise _bad_cursor() from None
+        raise _bad_cursor(parameter) from None
     if not id_.isprintable():  # Postgres would reject it as a parameter
-        raise _bad_cursor()
+        raise _bad_cursor(parameter)
     return position
 
 
-def _bad_cursor() -> Invalid:
-    return Invalid("`after` is not a cursor of this list.", code="invalid_cursor")
+def stream_cursor(stream: StreamId) -> str:
+    """The cursor of a list of streams, which is by namespace and name."""
+    position = msgspec.json.encode([stream.namespace, stream.name])
+    return base64.urlsafe_b64encode(position).decode().rstrip("=")
+
+
+def read_stream_cursor(cursor: str) -> StreamId:
+    """Decode the cursor of a list of streams.
+
+    Raises:
+        Invalid: it is not a valid cursor.
+    """
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        position = base64.urlsafe_b64decode(padded.encode())
+        namespace, name = msgspec.json.decode(position, type=tuple[str | None, str])
+    except (ValueError, msgspec.MsgspecError):
+        raise _bad_cursor() from None
+    if "\0" in f"{namespace}{name}":  # Postgres would reject it as a parameter
+        raise _bad_cursor()
+    return StreamId(namespace, name)
+
+
+def after_stream(stream: StreamId | None) -> dict[str, object]:
+    """The SQL parameters of a page of streams after one, where a missing namespace is empty."""
+    return {
+        "after_name": None if stream is None else stream.name,
+        "after_namespace": None if stream is None else stream.namespace or "",
+    }
+
+
+def like(part: str | None) -> str | None:
+    """A pattern of LIKE for texts that contain `part`; None without one."""
+    if part is None:
+        return None
+    escaped = part.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return f"%{escaped}%"
+
+
+def _bad_cursor(parameter: str = "after") -> Invalid:
+    return Invalid(f"`{parameter}` is not a cursor of this list.", code="invalid_cursor")

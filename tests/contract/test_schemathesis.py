@@ -55,7 +55,13 @@ async def mesh(
 ) -> AsyncIterator[Mesh]:
     """The services; API keys that a run has created are deleted afterwards."""
     add_destination(airbyte)
-    settings = settings_for(airbyte, registry_url, redis_url, webhook_signing_key="s" * 40)
+    settings = settings_for(
+        airbyte,
+        registry_url,
+        redis_url,
+        webhook_signing_key="s" * 40,
+        event_stream_lifetime="0.3",
+    )
     async with running(settings, airbyte, sql=sql, redis=redis, order=ORDER) as mesh:
         yield mesh
     await sql.execute("DELETE FROM api_keys WHERE id <> $1", access.KEY.id)

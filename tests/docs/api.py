@@ -20,8 +20,8 @@ from tests.docs.markdown import NOTICE, code, one_line, page, table
 
 INTRODUCTION = """\
 Each service serves the full description of its routes as OpenAPI at `/openapi.json`, and a page to
-try them at `/docs`, unless `AAM_DOCS` is `off`. These two, `/health` and `/ready` are open to
-everyone. Every other route needs an API key with the route's scope, sent as
+try them at `/docs`, unless `AAM_DOCS` is `off`. These two, `/health`, `/ready` and `/about` are
+open to everyone. Every other route needs an API key with the route's scope, or any key, sent as
 `Authorization: Bearer aam_...`; `make key` and `POST /api-keys` create keys. Where `OIDC_ISSUER` is
 set, tokens of that issuer are accepted, too. The auth_broker accepts only tokens of
 AAM's own services.
@@ -85,7 +85,7 @@ def _row(method: str, path: str, operation: dict[str, Any]) -> tuple[str, ...]:
     return (
         method.upper(),
         code(path),
-        ", ".join(map(code, scopes)) or "none",
+        ", ".join(map(code, scopes)) or ("any" if "security" in operation else "none"),
         operation["summary"],
         ", ".join(sorted(operation["responses"])),
     )

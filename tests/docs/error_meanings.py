@@ -202,6 +202,9 @@ MEANINGS: dict[tuple[int, str], str] = {
         " credential theirs of checks and previews."
     ),
     (429, "too_many_failures"): "This address has failed to authenticate too often.",
+    (429, "too_many_streams"): (
+        "The caller has EVENT_STREAMS_PER_CALLER event streams open in this process."
+    ),
     (431, "head_too_large"): "The head of the request is too large.",
     (500, "internal_error"): "A bug; the log has the details under `request_id`.",
     (502, "broker_refused"): "The auth_broker refused the orchestrator's service token.",
@@ -225,7 +228,10 @@ MEANINGS: dict[tuple[int, str], str] = {
         503,
         "rotation_unchecked",
     ): "The credential cannot be checked at the moment; nothing was changed.",
+    (503, "events_unavailable"): "Redis does not respond, so events cannot be read now.",
+    (503, "stopping"): "The process is stopping; connect again to reach another one.",
     (503, "store_unavailable"): "The credential store cannot be read now.",
+    (503, "streams_full"): "The process has as many event streams open as it can serve.",
     (503, "too_many_connections"): "The process has reached its limit of concurrent requests.",
     (503, "webhooks_not_configured"): "Webhooks are disabled: WEBHOOK_SIGNING_KEY is not set.",
     (504, "abandon_failed"): (

@@ -55,6 +55,7 @@ ORDER = {
 }
 DESTINATION_ID = "5f0c6a1e-8f64-4f0b-9a3c-0b1c2d3e4f50"
 TABLES = (
+    "connection_health",
     "events",
     "job_history",
     "sync_catalog_versions",
@@ -83,6 +84,7 @@ TABLES = (
     "source_connectors",
     "stream_states",
     "stream_volumes",
+    "timeline_events",
 )
 _LARGE_BYTES = 1024 * 1024
 
@@ -317,6 +319,8 @@ async def close_parts(app: FastAPI) -> None:
             await part.aclose()
         elif isinstance(part, Peer | Database):
             await part.close()
+        elif isinstance(part, Redis):
+            await part.aclose()
         elif type(part).__module__.startswith(("services.", "shared.")) and id(part) not in seen:
             seen.add(id(part))
             waiting += getattr(part, "__dict__", {}).values()

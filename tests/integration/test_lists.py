@@ -85,8 +85,10 @@ async def test_every_list_is_paged_alike(mesh: Mesh) -> None:
     lists = [
         (mesh.orchestrator, "/connections"),
         (mesh.orchestrator, f"/connections/{id_}/jobs"),
+        (mesh.orchestrator, "/jobs"),
         (mesh.orchestrator, "/operations"),
         (mesh.orchestrator, "/api-keys"),
+        (mesh.orchestrator, "/credential-reads"),
         (mesh.schema_observer, "/drifts"),
         (mesh.schema_observer, f"/connections/{id_}/snapshots"),
         (mesh.drift_repair_agent, "/operations"),

@@ -261,7 +261,7 @@ def test_every_endpoint_has_a_curl_example() -> None:
         "SCHEMA_OBSERVER": schema_observer.build(settings),
         "RAG_ENGINE": rag_engine.build(suggesting),
     }
-    shared = ("/health", "/ready", "/operations", "/operations/{operation_id}")
+    shared = ("/health", "/ready", "/whoami", "/operations", "/operations/{operation_id}")
     lines = {line for text in PAGES.values() for line in text.splitlines() if "curl " in line}
     missing = []
     for address, app in apps.items():
@@ -272,7 +272,7 @@ def test_every_endpoint_has_a_curl_example() -> None:
             pattern += r"(?![/\w$])"
             for method in methods:
                 verb = rf"-X {method.upper()} " if method != "get" else r"(?!.*-X )"
-                key = "" if path == "/ready" else r"-H @\.aam/auth "
+                key = "" if path in ("/ready", "/about") else r"-H @\.aam/auth "
                 wanted = re.compile(rf"curl -sS {key}{verb}\"?{pattern}")
                 if not any(wanted.search(line) for line in lines) and path != "/health":
                     missing.append(f"{method.upper()} {address}{path}")

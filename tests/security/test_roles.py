@@ -29,6 +29,7 @@ APPEND_ONLY = (
     "knowledge",
     "stream_schemas",
     "sync_catalog_versions",
+    "timeline_events",
 )
 
 
@@ -220,7 +221,10 @@ REFUSED_TO = [
     ),
     ("orchestrator", "UPDATE repairs SET state = 'approved'"),
     ("orchestrator", "INSERT INTO webhooks (id, url) VALUES (gen_random_uuid(), 'https://x')"),
-    ("orchestrator", "SELECT count(*) FROM credential_audit"),
+    ("orchestrator", "SELECT jti FROM credential_audit"),
+    ("orchestrator", "UPDATE credential_audit SET result = 'granted'"),
+    ("orchestrator", "SELECT changes FROM repairs"),
+    ("orchestrator", "SELECT changes FROM drifts"),
     ("auth_broker", "SELECT status FROM connections"),
     ("auth_broker", "SELECT digest FROM api_keys"),
     ("auth_broker", "SELECT jti FROM credential_audit"),

@@ -16,11 +16,12 @@ from typing import Final
 from uuid import UUID
 
 from opentelemetry.trace import SpanKind
+from pydantic import HttpUrl
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.drift_repair_agent.webhooks import queries
 from services.drift_repair_agent.webhooks.addresses import AddressRefused
-from services.drift_repair_agent.webhooks.messages import TEST
+from services.drift_repair_agent.webhooks.messages import TEST, with_link
 from services.drift_repair_agent.webhooks.queries import DueDelivery
 from services.drift_repair_agent.webhooks.sender import Outcome, Sender, Signer
 from shared import failpoints
@@ -57,8 +58,11 @@ _NONE: Final = timedelta(0)
 class Deliveries:
     """Sends messages; one instance per process."""
 
-    def __init__(self, db: Database, sender: Sender, signer: Signer) -> None:
+    def __init__(
+        self, db: Database, sender: Sender, signer: Signer, *, console_url: HttpUrl | None = None
+    ) -> None:
         self._db = db
+        self._console_url = console_url
         self._sender = sender
         self._signer = signer
         self._under_way: dict[UUID, asyncio.Task[Outcome]] = {}
@@ -185,7 +189,10 @@ class Deliveries:
     async def _sent(self, due: DueDelivery) -> Outcome:
         """Send once; a bug counts as a failed attempt, so that retries end at some point."""
         try:
-            return await self._sender.send(due.url, due.id, due.body, self._secrets(due))
+            body = due.body
+            if self._console_url is not None:
+                body = with_link(body, str(self._console_url))
+            return await self._sender.send(due.url, due.id, body, self._secrets(due))
         except Exception:  # the outermost loop of an attempt, which counts as failed
             log.exception("bug")
             return Outcome(status=None, code="not_sent", retry_after=_NONE, took=_NONE)

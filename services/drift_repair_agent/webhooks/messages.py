@@ -185,6 +185,32 @@ def body_of_test() -> str:
     return _encoded(TEST, {})
 
 
+class _Message(msgspec.Struct):
+    """A stored message, of which only the ids are read."""
+
+    type: Raw
+    timestamp: Raw
+    data: dict[str, Raw]
+
+
+_MESSAGE = msgspec.json.Decoder(_Message)
+
+
+def with_link(body: str, console_url: str) -> str:
+    """A message with `console_url`: the console's page of its repair, or else of its connection.
+
+    Added when a message is sent, so a stored one never has an address that has changed since.
+    """
+    message = _MESSAGE.decode(body)
+    for member, page in (("repair_id", "repairs"), ("connection_id", "connections")):
+        if member in message.data:
+            id_ = msgspec.json.decode(message.data[member], type=str)
+            link = f"{console_url.rstrip('/')}/{page}/{id_}"
+            message.data["console_url"] = Raw(msgspec.json.encode(link))
+            return msgspec.json.encode(message).decode()
+    return body
+
+
 def _encoded(event: str, data: _Data | _UpgradeDue | dict[str, object]) -> str:
     message = {"type": str(event), "timestamp": datetime.now(UTC), "data": data}
     return msgspec.json.encode(message).decode()

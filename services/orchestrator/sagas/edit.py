@@ -265,7 +265,7 @@ class EditSaga:
             _note_pause(row, edit, requested_by=operation.requested_by)
             paused, resumed = EventType.CONNECTION_PAUSED, EventType.CONNECTION_RESUMED
             event = paused if edit.paused else resumed
-            outbox.record(session, event, row, ref=operation.id, code="requested")
+            outbox.record(session, event, row, ref=operation.id, code=outbox.BY_REQUEST)
         if edit.changed.keys() - {"paused"}:
             outbox.record(session, EventType.CONNECTION_EDITED, row, ref=operation.id)
         await registry.record_setting_change(
