@@ -168,7 +168,7 @@ async def test_timeline(signed_in: Browser, mesh: Double) -> None:
     assert "Quota exceeded." in shown.text
     assert "3 quiet days 3 syncs succeeded." in shown.text
     assert "23\u201325 Nov" in shown.text
-    assert "schedule: nothing → units 3, time unit hours" in shown.text
+    assert "schedule: nothing → every 3 hours" in shown.text
     assert f'href="{BASE}/versions/13..14"' in shown.html
     assert "before=older-1" in shown.html
     assert "Records of the last 23 syncs" in shown.html
@@ -240,7 +240,7 @@ async def test_empty_connection(signed_in: Browser, mesh: Double) -> None:
         ),
     ],
 )
-async def test_action(  # noqa: PLR0917
+async def test_action(
     signed_in: Browser, mesh: Double, action: str, route: str, answered: Any, where: str
 ) -> None:
     """Sent to its service, then reported on the tab that shows its effect."""
@@ -357,9 +357,7 @@ async def test_versions(signed_in: Browser, mesh: Double) -> None:
     assert "The policy set by Ada" in shown.text
     assert f'href="{BASE}/versions/14..12">Roll back…' in shown.html
     assert shown.html.count('type="radio"') == 10
-    compared = await signed_in.get(f"{BASE}/versions/compare?a=12&b=14")
-    assert compared.location == f"{BASE}/versions/12..14"
-    assert (await signed_in.get(f"{BASE}/versions/compare")).location == f"{BASE}/versions"
+    assert f'<form action="{BASE}/versions/compare">' in shown.html
 
 
 async def test_syncs(signed_in: Browser, mesh: Double) -> None:
@@ -428,7 +426,7 @@ async def test_policy_is_previewed_and_saved(signed_in: Browser, mesh: Double) -
     preview = await signed_in.post(f"{BASE}/policy/preview", FORM)
 
     assert preview.status == 200
-    assert "A new field Ask a person As above" in preview.text
+    assert "A new field Ask a person Inherited" in preview.text
     assert "1 change would have been treated differently." in preview.text
     assert "Tier__c in Account Ask a person Apply at once" in preview.text
     assert "Old__c" not in preview.text

@@ -8,6 +8,7 @@ from services.console.pages.connection import (
     actions,
     archive,
     catalog,
+    catalog_edit,
     policy,
     schema,
     syncs,
@@ -16,5 +17,5 @@ from services.console.pages.connection import (
 )
 
 router = APIRouter()
-for page in (timeline, catalog, versions, schema, syncs, policy, actions, archive):
+for page in (timeline, catalog, catalog_edit, versions, schema, syncs, policy, actions, archive):
     router.include_router(page.router)

@@ -192,7 +192,7 @@ def _repair_proposed(entry: Entry) -> Event:
         tone="warn" if is_open else "",
         facts=[_PROPOSED[entry["outcome"]]] if entry.get("outcome") in _PROPOSED else [],
         links=_repair_links(entry, "Review" if is_open else "Repair"),
-        **_changes(details),
+        **(_changes(details) if is_open else {}),
     )
 
 
@@ -314,6 +314,8 @@ def _value(given: object) -> str:
         return "nothing"
     if isinstance(given, bool):
         return "yes" if given else "no"
+    if isinstance(given, Mapping) and given.keys() == {"units", "time_unit"}:
+        return f"every {given['units']} {given['time_unit']}"
     if isinstance(given, Mapping):
         return ", ".join(f"{plain(name)} {_value(one)}" for name, one in given.items()) or "nothing"
     if isinstance(given, list):

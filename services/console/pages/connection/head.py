@@ -11,7 +11,7 @@ from fastapi import Request
 from fastapi.responses import Response
 
 from services.console.api import Api, Panel, load
-from services.console.problems import ApiProblem, PageProblem
+from services.console.problems import PageProblem
 from services.console.rendering import render
 
 PATH: Final = "/connections/{connection_id:uuid}"
@@ -51,6 +51,7 @@ _DONE: Final = {
     "cancelled": "The sync is cancelled.",
     "cancelling": "The sync is being cancelled.",
     "ended": "The sync had ended before it could be cancelled.",
+    "applied": "The selection is being applied. The timeline shows when Airbyte has it.",
     "policy": "The policy is saved.",
     "interval": "The interval is saved.",
     "archiving": "The connection is being archived.",
@@ -167,7 +168,7 @@ def show(
     head: Head,
     *,
     tab: str,
-    problem: ApiProblem | None = None,
+    problem: PageProblem | None = None,
     status: int = 200,
     **context: Any,
 ) -> Response:

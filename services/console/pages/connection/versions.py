@@ -1,4 +1,4 @@
-"""The versions of a connection's catalog, and the choice of two to compare."""
+"""The versions of a connection's catalog; two of them can be chosen and compared."""
 
 from __future__ import annotations
 
@@ -6,17 +6,16 @@ from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import RedirectResponse, Response
+from fastapi.responses import Response
 
 from services.console.api import CallerApi
 from services.console.pages.connection.events import ORIGINS
 from services.console.pages.connection.head import PATH, opened, show
-from services.console.pages.connection.words import sentence, to
+from services.console.pages.connection.words import sentence
 
 router = APIRouter()
 
 _MOST: Final = 50
-_Version = Annotated[int | None, Query(ge=1, le=2**31 - 1)]
 
 
 @router.get(f"{PATH}/versions")
@@ -43,15 +42,7 @@ async def versions(
         tab="versions",
         versions=panels["versions"],
         origins=[ORIGINS.get(one["origin"], sentence(one["origin"])) for one in found["items"]],
+        can_compare=len(numbers) > 1,
         chosen=(numbers[1] if len(numbers) > 1 else None, numbers[0] if numbers else None),
         is_first=after is None,
     )
-
-
-@router.get(f"{PATH}/versions/compare")
-async def compare(connection_id: UUID, a: _Version = None, b: _Version = None) -> Response:
-    """To the comparison of the two versions that were chosen; one alone is compared with itself."""
-    first, second = a or b, b or a
-    base = to("connections", connection_id, "versions")
-    where = f"{base}/{first}..{second}" if first and second else base
-    return RedirectResponse(where, status_code=303)
