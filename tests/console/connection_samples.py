@@ -420,5 +420,66 @@ def answer(double: Double) -> None:
         ),
         f"GET {BASE}/policy": policy(),
         f"POST {BASE}/policy/preview": PREVIEW,
+        f"POST {BASE}/discover": merged(),
+        f"GET {BASE}/catalog-versions/14": {
+            "streams": [
+                *merged()["sync_catalog"]["streams"],
+                {"stream": {"name": "Contact", "jsonSchema": {}}, "config": {"selected": True}},
+            ]
+        },
+        "POST /repair/apply_new_catalog": REHEARSAL,
         "GET /destinations": page({"id": DESTINATION, "name": "Snowflake analytics"}),
     }
+
+
+def merged() -> dict[str, Any]:
+    """A catalog merged with what the source offers, as a discovery returns it."""
+    names = ("Birth_Date__c", "Id", "Name", "Region__c", "SystemModstamp")
+    return {
+        "connection_id": ID,
+        "expected_version": 14,
+        "snapshot_id": DRIFT,
+        "notes": [],
+        "sync_catalog": {
+            "streams": [
+                {
+                    "stream": {
+                        "name": "Account",
+                        "jsonSchema": {"properties": dict.fromkeys(names, _TEXT)},
+                        "sourceDefinedPrimaryKey": [["Id"]],
+                        "defaultCursorField": ["SystemModstamp"],
+                    },
+                    "config": {
+                        "selected": True,
+                        "fieldSelectionEnabled": True,
+                        "selectedFields": [
+                            {"fieldPath": [name]} for name in ("Id", "Name", "SystemModstamp")
+                        ],
+                    },
+                }
+            ]
+        },
+    }
+
+
+REHEARSAL: Final = {
+    "dry_run": True,
+    "outcome": "applied",
+    "base_version": 14,
+    "waits_for": None,
+    "catalog": {
+        "schema_changes": [],
+        "config_changes": [
+            change("field_selected", "Account", "Region__c"),
+            change("field_deselected", "Account", "Name"),
+        ],
+        "effects": [
+            {
+                "stream": {"namespace": None, "name": "Account"},
+                "code": "column_kept",
+                "message": "The column 'Name' keeps its values.",
+            }
+        ],
+        "problems": [],
+    },
+}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from services.console import text
-from services.console.pages.connection import words
+from services.console.pages.connection import selection, words
 from tests.console import connection_samples as samples
 from tests.console.browser import Browser
 from tests.console.connection_samples import BASE, CONNECTION, ID, JOB, REPAIR, entry
@@ -347,6 +347,84 @@ async def test_stream_of_another_page(signed_in: Browser, mesh: Double) -> None:
     (fields,) = mesh.of("GET", f"{BASE}/catalog-versions/14/fields")
     assert fields.query == "stream=Zebra&namespace=crm&limit=100"
     assert "AnnualRevenue" in shown.text
+
+
+PICKED = {
+    "stream": "Account",
+    "namespace": "",
+    "stream_selected": "yes",
+    "field": ["Region__c"],
+}
+PREVIEWED = {"snapshot_id": samples.DRIFT, "expected_version": "14"}
+
+
+async def test_selection_is_previewed_and_applied(signed_in: Browser, mesh: Double) -> None:
+    """The newest version with one stream changed; its key and cursor stay selected."""
+    await signed_in.get(f"{BASE}/catalog")
+    form = await signed_in.post(f"{BASE}/catalog/edit", {"stream": "Account", "namespace": ""})
+    assert 'value="Name" checked' in form.html
+    assert 'value="Id" checked disabled' in form.html
+    assert 'value="Region__c">' in form.html
+
+    preview = await signed_in.post(f"{BASE}/catalog/preview", PICKED)
+
+    assert preview.status == 200
+    assert "It would become version 15" in preview.text
+    assert "Added: Region__c in Account" in preview.text
+    assert "Account : The column 'Name' keeps its values." in preview.text
+    applied = await signed_in.post(f"{BASE}/catalog/apply", PICKED | PREVIEWED)
+
+    assert applied.location == f"{BASE}/timeline?done=applied"
+    rehearsed, done = mesh.of("POST", "/repair/apply_new_catalog")
+    assert (rehearsed.query, done.query) == ("dry_run=true", "wait=5")
+    assert rehearsed.json == done.json
+    account, contact = done.json["sync_catalog"]["streams"]
+    assert contact["stream"]["name"] == "Contact"
+    assert [one["fieldPath"] for one in account["config"]["selectedFields"]] == [
+        ["Id"],
+        ["Region__c"],
+        ["SystemModstamp"],
+    ]
+    assert done.json["expected_version"] == 14
+
+
+async def test_selection_of_another_source(signed_in: Browser, mesh: Double) -> None:
+    """Not applied if the source changed since the preview; what was picked is kept."""
+    await signed_in.get(f"{BASE}/catalog")
+
+    shown = await signed_in.post(f"{BASE}/catalog/apply", PICKED | PREVIEWED | {"snapshot_id": JOB})
+
+    assert shown.status == 409
+    assert "The source or the catalog changed since the preview." in shown.text
+    assert 'value="Region__c" checked' in shown.html
+    assert not mesh.of("POST", "/repair/apply_new_catalog")
+
+
+async def test_slow_discovery(signed_in: Browser, mesh: Double) -> None:
+    """Can be waited for: the next request gets its result."""
+    mesh.answers[f"POST {BASE}/discover"] = lambda _: problem(504, "service_timeout", "Late.")
+    await signed_in.get(f"{BASE}/catalog")
+
+    shown = await signed_in.post(f"{BASE}/catalog/edit", {"stream": "Account", "namespace": ""})
+
+    assert shown.status == 504
+    assert "It goes on: try again in a minute." in shown.text
+
+
+def test_whole_stream_has_no_list_of_fields() -> None:
+    """Every field selected is Airbyte's selection without a list; none keeps what is needed."""
+    (stream,) = samples.merged()["sync_catalog"]["streams"]
+    names = [one.name for one in selection.read(stream).fields]
+
+    selection.change(stream, is_selected=True, names=names)
+    assert (stream["config"]["fieldSelectionEnabled"], stream["config"]["selectedFields"]) == (
+        False,
+        [],
+    )
+    selection.change(stream, is_selected=True, names=[])
+    assert selection.read(stream).names == ["Id", "SystemModstamp"]
+    selection.change(stream, is_selected=False, names=[])
+    assert stream["config"]["selected"] is False
 
 
 async def test_versions(signed_in: Browser, mesh: Double) -> None:
