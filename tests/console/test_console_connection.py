@@ -325,6 +325,16 @@ async def test_archiving_needs_the_name(signed_in: Browser, mesh: Double) -> Non
     assert len(mesh.of("DELETE", BASE)) == 1
 
 
+async def test_archiving_of_an_imported_one(signed_in: Browser, mesh: Double) -> None:
+    """Deletes nothing in Airbyte, which the page says."""
+    mesh.answers[f"GET {BASE}"] = {**CONNECTION, "imported": True}
+
+    shown = await signed_in.get(f"{BASE}/archive")
+
+    assert "Airbyte keeps the connection, since it was imported." in shown.text
+    assert "What this destroys" not in shown.text
+
+
 async def test_catalog(signed_in: Browser, mesh: Double) -> None:
     """Streams on the left; the fields of one, with what waits for a decision."""
     shown = await signed_in.get(f"{BASE}/catalog?q=a&stream=Account&fields=r")

@@ -41,6 +41,7 @@ HOSTILE = [
     "javascript:alert(1)",
     "\U000e0041",
 ]
+URLS = ("href", "src", "action", "formaction", "hx-get", "hx-post")
 TEMPLATES = sorted(FOLDER.rglob("*.j2"))
 
 
@@ -62,7 +63,7 @@ class _Tags(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
         inline = [name for name in given if name.startswith("on") or name == "style"]
-        unsafe = [value for value in given.values() if (value or "").startswith("javascript:")]
+        unsafe = [name for name in URLS if (given.get(name) or "").startswith("javascript:")]
         if inline or unsafe or tag == "img" or (tag == "script" and "src" not in given):
             self.injected.append(tag)
 
