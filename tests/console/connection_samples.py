@@ -403,7 +403,7 @@ def answer(double: Double) -> None:
         f"GET {BASE}/timeline": page(*TIMELINE, next="older-1"),
         f"GET {BASE}/jobs": page(*JOBS, next="jobs-2"),
         f"GET {BASE}/jobs/{JOB}/logs": LOG,
-        f"GET {BASE}/catalog-versions": page(*VERSIONS, next=9),
+        f"GET {BASE}/catalog-versions": {**page(*VERSIONS), "next": 9},
         f"GET {BASE}/catalog-versions/14/streams": page(*STREAMS, next="streams-2"),
         f"GET {BASE}/catalog-versions/14/fields": page(*FIELDS, next="100"),
         "GET /repairs": page({"id": REPAIR, "change_count": 3}),

@@ -185,7 +185,7 @@ async def _form(
     *,
     problem: PageProblem | None = None,
 ) -> Response:
-    """The form, or without a selection only why there is none."""
+    """The form; without a selection, only the problem."""
     head, _ = await opened(api, connection_id)
     return show(
         request,

@@ -92,7 +92,7 @@ class Head:
 
     @property
     def version(self) -> int | None:
-        """The newest catalog version; None if there is none, or if it is unknown."""
+        """The newest catalog version; None before the first one, or if it is unknown."""
         return (self.connection or {}).get("catalog_version") or None
 
     @property
