@@ -125,6 +125,9 @@ async def catalog(  # noqa: PLR0913, PLR0917 - one for each query parameter
         field_search=field_search,
         fields_after=fields_after,
         fields_url=_fields_url(base, state, chosen, field_search),
+        more_fields_url=_fields_url(
+            base, state, chosen, field_search, after=(fields_panel.value or {}).get("next")
+        ),
         kept={name: value for name, value in {**state, "fields": field_search}.items() if value},
         waiting=len(of_chosen),
         repair_id=_repair_id(panels["repairs"]),
@@ -176,12 +179,17 @@ def _link(base: str, state: Mapping[str, Any], **more: Any) -> str:
 
 
 def _fields_url(
-    base: str, state: Mapping[str, Any], chosen: Mapping[str, Any] | None, search: str
+    base: str,
+    state: Mapping[str, Any],
+    chosen: Mapping[str, Any] | None,
+    search: str,
+    *,
+    after: str | None = None,
 ) -> str:
     if chosen is None:
         return base
     of_stream = {"stream": chosen["name"], "namespace": chosen.get("namespace")}
-    return _link(base, state, **of_stream, fields=search)
+    return _link(base, state, **of_stream, fields=search, fields_after=after)
 
 
 def _mode(stream: Mapping[str, Any] | None) -> str | None:
