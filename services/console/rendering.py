@@ -39,6 +39,7 @@ class Pages:
                 "exact": text.exact,
                 "iso": text.iso,
                 "utc": text.utc,
+                "clock": text.clock,
                 "count": text.count,
             }
         )

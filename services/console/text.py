@@ -84,6 +84,11 @@ def utc(value: str | datetime) -> str:
     return f"{at.day} {at.strftime('%b %Y, %H:%M')} UTC"
 
 
+def clock(value: str | datetime) -> str:
+    """The time of day in UTC, where the day stands above: `09:42`."""
+    return moment(value).strftime("%H:%M")
+
+
 def count(value: int) -> str:
     """A number with a comma after thousands."""
     return f"{value:,}"
