@@ -111,7 +111,8 @@ async def _previewed(
     if not decisions.check():
         return Outcome(notice="Some answers are incomplete.")
     if not decisions.approved:
-        return Outcome(is_previewed=bool(decisions.rejected), notice=notice or _nothing(decisions))
+        is_any = bool(decisions.rejected)
+        return Outcome(is_previewed=is_any, notice=notice if is_any else _NOTHING)
     try:
         await expect_supported(api)
         reply = await api.drift_repair_agent.post(
@@ -275,10 +276,6 @@ def _difference(catalog: Json) -> dict[str, Any]:
 
 def _words() -> Mapping[str, Any]:
     return {"words": repair_words, "rows": diffs, "in_progress": repair_words.IN_PROGRESS}
-
-
-def _nothing(decisions: Decisions) -> str:
-    return "" if decisions.rejected else _NOTHING
 
 
 def _page_of(form: Form) -> int:
