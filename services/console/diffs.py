@@ -127,7 +127,7 @@ def row_of(change: Json) -> Row:
 
 def words(value: Any) -> str:
     """A type, key, cursor, mode or other setting in words; empty for nothing."""
-    if value is None or value == [] or value == {}:
+    if value is None or value in ([], {}):
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"

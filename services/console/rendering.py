@@ -40,6 +40,7 @@ class Pages:
                 "iso": text.iso,
                 "utc": text.utc,
                 "count": text.count,
+                "address": text.address,
             }
         )
         self._environment.globals.update(

@@ -303,9 +303,7 @@ def _items(changes: Sequence[Json]) -> list[Item]:
     }
     halves = {one["id"] for one in pairs.values()}
     added = _added(changes)
-    items = [
-        _item(one, pairs.get(one["id"]), added) for one in changes if one["id"] not in halves
-    ]
+    items = [_item(one, pairs.get(one["id"]), added) for one in changes if one["id"] not in halves]
     worst: dict[str, int] = {}
     for item in items:
         worst[item.stream] = min(worst.get(item.stream, 9), _RANK.get(item.severity, 9))

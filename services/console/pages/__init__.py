@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from services.console.pages import compare, connections, inbox, login, preferences, repair_review, repairs
+from services.console.pages import (
+    compare,
+    connections,
+    inbox,
+    login,
+    preferences,
+    repair_review,
+    repairs,
+)
 
 ROUTERS: tuple[APIRouter, ...] = (
     compare.router,

@@ -112,7 +112,12 @@ async def _shown(
     may_heal = request.state.session.may(_HEAL)
     panels = await load(
         summary=api.orchestrator.get(
-            f"{route}/summary", connection_id, a, b, search=search or None, after=after,
+            f"{route}/summary",
+            connection_id,
+            a,
+            b,
+            search=search or None,
+            after=after,
             limit=_STREAMS,
         ),
         changes=api.orchestrator.get(route, connection_id, a, b, limit=_CHANGES),

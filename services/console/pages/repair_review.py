@@ -77,7 +77,9 @@ async def progress(
     if found["state"] not in repair_words.IN_PROGRESS:
         return Response(status_code=200, headers={"HX-Refresh": "true"})
     panels = await load(operation=_operation(api, found))
-    return render(request, "repair_progress.j2", repair=found, **_words(), **panels)
+    return render(
+        request, "repair_progress.j2", repair=found, operation=panels["operation"], **_words()
+    )
 
 
 @router.post(_PATH)
@@ -105,9 +107,7 @@ async def decide(
     return await _shown(request, api, found, decisions, outcome, page=page, is_sent=True)
 
 
-async def _previewed(
-    api: Api, found: Json, decisions: Decisions, *, notice: str = ""
-) -> Outcome:
+async def _previewed(api: Api, found: Json, decisions: Decisions, *, notice: str = "") -> Outcome:
     if not decisions.check():
         return Outcome(notice="Some answers are incomplete.")
     if not decisions.approved:
@@ -292,9 +292,7 @@ def _place(decisions: Decisions, problem: PageProblem) -> None:
 async def _summary(api: Api, repair_id: UUID, connection_id: UUID | None) -> Any:
     """A repair's state; from the connection's newest repairs, which is cheaper than the whole."""
     if connection_id is not None:
-        newest = await api.drift_repair_agent.get(
-            "/repairs", connection_id=connection_id, limit=10
-        )
+        newest = await api.drift_repair_agent.get("/repairs", connection_id=connection_id, limit=10)
         for one in newest["items"]:
             if one["id"] == str(repair_id):
                 return one
@@ -320,11 +318,12 @@ async def _version(api: Api, found: Json) -> Any:
 
 async def _fields(api: Api, found: Json, items: Iterable[Item]) -> dict[str, dict[str, list[str]]]:
     """Fields that may become a cursor or part of a key, by stream, each by how it is shown."""
-    asking = {
-        one.stream: one.change["stream"] for one in items if one.asks_cursor or one.asks_key
+    asking = {one.stream: one.change["stream"] for one in items if one.asks_cursor or one.asks_key}
+    gone = {
+        (diffs.stream_name(one["stream"]), *one["path"])
+        for one in found["changes"]
+        if one["kind"] == "field_removed"
     }
-    gone = {(diffs.stream_name(one["stream"]), *one["path"]) for one in found["changes"]
-            if one["kind"] == "field_removed"}
     offered: dict[str, dict[str, list[str]]] = {}
     for name, stream in list(asking.items())[:_MOST_PICKED]:
         page = await api.orchestrator.get(

@@ -72,6 +72,7 @@ async def repairs(
         filters=FILTERS,
         is_first=after is None,
         words=repair_words,
+        rows=diffs,
     )
 
 
