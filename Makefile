@@ -106,6 +106,10 @@ reconcile: $(VENV)/.local ## Compare each connection's catalog with Airbyte's (D
 sign-in: $(VENV)/.local ## Print a link that signs in at the console of `make up`
 	@exec $(BIN)/python -m local sign-in
 
+health: $(VENV)/.local ## Derive the health of every connection again, as the orchestrator does every hour
+	@if [ -z "$$SUPABASE_DB_URL" ] && [ -f .aam/env ]; then source .aam/env; fi; \
+	exec $(BIN)/python -m services.orchestrator.maintenance_command health
+
 events: $(VENV)/.local ## Print lifecycle events of `make up` as they occur (ONCE=1 prints the latest 20 and ends)
 	@exec $(BIN)/python -m local events $(if $(ONCE),--once)
 
@@ -119,7 +123,7 @@ clean: ## Delete the data of a stopped `make up` (.aam/)
 	@if [ -e $(VENV)/.local ]; then $(BIN)/python -m local clean; else rm -rf .aam; fi
 
 
-.PHONY: help up key demo test test-all test-repeat check faults lossy corpus clients mutants docs sbom fix bench migrate sweep reconcile sign-in events psql install-connectors clean
+.PHONY: help up key demo test test-all test-repeat check faults lossy corpus clients mutants docs sbom fix bench migrate sweep reconcile health sign-in events psql install-connectors clean
 
 # The interpreter is checked before anything is made: the Salesforce connector has no release for 3.14.
 $(BIN)/python:

@@ -23,8 +23,9 @@ from rich.markup import escape
 from local.airbyte.connector import PINNED, RUNNER
 from local.airbyte.connector_store import InstallFailed, Store
 from local.airbyte.manifests import InvalidManifest
-from local.demo_steps import NO_SCHEDULED_OBSERVATIONS, Journey, Mesh, StepFailed, require
+from local.demo_steps import NO_SCHEDULED_OBSERVATIONS, Journey
 from local.environment import given_environment
+from local.mesh_client import Mesh, StepFailed, require
 from local.processes.servers import ServerFailed
 from local.settings import Settings
 from local.supervisor import Refused, temporary_stack

@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import (
     async_sessionmaker,
     create_async_engine,
 )
+from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from shared.config import PostgresAddress
@@ -130,7 +131,8 @@ class Database:
             with self._registry_errors():
                 await session.begin()
                 yield session
-                await session.flush()  # so that the commit sends nothing else
+                await session.flush()
+                await _run_last_steps(session)  # so that the commit sends nothing else
             try:
                 await session.commit()
             except (DBAPIError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
@@ -138,6 +140,21 @@ class Database:
                     "The registry's answer to a commit was lost.", code="commit_unknown"
                 ) from _without_message(error)
         self._refused = None
+
+    @asynccontextmanager
+    async def rehearsal(self) -> AsyncIterator[AsyncSession]:
+        """A transaction that is rolled back at the end of the block, also if it succeeds.
+
+        For dry runs: what would be refused under locks is refused, and nothing is recorded.
+
+        Raises:
+            Unavailable: Postgres is unavailable.
+        """
+        with self._registry_errors():
+            async with self._sessions() as session, session.begin() as transaction:
+                yield session
+                await session.flush()  # so that constraints are checked
+                await transaction.rollback()
 
     async def retry_until_committed(
         self, write: Callable[[AsyncSession], Awaitable[T]], *, within: timedelta = _INSISTENCE
@@ -244,6 +261,22 @@ def _check_pooled(engine: AsyncEngine) -> None:
 
     event.listen(engine.sync_engine, "checkin", returned)
     event.listen(engine.sync_engine, "checkout", taken)
+
+
+_LAST_STEPS = "aam.last_steps"
+
+
+def before_commit(session: Session, step: Callable[[AsyncSession], Awaitable[None]]) -> None:
+    """Run a step once, at the end of the session's current `Database.transaction`.
+
+    The step comes after everything else in the transaction is flushed, and flushes nothing itself.
+    """
+    session.info.setdefault(_LAST_STEPS, {})[step] = None
+
+
+async def _run_last_steps(session: AsyncSession) -> None:
+    for step in session.info.pop(_LAST_STEPS, {}):
+        await step(session)
 
 
 class _registry_errors:

@@ -172,7 +172,7 @@ def build(settings: Settings) -> FastAPI:
     app.state.operations = operations
     app.state.request_wait_s = settings.request_wait.total_seconds()
     app.state.service = DriftRepairAgent(
-        settings, db, airbyte, operations, states, restorer, destinations, support
+        settings, db, airbyte, operations, states, restorer, destinations, support, effects
     )
     app.state.repairs = Repairs(db, airbyte, operations, executor, effects, continuity)
     app.state.planner = planner

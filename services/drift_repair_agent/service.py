@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Annotated, Self
 from uuid import UUID
 
@@ -11,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.drift_repair_agent.applying import reselection
 from services.drift_repair_agent.applying.destination_check import expect_holdable
+from services.drift_repair_agent.applying.dry_run import DryRun, difference
 from services.drift_repair_agent.applying.openapi import Applied
 from services.drift_repair_agent.applying.preflight import (
     expect_healable,
@@ -21,7 +24,9 @@ from services.drift_repair_agent.applying.preflight import (
 from services.drift_repair_agent.applying.saga import ApplySaga, Heal
 from services.drift_repair_agent.continuity.support import MapperSupport
 from services.drift_repair_agent.repairs import transitions
+from services.drift_repair_agent.states.effects import StateEffects
 from services.drift_repair_agent.states.restorer import StateRestorer
+from services.drift_repair_agent.states.schemas import StreamName
 from services.drift_repair_agent.states.store import StateStore
 from shared import outbox, registry
 from shared.airbyte_client import AirbyteClient
@@ -41,6 +46,7 @@ from shared.domain.cooperative import run_cooperatively
 from shared.domain.did_you_mean import nearest
 from shared.errors import Conflict, Invalid, NotFound, StaleCatalog
 from shared.http.validation import unknown
+from shared.kept_state import Reselection
 from shared.models import Connection, ConnectionStatus, Snapshot
 from shared.operations import HttpResult, Intent, Key, Operations
 from shared.outbox import EventType
@@ -97,6 +103,20 @@ def _invalid(message: str) -> Invalid:
     return Invalid(f"{field}: {text.rstrip('.')}.".replace("?.", "?"), fields=[problem])
 
 
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A request that has passed its checks, and the operation that carries it out."""
+
+    row: Connection
+    wanted: Catalog
+    head: Catalog
+    again: Reselection
+    heal: Heal
+    intent: Intent
+    take: Callable[[AsyncSession, UUID], Awaitable[HttpResult | None]]
+    """Checks the request again under locks, and marks the connection HEALING."""
+
+
 class DriftRepairAgent:
     """Applies catalogs in Airbyte and records them in the registry."""
 
@@ -110,7 +130,9 @@ class DriftRepairAgent:
         restorer: StateRestorer,
         destinations: DestinationReader,
         support: MapperSupport,
+        effects: StateEffects,
     ) -> None:
+        self._effects = effects
         self._destinations = destinations
         self._db = db
         self._airbyte = airbyte
@@ -147,6 +169,39 @@ class DriftRepairAgent:
         replay = await self._operations.replayed(key)
         if replay is not None:
             return replay
+        prepared = await self._prepared(order, key)
+        begun = await self._operations.begin(prepared.intent, prepared.take)
+        return await self._operations.outcome(begun, wait=wait)
+
+    async def dry_run(self, order: ApplyOrder) -> DryRun:
+        """What `apply_new_catalog` would do; nothing is recorded, and nothing is sent to Airbyte.
+
+        Raises:
+            AamError: what `apply_new_catalog` raises.
+        """
+        prepared = await self._prepared(order, None)
+        unchanged = await self._operations.rehearse(prepared.intent, prepared.take)
+        row, heal = prepared.row, prepared.heal
+        effects = list(reselection.effects(prepared.again))
+        effects += await self._effects.of_heal(
+            row, before=prepared.head, after=prepared.wanted, renamed=()
+        )
+        return DryRun(
+            connection_id=row.id,
+            outcome="applied" if unchanged is None else "unchanged",
+            base_version=heal.base_version,
+            catalog=await difference(prepared.head, prepared.wanted, effects),
+            resumed=[StreamName.of(one) for one in heal.resumed],
+            refreshed=[StreamName.of(one) for one in heal.refresh],
+            afterwards=heal.afterwards if unchanged is None else "as_it_is",
+        )
+
+    async def _prepared(self, order: ApplyOrder, key: Key | None) -> _Prepared:
+        """Check a request.
+
+        Raises:
+            AamError: as `apply_new_catalog`.
+        """
         wanted, fingerprint = await self._checked(order)
         async with self._db.read() as session:
             row = await registry.find_connection(session, order.connection_id)
@@ -208,10 +263,8 @@ class DriftRepairAgent:
             outbox.record(session, EventType.CATALOG_HEALING, row, ref=operation_id)
             return None
 
-        begun = await self._operations.begin(
-            Intent("apply", order.connection_id, heal, catalogs.dump(wanted), key), take
-        )
-        return await self._operations.outcome(begun, wait=wait)
+        intent = Intent("apply", order.connection_id, heal, catalogs.dump(wanted), key)
+        return _Prepared(row, wanted, head, again, heal, intent, take)
 
     async def _head(self, row: Connection) -> Catalog:
         """The newest version's catalog; empty before the first version."""

@@ -229,7 +229,9 @@ async def forget_unused(session: AsyncSession) -> None:
 
 async def end_rejections(session: AsyncSession) -> Collection[UUID]:
     """End the rejections of sources that were discovered since; the connections."""
-    return (await session.scalars(_END_REJECTIONS)).all()
+    ended = (await session.scalars(_END_REJECTIONS)).all()
+    registry.mark_changed(session, ended)
+    return ended
 
 
 _END_REJECTIONS = text("""

@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import CursorResult, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from shared import registry
 from shared.errors import NotFound
 from shared.models import Connection, JobHistory, JobStarter
 
@@ -71,6 +72,7 @@ async def end_running_jobs(
         .values(ended_at=func.now(), status="cancelled", failure_code=code)
         .returning(JobHistory.id)
     )
+    registry.mark_changed(session, [connection_id])
     return ended.all()
 
 

@@ -8,15 +8,17 @@ from datetime import timedelta
 from typing import Annotated
 from uuid import UUID
 
-import msgspec
 from fastapi import APIRouter, FastAPI, Path, Query, Request, Response
 
 from services.orchestrator import (
     about_routes,
     api_key_routes,
+    catalog_routes,
+    connection_routes,
     credential_routes,
     edit_routes,
     event_routes,
+    health_rebuild,
     job_routes,
     source_routes,
     timeline_routes,
@@ -26,6 +28,7 @@ from services.orchestrator import (
 )
 from services.orchestrator.backlogs import BACKLOGS
 from services.orchestrator.catalog_reconciler import Reconciler
+from services.orchestrator.connection_routes import FROM_CONNECTION
 from services.orchestrator.credential_watch import CredentialWatch
 from services.orchestrator.edits import Editor
 from services.orchestrator.event_pages import EventPages
@@ -39,11 +42,8 @@ from services.orchestrator.jobs import Jobs as JobActions
 from services.orchestrator.leftover_sweeper import Sweeper
 from services.orchestrator.rotation import Rotator
 from services.orchestrator.schemas import (
-    CATALOG,
     IMPORT,
     ROTATION,
-    CatalogDiff,
-    ConnectionPage,
     ConnectionView,
     Import,
     ImportOutcome,
@@ -52,7 +52,6 @@ from services.orchestrator.schemas import (
     Onboard,
     RotationView,
     SyncStarted,
-    VersionPage,
 )
 from services.orchestrator.service import Orchestrator
 from services.orchestrator.source_trials import SourceTrials
@@ -74,7 +73,6 @@ from shared.http.problems import problems
 from shared.http.responses import raw_json
 from shared.http.shutdown import for_server, stop_on_signal
 from shared.job_queue import Jobs
-from shared.models import ConnectionStatus
 from shared.observability import logs, tracing
 from shared.operations import Operations
 from shared.periodic import PeriodicTask
@@ -89,20 +87,6 @@ Importer = Annotated[Importing, from_state("importing")]
 Rotation = Annotated[Rotator, from_state("rotator")]
 Registry = Annotated[Database, from_state("db")]
 _PRUNED_EVERY = timedelta(minutes=10)
-_VERSION = Path(ge=1, le=2**31 - 1)
-_FROM_CONNECTION = (
-    "GET /connections/{connection_id}",
-    "GET /connections/{connection_id}/jobs",
-    "GET /connections/{connection_id}/timeline",
-    "GET /connections/{connection_id}/volume",
-    "GET /connections/{connection_id}/catalog-versions",
-    "POST /connections/{connection_id}/discover",
-    "POST /connections/{connection_id}/sync",
-    "POST /connections/{connection_id}/streams/refresh",
-    "PATCH /connections/{connection_id}",
-    "GET /connections/{connection_id}/history",
-    "DELETE /connections/{connection_id}",
-)
 
 
 @router.post(
@@ -111,7 +95,7 @@ _FROM_CONNECTION = (
     status_code=201,
     response_model=ConnectionView,
     responses={
-        201: links(*_FROM_CONNECTION, connection_id="$response.body#/id"),
+        201: links(*FROM_CONNECTION, connection_id="$response.body#/id"),
         **ACCEPTED,
         **problems(400, 409, 413, 422, 502, 503, 504),
     },
@@ -183,41 +167,6 @@ async def import_report(
     `outcomes` counts the connections by outcome; those that are not processed yet are `pending`.
     """
     return raw_json(await importing.report(import_id, outcome=outcome, after=after, limit=limit))
-
-
-@router.get(
-    "/connections",
-    dependencies=[may(Scope.CONNECTIONS_READ)],
-    response_model=ConnectionPage,
-    responses={
-        200: links(*_FROM_CONNECTION, connection_id="$response.body#/items/0/id"),
-        **problems(422, 503),
-    },
-)
-async def connections(
-    db: Registry,
-    status: Annotated[ConnectionStatus | None, Query()] = None,
-    name: Annotated[
-        str | None,
-        Query(max_length=200, pattern=r"^[^\x00]*$", description="Part of the name"),
-    ] = None,
-    archived: Annotated[bool, Query(description="List archived connections instead")] = False,
-    workspace_id: Annotated[
-        UUID | None, Query(description="Only connections of this Airbyte workspace")
-    ] = None,
-    after: After = None,
-    limit: Limit = 100,
-) -> Response:
-    """List connections, newest first."""
-    shown = registry.ConnectionFilter(
-        status=status,
-        name=name,
-        archived=archived,
-        workspace_id=workspace_id,
-        after=after,
-    )
-    async with db.read() as session:
-        return raw_json(await registry.page_of_connections(session, shown, limit=limit))
 
 
 @router.get(
@@ -337,69 +286,6 @@ async def jobs(
         )
 
 
-@router.get(
-    "/connections/{connection_id}/catalog-versions",
-    dependencies=[may(Scope.CONNECTIONS_READ)],
-    response_model=VersionPage,
-    responses={
-        200: links(
-            "GET /connections/{connection_id}/catalog-versions/{version}",
-            connection_id="$request.path.connection_id",
-            version="$response.body#/items/0/version_number",
-        ),
-        **problems(404, 422, 503),
-    },
-)
-async def catalog_versions(
-    connection_id: UUID,
-    db: Registry,
-    limit: Limit = 100,
-    after: Annotated[
-        int | None, Query(ge=1, le=2**31 - 1, description="`next` of the previous page")
-    ] = None,
-) -> Response:
-    """List the versions of the connection's catalog, newest first, without the catalogs."""
-    async with db.read() as session:
-        await registry.find_connection(session, connection_id)
-        return raw_json(
-            await registry.page_of_versions(session, connection_id, after=after, limit=limit)
-        )
-
-
-@router.get(
-    "/connections/{connection_id}/catalog-versions/{version}",
-    dependencies=[may(Scope.CONNECTIONS_READ)],
-    responses={
-        200: example(CATALOG),
-        **problems(404, 422, 503),
-    },
-)
-async def catalog_version(
-    connection_id: UUID, version: Annotated[int, _VERSION], db: Registry
-) -> Response:
-    """Get the syncCatalog of one version, as it was sent to Airbyte."""
-    async with db.read() as session:
-        found = await registry.read_version(session, connection_id, version)
-    return raw_json(found.sync_catalog)
-
-
-@router.get(
-    "/connections/{connection_id}/catalog-versions/{from_version}/diff/{to_version}",
-    dependencies=[may(Scope.CONNECTIONS_READ)],
-    response_model=CatalogDiff,
-    responses=problems(404, 422, 503),
-)
-async def catalog_diff(
-    connection_id: UUID,
-    from_version: Annotated[int, _VERSION],
-    to_version: Annotated[int, _VERSION],
-    service: Service,
-) -> Response:
-    """Compare two catalog versions by stream, field and setting."""
-    changes = await service.diff(connection_id, from_version, to_version)
-    return raw_json(msgspec.json.encode(changes))
-
-
 @router.post(
     "/credentials/{credential_id}/rotate",
     dependencies=[may(Scope.ADMIN)],
@@ -484,6 +370,7 @@ def build(settings: Settings) -> FastAPI:
                 PeriodicTask(reconcile, settings.reconcile_interval, singleton_name="reconcile"),
                 PeriodicTask(prune, _PRUNED_EVERY, singleton_name="prune"),
                 *healing,
+                health_rebuild.periodic_task(db),
                 Retention(db, histories(settings)).task,
                 *Gauges(db, BACKLOGS).periodic_tasks,
                 *watching_airbyte(airbyte.health),
@@ -525,9 +412,10 @@ def build(settings: Settings) -> FastAPI:
     parts = (
         *(source_routes, workspace_routes, edit_routes, job_routes),
         *(volume_routes, api_key_routes, event_routes, about_routes),
-        *(timeline_routes, credential_routes),
+        *(timeline_routes, credential_routes, catalog_routes),
     )
-    for each in (router, *(part.router for part in parts), routes()):
+    # `/connections/summary` comes before `/connections/{connection_id}`.
+    for each in (connection_routes.router, router, *(part.router for part in parts), routes()):
         app.include_router(each)
     return app
 

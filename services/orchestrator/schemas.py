@@ -10,6 +10,7 @@ import msgspec
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from services.orchestrator.health_schemas import HealthView
 from services.orchestrator.schedule_validation import AirbyteSchedule
 from shared.http.strict_json import Name
 from shared.models import ConnectionStatus, OperationStatus
@@ -206,6 +207,8 @@ class ConnectionView(BaseModel):
     created_at: datetime
     updated_at: datetime
     archived_at: datetime | None = None
+    health: HealthView | None = None
+    """Only in lists with `include=health`."""
     notes: list[dict[str, Any]] | None = None
     """After an onboarding: notes for the caller, such as fields left out or a shared credential."""
 
@@ -379,7 +382,7 @@ class RotationView(BaseModel):
 
 
 class ConnectionPage(BaseModel):
-    """Connections, newest first; pass `next` as `after` to get the following page."""
+    """Connections; pass `next` as `after` to get the following page in the same order."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"items": [CONNECTION]}]})
 
@@ -541,31 +544,3 @@ class MergedCatalog(BaseModel):
     expected_version: int
     notes: list[dict[str, Any]]
     sync_catalog: dict[str, Any]
-
-
-class CatalogDiff(BaseModel):
-    """What changed between two catalog versions, per stream, field and setting."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "from_version": 1,
-                    "to_version": 2,
-                    "schema_changes": [
-                        {
-                            "kind": "field_added",
-                            "stream": {"namespace": None, "name": "Account"},
-                            "path": ["Region__c"],
-                        }
-                    ],
-                    "config_changes": [],
-                }
-            ]
-        }
-    )
-
-    from_version: int
-    to_version: int
-    schema_changes: list[dict[str, Any]]
-    config_changes: list[dict[str, Any]]

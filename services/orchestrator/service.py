@@ -31,7 +31,6 @@ from shared.database import Database
 from shared.destinations import DestinationReader
 from shared.discoveries import Begun, Discoveries, Recent
 from shared.domain import catalog as catalogs
-from shared.domain import drift
 from shared.domain.cooperative import run_cooperatively
 from shared.domain.destination import Naming
 from shared.errors import (
@@ -44,15 +43,6 @@ from shared.models import Connection, ConnectionStatus, JobStarter
 from shared.operations import HttpResult, Intent, Key, Operations
 from shared.service_clients import AuthBroker
 from shared.source_types import SourceType
-
-
-class Difference(msgspec.Struct, frozen=True):
-    """What changed between two catalog versions."""
-
-    from_version: int
-    to_version: int
-    schema_changes: list[drift.Change]
-    config_changes: list[drift.ConfigChange]
 
 
 class MergedOrder(msgspec.Struct, frozen=True):
@@ -378,26 +368,6 @@ class Orchestrator:
             airbyte_job_id=known.airbyte_job_id,
             job_kind=job.config_type,
         )
-
-    async def diff(self, connection_id: UUID, from_version: int, to_version: int) -> Difference:
-        """What changed between two catalog versions, in the schema and in the settings.
-
-        Raises:
-            NotFound: the connection has no such version.
-        """
-        before = await self._catalog(connection_id, from_version)
-        after = await self._catalog(connection_id, to_version)
-        return Difference(
-            from_version=from_version,
-            to_version=to_version,
-            schema_changes=await run_cooperatively(drift.diff.steps(before, after)),
-            config_changes=await run_cooperatively(drift.diff_config.steps(before, after)),
-        )
-
-    async def _catalog(self, connection_id: UUID, version: int) -> catalogs.Catalog:
-        async with self._db.read() as session:
-            found = await registry.read_version(session, connection_id, version)
-        return await run_cooperatively(catalogs.parse.steps(found.sync_catalog.encode()))
 
     async def archive(self, connection_id: UUID, *, wait: float) -> HttpResult:
         """Remove a connection from Airbyte, and its source where nothing else uses it.

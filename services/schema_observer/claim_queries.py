@@ -11,6 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from shared import registry
 from shared.models import Connection, Watch
 from shared.registry.connections import LIVE
 
@@ -19,6 +20,10 @@ INTERVAL = f"""
      FROM connections c LEFT JOIN watches w ON w.connection_id = c.id
      WHERE c.airbyte_source_id = o.airbyte_source_id AND {LIVE})
 """  # noqa: S608 - no input
+
+
+OVERDUE_AT = "(now() + 2 * {} + interval '10 minutes')"
+"""SQL for when an observation is overdue; the placeholder is the time until the next one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,23 +54,30 @@ async def enrol_sources(session: AsyncSession, *, every: timedelta) -> None:
 
     A source without any connection is deleted.
     """
-    await session.execute(_ENROL, {"every": every.total_seconds()})
-    await session.execute(_FORGET)
+    enrolled = await session.scalars(_ENROL, {"every": every.total_seconds()})
+    registry.mark_changed(session, enrolled)
+    await session.execute(_FORGET)  # of archived connections, whose health it does not change
 
 
 _ENROL = text(f"""
-    INSERT INTO observations (airbyte_source_id, airbyte_workspace_id, next_at)
-    SELECT o.airbyte_source_id, o.airbyte_workspace_id,
-        now() + make_interval(secs => random() * {INTERVAL})
-    FROM (
-        SELECT DISTINCT ON (c.airbyte_source_id) c.airbyte_source_id, c.airbyte_workspace_id
-        FROM connections c
-        WHERE c.airbyte_source_id IS NOT NULL AND {LIVE} AND NOT EXISTS (
-            SELECT FROM observations known WHERE known.airbyte_source_id = c.airbyte_source_id
-        )
-        ORDER BY c.airbyte_source_id, c.airbyte_workspace_id
-    ) o
-    ON CONFLICT (airbyte_source_id) DO NOTHING
+    WITH enrolled AS (
+        INSERT INTO observations (airbyte_source_id, airbyte_workspace_id, next_at, overdue_at)
+        SELECT o.airbyte_source_id, o.airbyte_workspace_id,
+            now() + make_interval(secs => random() * {INTERVAL}),
+            {OVERDUE_AT.format(f"make_interval(secs => {INTERVAL})")}
+        FROM (
+            SELECT DISTINCT ON (c.airbyte_source_id) c.airbyte_source_id, c.airbyte_workspace_id
+            FROM connections c
+            WHERE c.airbyte_source_id IS NOT NULL AND {LIVE} AND NOT EXISTS (
+                SELECT FROM observations known WHERE known.airbyte_source_id = c.airbyte_source_id
+            )
+            ORDER BY c.airbyte_source_id, c.airbyte_workspace_id
+        ) o
+        ON CONFLICT (airbyte_source_id) DO NOTHING
+        RETURNING airbyte_source_id
+    )
+    SELECT c.id FROM enrolled JOIN connections c USING (airbyte_source_id)
+    WHERE c.archived_at IS NULL
 """)  # noqa: S608 - no input
 _FORGET = text("""
     DELETE FROM observations o WHERE NOT EXISTS (
@@ -242,7 +254,10 @@ async def ask_for_source(
             "within": joins_within,
         },
     )
-    return Asked(*rows.one())
+    asked = Asked(*rows.one())
+    if connection.airbyte_source_id is not None:
+        await registry.mark_source_changed(session, connection.airbyte_source_id)
+    return asked
 
 
 # `next_at` 0 means that an observation was requested, which goes before all that is due; 1 means
@@ -274,6 +289,7 @@ class Due:
 async def bring_forward(session: AsyncSession, source_id: UUID) -> Due | None:
     """Make a source due now; None if no live connection uses it."""
     row = (await session.execute(_BRING_FORWARD, {"source": source_id})).one_or_none()
+    await registry.mark_source_changed(session, source_id)  # it may be a new row
     return None if row is None else Due(*row)
 
 
@@ -332,11 +348,14 @@ async def watch(session: AsyncSession, connection_id: UUID, interval: timedelta 
 async def advance_source(session: AsyncSession, source_id: UUID, *, every: timedelta) -> None:
     """Bring the next observation forward if the current interval requires it."""
     await session.execute(_HURRY, {"source": source_id, "every": every.total_seconds()})
+    await registry.mark_source_changed(session, source_id)
 
 
 _HURRY = text(f"""
     UPDATE observations o SET next_at = least(
         o.next_at, coalesce(o.observed_at, now()) + make_interval(secs => {INTERVAL})
+    ), overdue_at = least(
+        o.overdue_at, {OVERDUE_AT.format(f"make_interval(secs => {INTERVAL})")}
     )
     WHERE o.airbyte_source_id = :source
 """)  # noqa: S608 - no input

@@ -229,22 +229,44 @@ def _drift(
     )
 
 
-async def difference(db: Database, before: Snapshot, after: Snapshot) -> list[Change]:
-    """The changes between two snapshots of a source; only streams that differ are read."""
+async def difference(
+    db: Database, before: Snapshot, after: Snapshot, *, names: Collection[str] | None = None
+) -> list[Change]:
+    """The changes between two snapshots of a source; only streams that differ are read.
+
+    With `names`, only of the streams with these names.
+    """
     async with db.read() as session:
-        old, new = await _differing(session, before, after)
+        old, new = await _differing(session, before, after, names=names)
     return await run_cooperatively(drift.diff.steps(old, new))
 
 
-async def _differing(
-    session: AsyncSession, before: Snapshot, after: Snapshot
-) -> tuple[list[bytes], list[bytes]]:
-    """The streams of each snapshot that the other lacks."""
+async def differing_streams(db: Database, before: Snapshot, after: Snapshot) -> set[StreamId]:
+    """The streams that differ between two snapshots."""
+    async with db.read() as session:
+        names = await comparison_queries.stream_names(session, _unequal(before, after))
+    return {StreamId(namespace, name) for namespace, name in names}
+
+
+def _unequal(before: Snapshot, after: Snapshot) -> set[bytes]:
+    """The hashes of the streams that only one of the snapshots has."""
     ours, theirs = (
         set(registry.split_hashes(snapshot.stream_hashes)) for snapshot in (before, after)
     )
-    either = await comparison_queries.stream_schemas(session, ours ^ theirs)
+    return ours ^ theirs
+
+
+async def _differing(
+    session: AsyncSession,
+    before: Snapshot,
+    after: Snapshot,
+    *,
+    names: Collection[str] | None = None,
+) -> tuple[list[bytes], list[bytes]]:
+    """The streams of each snapshot that the other lacks; only those in `names` if given."""
+    ours = set(registry.split_hashes(before.stream_hashes))
+    either = await comparison_queries.stream_schemas(session, _unequal(before, after), names=names)
     return (
         [row.body.encode() for row in either if row.hash in ours],
-        [row.body.encode() for row in either if row.hash in theirs],
+        [row.body.encode() for row in either if row.hash not in ours],
     )

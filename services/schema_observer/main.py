@@ -43,9 +43,17 @@ from shared.domain.drift import Severity
 from shared.http.app import create_app
 from shared.http.authentication import access_for
 from shared.http.dependencies import from_state
+from shared.http.diff_pages import (
+    DiffSummary,
+    FirstChange,
+    MostChanges,
+    Namespace,
+    OnlyStream,
+    only,
+)
 from shared.http.openapi import example, links
 from shared.http.operation_routes import Wait
-from shared.http.paging import After, Limit, Page
+from shared.http.paging import After, AfterStream, Limit, Page, Search
 from shared.http.problems import problems
 from shared.http.responses import raw_json
 from shared.http.setting_history import HistoryPage, SettingHistory
@@ -238,10 +246,49 @@ async def snapshots(
     responses=problems(404, 422, 503),
 )
 async def snapshot_diff(
-    connection_id: UUID, before: UUID, after: UUID, service: Service
+    connection_id: UUID,
+    before: UUID,
+    after: UUID,
+    service: Service,
+    stream: OnlyStream = None,
+    namespace: Namespace = None,
+    position: FirstChange = 0,
+    limit: MostChanges = None,
 ) -> Response:
-    """Compare two snapshots of the source by stream and field."""
-    return raw_json(msgspec.json.encode(await service.diff(connection_id, before, after)))
+    """Compare two snapshots of the source by stream and field.
+
+    With `stream`, only that stream is compared. With `limit`, the response is a page of the
+    changes.
+    """
+    found = await service.diff(
+        connection_id,
+        before,
+        after,
+        only=only(stream, namespace),
+        position=position,
+        limit=limit,
+    )
+    return raw_json(msgspec.json.encode(found))
+
+
+@router.get(
+    "/connections/{connection_id}/snapshots/{before}/diff/{after}/summary",
+    dependencies=[may(Scope.CONNECTIONS_READ)],
+    responses=problems(404, 422, 503),
+)
+async def snapshot_diff_summary(
+    connection_id: UUID,
+    before: UUID,
+    after: UUID,
+    service: Service,
+    position: AfterStream,
+    search: Search = None,
+    limit: Limit = 100,
+) -> DiffSummary:
+    """List the streams that differ between two snapshots, with the number of changes of each."""
+    return await service.diff_summary(
+        connection_id, before, after, search=search, position=position, limit=limit
+    )
 
 
 @router.get(

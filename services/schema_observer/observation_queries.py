@@ -10,11 +10,12 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.schema_observer.claim_queries import INTERVAL, Claim
+from services.schema_observer.claim_queries import INTERVAL, OVERDUE_AT, Claim
 from services.schema_observer.mapper_queries import UNCHECKED
 from shared.errors import NotFound
 from shared.models import Snapshot
 from shared.registry.connections import LIVE
+from shared.registry.health import mark_source_changed
 from shared.registry.paging import stamp
 from shared.registry.snapshots import latest_snapshot
 
@@ -81,6 +82,7 @@ async def record_unchanged(
     )
 
 
+# Of what health is derived from, only `overdue_at` changes: the last observation was trusted, too.
 _UNCHANGED = text(f"""
     WITH look AS (
         SELECT * FROM unnest(
@@ -102,15 +104,27 @@ _UNCHANGED = text(f"""
                     AND (w.compared_snapshot_id IS DISTINCT FROM look.snapshot OR {UNCHECKED})
             )
         RETURNING look.source, look.pause
+    ), ended AS (
+        UPDATE observations o
+        SET outcome = 'unchanged', observed_at = clock_timestamp(), postponed_since = NULL,
+            overdue_at = {OVERDUE_AT.format("make_interval(secs => same.pause)")},
+            next_at = CASE WHEN o.next_at = to_timestamp(0) THEN o.next_at
+                ELSE now() + make_interval(secs => same.pause) END,
+            claimed_by = NULL, claimed_until = NULL
+        FROM same
+        WHERE o.airbyte_source_id = same.source AND o.claimed_by = :slot
+        RETURNING o.airbyte_source_id, o.overdue_at
+    ), healths AS (
+        SELECT h.connection_id, ended.overdue_at
+        FROM ended JOIN connections c ON c.airbyte_source_id = ended.airbyte_source_id AND {LIVE}
+        JOIN connection_health h ON h.connection_id = c.id
+        WHERE h.health NOT IN ('failed', 'archived')  -- checked again once the row is locked
+        ORDER BY h.connection_id FOR UPDATE OF h
+    ), moved AS (
+        UPDATE connection_health h SET overdue_at = healths.overdue_at
+        FROM healths WHERE h.connection_id = healths.connection_id
     )
-    UPDATE observations o
-    SET outcome = 'unchanged', observed_at = clock_timestamp(), postponed_since = NULL,
-        next_at = CASE WHEN o.next_at = to_timestamp(0) THEN o.next_at
-            ELSE now() + make_interval(secs => same.pause) END,
-        claimed_by = NULL, claimed_until = NULL
-    FROM same
-    WHERE o.airbyte_source_id = same.source AND o.claimed_by = :slot
-    RETURNING o.airbyte_source_id
+    SELECT airbyte_source_id FROM ended
 """)  # noqa: S608 - no input
 
 
@@ -136,10 +150,14 @@ async def end_observation(session: AsyncSession, claim: Claim, seen: Seen, *, sl
             "postponed": seen.is_postponed,
         },
     )
-    return found is not None
+    if found is None:
+        return False
+    await mark_source_changed(session, claim.source_id)
+    return True
 
 
-_END = text("""
+# After an observation that is not trusted, the next trusted one is due no later than before.
+_END = text(f"""
     UPDATE observations
     SET outcome = :outcome, code = :code, detail = :detail, failures = :failures,
         cause = :cause, explanation = :explanation, log_reference = :log,
@@ -149,12 +167,14 @@ _END = text("""
         suspicious_since = CASE WHEN CAST(:newly AS boolean) THEN now()
             ELSE CAST(:since AS timestamptz) END,
         observed_at = clock_timestamp(),
+        overdue_at = CASE WHEN :outcome IN ('suspicious', 'failed') THEN overdue_at
+            ELSE {OVERDUE_AT.format("CAST(:pause AS interval)")} END,
         next_at = CASE WHEN next_at = to_timestamp(0) THEN next_at
             ELSE now() + CAST(:pause AS interval) END,
         claimed_by = NULL, claimed_until = NULL
     WHERE airbyte_source_id = :source AND claimed_by = :slot
     RETURNING airbyte_source_id
-""")
+""")  # noqa: S608 - no input
 
 
 async def trusted_snapshot(session: AsyncSession, claim: Claim) -> Snapshot | None:

@@ -454,9 +454,16 @@ class SnapshotDiff(BaseModel):
     """The changes between two snapshots of a source."""
 
     model_config = _shown(
-        {"before_snapshot_id": _BEFORE, "after_snapshot_id": _AFTER, "changes": [CHANGE]}
+        {
+            "before_snapshot_id": _BEFORE,
+            "after_snapshot_id": _AFTER,
+            "changes": [CHANGE],
+            "next": None,
+        }
     )
 
     before_snapshot_id: UUID
     after_snapshot_id: UUID
     changes: list[ChangeView]
+    next: str | None = None
+    """With `limit`, the next page's `after`; null on the last page."""

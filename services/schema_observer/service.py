@@ -11,7 +11,7 @@ import msgspec
 
 from services.schema_observer import claim_queries, drift_queries, observation_queries
 from services.schema_observer.claim_queries import Asked
-from services.schema_observer.drift_detection import difference
+from services.schema_observer.drift_detection import difference, differing_streams
 from services.schema_observer.scheduler import Scheduler
 from services.schema_observer.schemas import ObservationContinues
 from shared import registry
@@ -19,9 +19,11 @@ from shared.airbyte_client import AirbyteClient
 from shared.config import Settings
 from shared.database import Database
 from shared.discoveries import Discoveries
+from shared.domain.catalog import StreamId
 from shared.domain.drift import Change
 from shared.errors import NotActive, Unavailable
-from shared.models import Connection, ConnectionStatus
+from shared.http.diff_pages import DiffSummary, counted, window
+from shared.models import Connection, ConnectionStatus, Snapshot
 
 _JOINS_WITHIN: Final = timedelta(seconds=1)
 """An older running observation may have read the source before the change that the caller means."""
@@ -35,6 +37,7 @@ class Difference(msgspec.Struct, frozen=True):
     before_snapshot_id: UUID
     after_snapshot_id: UUID
     changes: list[Change]
+    next: str | None = None
 
 
 class SchemaObserver:
@@ -156,17 +159,73 @@ class SchemaObserver:
                 )
         return await self.observation(connection_id, is_explained=True)
 
-    async def diff(self, connection_id: UUID, before: UUID, after: UUID) -> Difference:
-        """The changes between two snapshots of a connection's source.
+    async def diff(
+        self,
+        connection_id: UUID,
+        before: UUID,
+        after: UUID,
+        *,
+        only: StreamId | None = None,
+        position: int = 0,
+        limit: int | None = None,
+    ) -> Difference:
+        """The changes between two snapshots of a connection's source, or a page of them.
+
+        `only` is the one stream to compare; `position` is the number of changes before the page.
 
         Raises:
             NotFound: there is no such connection, or its source has no such snapshot.
         """
+        ours, theirs = await self._snapshots(connection_id, before, after)
+        names = None if only is None else [only.name]
+        changes = await difference(self._db, ours, theirs, names=names)
+        if only is not None:
+            changes = [change for change in changes if change.stream == only]
+        listed, following = window(changes, after=position, limit=limit)
+        return Difference(before, after, list(listed), following)
+
+    async def diff_summary(
+        self,
+        connection_id: UUID,
+        before: UUID,
+        after: UUID,
+        *,
+        search: str | None,
+        position: StreamId | None,
+        limit: int,
+    ) -> DiffSummary:
+        """The number of changes of each stream, for a page of the streams that differ.
+
+        Raises:
+            NotFound: as `diff`.
+        """
+        ours, theirs = await self._snapshots(connection_id, before, after)
+        part = (search or "").casefold()
+        streams = [
+            stream
+            for stream in sorted(
+                await differing_streams(self._db, ours, theirs), key=lambda one: one.order
+            )
+            if part in stream.name.casefold() or part in (stream.namespace or "").casefold()
+            if position is None or stream.order > position.order
+        ]
+        listed = streams[:limit]
+        names = {stream.name for stream in listed}
+        changes = await difference(self._db, ours, theirs, names=names)
+        return DiffSummary(
+            items=counted(change for change in changes if change.stream in set(listed)),
+            next=registry.stream_cursor(listed[-1]) if streams[limit:] else None,
+        )
+
+    async def _snapshots(
+        self, connection_id: UUID, before: UUID, after: UUID
+    ) -> tuple[Snapshot, Snapshot]:
         async with self._db.read() as session:
             row = await registry.find_connection(session, connection_id)
-            ours = await drift_queries.snapshot_of(session, row, before)
-            theirs = await drift_queries.snapshot_of(session, row, after)
-        return Difference(before, after, await difference(self._db, ours, theirs))
+            return (
+                await drift_queries.snapshot_of(session, row, before),
+                await drift_queries.snapshot_of(session, row, after),
+            )
 
 
 def _expect_watched(row: Connection) -> UUID:

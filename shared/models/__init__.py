@@ -14,6 +14,7 @@ from shared.models.connections import (
 )
 from shared.models.connectors import SavedState, SourceConnector
 from shared.models.credentials import CredentialVersionRow
+from shared.models.health import ConnectionHealth
 from shared.models.observations import DiscoveryRow, Drift, Observation, SettingChange, Watch
 from shared.models.operations import ImportItem, OperationRow, OperationStatus, PeriodicRun
 from shared.models.repairs import (

@@ -106,6 +106,16 @@ class Connection(Base):
             "created_at",
             "id",
         ),
+        Index("ix_connections_lower_name_id", text("lower(name)"), "id"),
+        Index("ix_connections_source_type_created_at_id", "source_type", "created_at", "id"),
+        Index("ix_connections_credential_id", "credential_id"),
+        where_set("connections", "upstream_code"),
+        Index(
+            "ix_connections_labels",
+            "labels",
+            postgresql_using="gin",
+            postgresql_ops={"labels": "jsonb_path_ops"},
+        ),
         CheckConstraint("(status = 'HEALING') = (heal_id IS NOT NULL)", name="healing_has_an_id"),
         CheckConstraint(
             "status NOT IN ('ACTIVE', 'HEALING')"

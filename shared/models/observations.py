@@ -71,6 +71,8 @@ class Observation(Base):
     """Whether a person has confirmed in advance what the next observation finds."""
     snapshot_id: Mapped[UUID | None] = mapped_column(ForeignKey(Snapshot.id))
     """The last snapshot that was accepted."""
+    overdue_at: Mapped[datetime] = mapped_column(server_default=text("now() + interval '1 day'"))
+    """Until when a trusted observation must have ended: then no check of the source is overdue."""
     postponed_since: Mapped[datetime | None]
     """Since when a due observation has waited for a sync or the daily limit."""
     cause: Mapped[str | None]

@@ -147,6 +147,13 @@ class Repair(Base):
             postgresql_where=text("ended_at IS NOT NULL AND state <> 'rejected'"),
         ),
         Index("ix_repairs_expires_at", "expires_at", postgresql_where=_REPAIR_OPEN),
+        Index(
+            "ix_repairs_proposed_severity",
+            "severity",
+            "created_at",
+            "id",
+            postgresql_where=_REPAIR_OPEN,
+        ),
         Index("ix_repairs_under_way", "updated_at", postgresql_where=_REPAIR_UNDER_WAY),
         Index("ix_repairs_operation_id", "operation_id"),
         Index("ix_repairs_unlearned", "learn_next_at", postgresql_where=text("NOT is_learned")),
@@ -191,6 +198,14 @@ class Repair(Base):
         RawJson(), Computed("summary_of_changes(changes)", persisted=True), deferred=True
     )
     """A summary of `changes` for lists, computed by Postgres on write."""
+    severity: Mapped[str | None] = mapped_column(
+        Computed("severity_of_changes(changes)", persisted=True), deferred=True
+    )
+    """The highest severity of `changes`, computed by Postgres on write; None without changes."""
+    severities: Mapped[str | None] = mapped_column(
+        RawJson(), Computed("severities_of_changes(changes)", persisted=True), deferred=True
+    )
+    """The number of `changes` by severity, computed by Postgres on write."""
     decisions: Mapped[str] = mapped_column(RawJson(), server_default=text("'[]'"))
     """Who decided what, when and why, oldest first, as JSON text."""
     decided_at: Mapped[datetime | None] = mapped_column(

@@ -68,29 +68,7 @@ class Recorder:
         row = _columns(intent) | {"document": intent.document}
 
         async def record(session: AsyncSession) -> HttpResult | None:
-            values = {
-                **row,
-                "owner": owner,
-                "lease": FIRST_LEASE,
-                "deadline": self._deadline,
-                **_key_columns(intent.key),
-            }
-            while (await session.execute(sql.INSERT, values)).one_or_none() is None:
-                taken = await self._taken(session, intent, owner)
-                if taken is not None:
-                    return None if isinstance(taken, UUID) else taken
-            answer = await write(session, intent.id)
-            if answer is not None:
-                if intent.key is None:
-                    await session.execute(sql.DELETE, {"id": intent.id})
-                else:
-                    await _end(session, intent.id, answer)
-                return answer
-            await self._jobs.enqueue(
-                session, self._entrypoint, str(intent.id), after=FIRST_LEASE + MARGIN
-            )
-            failpoints.at(f"{intent.kind}.intent.before")
-            return None
+            return await self._insert(session, intent, owner, write)
 
         try:
             async with self._db.transaction() as session:
@@ -116,6 +94,58 @@ class Recorder:
             "in_flight_for": None,
             "deadline_in": self._deadline.total_seconds(),
         }
+
+    async def rehearse(
+        self,
+        intent: Intent,
+        write: Callable[[AsyncSession, UUID], Awaitable[HttpResult | None]] | None = None,
+    ) -> HttpResult | None:
+        """What `begin` would return at once, for a dry run; None if the operation would run.
+
+        Its transaction is rolled back, and nothing is started.
+
+        Raises:
+            Conflict, Unavailable: as `Operations.begin`.
+        """
+        async with self._db.rehearsal() as session:
+            return await self._insert(session, intent, uuid4(), write or _nothing)
+
+    async def _insert(
+        self,
+        session: AsyncSession,
+        intent: Intent,
+        owner: UUID,
+        write: Callable[[AsyncSession, UUID], Awaitable[HttpResult | None]],
+    ) -> HttpResult | None:
+        """Insert an operation and the job that takes it over; the result if it has ended already.
+
+        Raises:
+            KeyReused, OperationRunning, Conflict: as `Operations.begin`.
+        """
+        values = {
+            **_columns(intent),
+            "document": intent.document,
+            "owner": owner,
+            "lease": FIRST_LEASE,
+            "deadline": self._deadline,
+            **_key_columns(intent.key),
+        }
+        while (await session.execute(sql.INSERT, values)).one_or_none() is None:
+            taken = await self._taken(session, intent, owner)
+            if taken is not None:
+                return None if isinstance(taken, UUID) else taken
+        answer = await write(session, intent.id)
+        if answer is not None:
+            if intent.key is None:
+                await session.execute(sql.DELETE, {"id": intent.id})
+            else:
+                await _end(session, intent.id, answer)
+            return answer
+        await self._jobs.enqueue(
+            session, self._entrypoint, str(intent.id), after=FIRST_LEASE + MARGIN
+        )
+        failpoints.at(f"{intent.kind}.intent.before")
+        return None
 
     async def at_once(
         self, intent: Intent, write: Callable[[AsyncSession], Awaitable[HttpResult]]
@@ -188,6 +218,10 @@ class Recorder:
                 operation_id=found.id,
             )
         return HttpResult(found.response_status, found.response, is_replay=True)
+
+
+async def _nothing(_session: AsyncSession, _operation_id: UUID) -> None:
+    """Write nothing beside the operation."""
 
 
 def busy_with(kind: str, connection_id: UUID, *, operation_id: UUID) -> Conflict:

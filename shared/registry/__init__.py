@@ -12,8 +12,8 @@ from shared.registry.api_keys import (
     use_key,
 )
 from shared.registry.connections import (
+    CONNECTION_FIELDS,
     LIVE,
-    ConnectionFilter,
     JobFilter,
     append_version,
     begin_heal,
@@ -26,7 +26,6 @@ from shared.registry.connections import (
     insert_pending,
     is_busy,
     lock_connection,
-    page_of_connections,
     page_of_jobs,
     page_of_versions,
     read_version,
@@ -61,18 +60,28 @@ from shared.registry.discoveries import (
     source_loads,
     withdraw_discoveries,
 )
+from shared.registry.health import (
+    mark_changed,
+    mark_source_changed,
+    rebuild_health,
+    refresh_health,
+)
 from shared.registry.history_retention import prune_history
 from shared.registry.paging import (
     Cursor,
     Position,
     after_cursor,
     after_position,
+    after_stream,
     cursor_of,
+    like,
     next_position,
     page,
     read_cursor,
     read_position,
+    read_stream_cursor,
     stamp,
+    stream_cursor,
 )
 from shared.registry.policies import (
     exclusions_of,

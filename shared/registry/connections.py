@@ -20,6 +20,7 @@ from shared.models import (
     SyncCatalogVersion,
     VersionOrigin,
 )
+from shared.registry.health import mark_changed
 from shared.registry.paging import Cursor, after_cursor, page, stamp
 
 ARCHIVED = "ARCHIVED"
@@ -61,6 +62,7 @@ async def insert_pending(session: AsyncSession, connection: Connection) -> bool:
         .returning(shares)
     )
     row = inserted.one_or_none()
+    mark_changed(session, [connection.id])
     if row is None and await session.get(Connection, connection.id) is None:
         raise NameTaken("Another connection already has this name.")
     return row is not None and bool(row[0])
@@ -185,8 +187,7 @@ def append_version(
 
 # Postgres builds the JSON of pages: docs/decisions/0075-json-of-answers.md has the measurements.
 
-_CONNECTION_JSON = f"""
-    json_build_object(
+CONNECTION_FIELDS = f"""
         'id', t.id, 'name', t.name, 'source_type', t.source_type,
         'status', CASE WHEN t.archived_at IS NULL THEN t.status::text ELSE '{ARCHIVED}' END,
         'credential_id', t.credential_id, 'airbyte_source_id', t.airbyte_source_id,
@@ -203,44 +204,8 @@ _CONNECTION_JSON = f"""
         'labels', t.labels,
         'created_at', {stamp("t.created_at")}, 'updated_at', {stamp("t.updated_at")},
         'archived_at', {stamp("t.archived_at")}
-    )
 """
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectionFilter:
-    """Filter of a list of connections."""
-
-    status: ConnectionStatus | None = None
-    name: str | None = None
-    """A part of the name, case-insensitive."""
-    archived: bool = False
-    workspace_id: UUID | None = None
-    """The Airbyte workspace of its source."""
-    after: Cursor | None = None
-    """Where the previous page ended."""
-
-
-async def page_of_connections(session: AsyncSession, shown: ConnectionFilter, *, limit: int) -> str:
-    """A page as JSON text, newest first: `{"items": […], "next": cursor or null}`."""
-    conditions, parameters = after_cursor(shown.after)
-    conditions.append(f"t.archived_at IS {'NOT ' if shown.archived else ''}NULL")
-    if shown.status is not None:
-        conditions.append("t.status = CAST(:status AS connection_status)")
-        parameters["status"] = shown.status.value
-    if shown.name is not None:
-        conditions.append("t.name ILIKE :name")
-        parameters["name"] = f"%{_escape_like(shown.name)}%"
-    if shown.workspace_id is not None:
-        conditions.append("t.airbyte_workspace_id = :workspace")
-        parameters["workspace"] = shown.workspace_id
-    statement = page("connections", _CONNECTION_JSON, " AND ".join(conditions))
-    found: str = await session.scalar(statement, parameters | {"limit": limit})
-    return found
-
-
-def _escape_like(part: str) -> str:
-    return part.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+"""SQL for the fields of a row of `connections` with the alias `t`, for json_build_object."""
 
 
 async def connection_json(session: AsyncSession, connection_id: UUID) -> str:
@@ -255,7 +220,9 @@ async def connection_json(session: AsyncSession, connection_id: UUID) -> str:
     return found
 
 
-_CONNECTION = text(f"SELECT {_CONNECTION_JSON}::text FROM connections t WHERE t.id = :id")  # noqa: S608 - no input
+_CONNECTION = text(
+    f"SELECT json_build_object({CONNECTION_FIELDS})::text FROM connections t WHERE t.id = :id"  # noqa: S608 - no input
+)
 
 _VERSIONS = text(f"""
     WITH page AS (

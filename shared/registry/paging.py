@@ -7,8 +7,10 @@ import functools
 from datetime import datetime
 from uuid import UUID
 
+import msgspec
 from sqlalchemy import TextClause, text
 
+from shared.domain.catalog import StreamId
 from shared.errors import Invalid
 
 Cursor = tuple[datetime, UUID]
@@ -108,6 +110,45 @@ def read_position(cursor: str, *, parameter: str = "after") -> Position:
     if not id_.isprintable():  # Postgres would reject it as a parameter
         raise _bad_cursor(parameter)
     return position
+
+
+def stream_cursor(stream: StreamId) -> str:
+    """The cursor of a list of streams, which is by namespace and name."""
+    position = msgspec.json.encode([stream.namespace, stream.name])
+    return base64.urlsafe_b64encode(position).decode().rstrip("=")
+
+
+def read_stream_cursor(cursor: str) -> StreamId:
+    """Decode the cursor of a list of streams.
+
+    Raises:
+        Invalid: it is not a valid cursor.
+    """
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        position = base64.urlsafe_b64decode(padded.encode())
+        namespace, name = msgspec.json.decode(position, type=tuple[str | None, str])
+    except (ValueError, msgspec.MsgspecError):
+        raise _bad_cursor() from None
+    if "\0" in f"{namespace}{name}":  # Postgres would reject it as a parameter
+        raise _bad_cursor()
+    return StreamId(namespace, name)
+
+
+def after_stream(stream: StreamId | None) -> dict[str, object]:
+    """The SQL parameters of a page of streams after one, where a missing namespace is empty."""
+    return {
+        "after_name": None if stream is None else stream.name,
+        "after_namespace": None if stream is None else stream.namespace or "",
+    }
+
+
+def like(part: str | None) -> str | None:
+    """A pattern of LIKE for texts that contain `part`; None without one."""
+    if part is None:
+        return None
+    escaped = part.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return f"%{escaped}%"
 
 
 def _bad_cursor(parameter: str = "after") -> Invalid:

@@ -22,7 +22,7 @@ from shared.http.strict_json import CATALOG, check
 from shared.registry import connections
 
 _PAGE = registry.page(
-    "connections", connections._CONNECTION_JSON, "t.archived_at IS NULL"
+    "connections", f"json_build_object({connections.CONNECTION_FIELDS})", "t.archived_at IS NULL"
 ).text.replace(":limit", "$1")
 
 

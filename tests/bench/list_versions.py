@@ -17,6 +17,7 @@ import orjson
 from sqlalchemy import text
 
 from services.drift_repair_agent.repairs import queries
+from services.orchestrator import connection_queries
 from services.orchestrator.schemas import ConnectionPage, ConnectionView
 from shared import registry
 from shared.config import postgres_address
@@ -61,7 +62,7 @@ _CONNECTIONS = f"""
         'The source cannot be reached.'
     FROM generate_series(1, {CONNECTIONS}) n
 """  # noqa: S608 - constants
-_COLUMNS = ", ".join(sorted(ConnectionView.model_fields.keys() - {"notes"}))
+_COLUMNS = ", ".join(sorted(ConnectionView.model_fields.keys() - {"notes", "health"}))
 _ROWS = text(
     f"SELECT {_COLUMNS} FROM connections WHERE archived_at IS NULL"  # noqa: S608 - field names
     " ORDER BY created_at DESC, id DESC LIMIT :limit"
@@ -157,8 +158,8 @@ async def _repairs(db: Database) -> str:
 
 async def _connections(db: Database) -> str:
     async with db.read() as session:
-        shown = registry.ConnectionFilter()
-        return await registry.page_of_connections(session, shown, limit=CONNECTIONS)
+        shown = connection_queries.ConnectionFilter()
+        return await connection_queries.page_of_connections(session, shown, limit=CONNECTIONS)
 
 
 async def _connections_by_model(db: Database) -> str:

@@ -125,6 +125,17 @@ def example_of(document: Json, operation: Json) -> Any:
     raise AssertionError("The body has no example.")
 
 
+def query_of(operation: Json) -> dict[str, str]:
+    """Return the examples of the required query parameters, and a `wait` if there is one."""
+    query = {}
+    for parameter in operation.get("parameters", ()):
+        if parameter["name"] == "wait":
+            query["wait"] = "20"
+        elif parameter["in"] == "query" and parameter.get("required"):
+            query[parameter["name"]] = parameter["schema"]["examples"][0]
+    return query
+
+
 async def run(client: httpx.AsyncClient, document: Json, ids: Json) -> list[str]:
     """Send the example of each operation; return those with an unexpected response."""
     wrong = []
@@ -143,9 +154,7 @@ async def run(client: httpx.AsyncClient, document: Json, ids: Json) -> list[str]
             method,
             filled,
             json=example_of(document, operation),
-            params={"wait": "20"}
-            if any(one["name"] == "wait" for one in operation.get("parameters", ()))
-            else None,
+            params=query_of(operation),
         )
         if answer.status_code >= 300 or NOT_UTC_Z.search(answer.text):
             wrong.append(f"{name}: {answer.status_code} {answer.text[:300]}")

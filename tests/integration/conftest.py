@@ -55,6 +55,7 @@ ORDER = {
 }
 DESTINATION_ID = "5f0c6a1e-8f64-4f0b-9a3c-0b1c2d3e4f50"
 TABLES = (
+    "connection_health",
     "events",
     "job_history",
     "sync_catalog_versions",

@@ -43,8 +43,72 @@ async def test_filters(mesh: Mesh) -> None:
     assert await names(archived="true") == set()
 
 
+async def test_filters_of_what_a_connection_has(mesh: Mesh) -> None:
+    """Each alone and together, in the list and in its counts."""
+    await mesh.sql.execute(_INSERT, 6)
+    await mesh.sql.execute(
+        "UPDATE connections SET source_type = 'Postgres', credential_id = 'pg', upstream_code ="
+        ' \'locked\', labels = \'{"team": "sales", "tier": "a=b"}\' WHERE name = \'org 4\''
+    )
+    (row,) = await mesh.sql.fetch("SELECT * FROM connections WHERE name = 'org 4'")
+    destination = str(row["airbyte_destination_id"])
+
+    for parameters in (
+        {"source_type": "Postgres"},
+        {"credential_id": "pg"},
+        {"upstream_code": "locked"},
+        {"label": "team=sales"},
+        {"label": ["team=sales", "tier=a=b"]},
+        {"destination_id": destination},
+        {"q": str(row["id"])},
+        {"q": destination.upper()},
+        {"q": "RG 4"},
+        {"q": "org 4", "sort": "name", "label": "team=sales", "source_type": "Postgres"},
+    ):
+        page = await mesh.orchestrator.get("/connections", params=parameters)
+        assert [one["name"] for one in page.json()["items"]] == ["org 4"], parameters
+        filters = {name: value for name, value in parameters.items() if name != "sort"}
+        counts = await mesh.orchestrator.get("/connections/summary", params=filters)
+        assert counts.json()["total"] == 1
+    for parameters in (
+        {"label": ["team=sales", "team=support"]},
+        {"label": "team=sale"},
+        {"airbyte_connection_id": str(row["id"])},
+        {"q": "org 4", "archived": "true"},
+    ):
+        page = await mesh.orchestrator.get("/connections", params=parameters)
+        assert page.json()["items"] == [], parameters
+
+
+async def test_health_is_listed_on_request(mesh: Mesh) -> None:
+    """It follows the connection's life, and a list without it has its former shape."""
+    connection = await mesh.onboard()
+    await mesh.until_true("SELECT count(*) = 1 FROM connection_health")
+
+    (plain,) = (await mesh.orchestrator.get("/connections")).json()["items"]
+    listed = await mesh.orchestrator.get("/connections?include=health&health=healthy&sort=health")
+    counts = (await mesh.orchestrator.get("/connections/summary")).json()
+
+    assert "health" not in plain
+    (one,) = listed.json()["items"]
+    assert one["id"] == connection["id"]
+    assert (one["health"]["health"], one["health"]["failed_syncs"]) == ("healthy", 0)
+    assert counts["health"]["healthy"] == counts["total"] == counts["statuses"]["ACTIVE"] == 1
+    assert counts["source_types"] == [{"source_type": "Salesforce", "count": 1}]
+
+    await mesh.orchestrator.delete(f"/connections/{connection['id']}")
+    archived = (await mesh.orchestrator.get("/connections?include=health&health=archived")).json()
+    assert archived["items"][0]["health"]["health"] == "archived"
+
+
 @pytest.mark.parametrize(
-    "parameters", [{"after": "x"}, {"limit": "0"}, {"limit": "501"}, {"status": "HAPPY"}]
+    "parameters",
+    [
+        *({"after": "x"}, {"limit": "0"}, {"limit": "501"}, {"status": "HAPPY"}),
+        *({"health": "HAPPY"}, {"label": "team"}, {"label": "Team=a"}, {"sort": "HAPPY"}),
+        *({"after": "x", "sort": "name"}, {"after": "aGVhbHRoIEhBUFBZ", "sort": "health"}),
+        *({"after": "bmFtZSAx", "sort": "name"}, {"q": ""}, {"include": "HAPPY"}),
+    ],
 )
 async def test_invalid_parameters_are_422(mesh: Mesh, parameters: dict[str, str]) -> None:
     answer = await mesh.orchestrator.get("/connections", params=parameters)

@@ -53,6 +53,7 @@ def change(number: int, **members: Any) -> Json:
         "stream": {"namespace": None, "name": "Account"},
         "path": [f"Field{number}"],
         "reaction": "apply",
+        "severity": "harmless",
         "suggestion_missing": False,
         "decision": None,
         **members,
@@ -76,7 +77,13 @@ async def test_list_of_repairs_summarizes_their_changes(mesh: Mesh) -> None:
     """How many of each kind and reaction there are, and the first three by name."""
     connection = await mesh.onboard()
     changes = [change(number) for number in range(1, 8)]
-    changes[4] |= {"kind": "field_removed", "reaction": "propose", "suggestion_missing": True}
+    changes[4] |= {
+        "kind": "field_removed",
+        "reaction": "propose",
+        "suggestion_missing": True,
+        "severity": "breaking",
+        "decision": {"action": "keep"},
+    }
     repair_id = await add_repair(mesh, connection, changes)
 
     (item,) = (await mesh.drift_repair_agent.get("/repairs")).json()["items"]
@@ -85,9 +92,63 @@ async def test_list_of_repairs_summarizes_their_changes(mesh: Mesh) -> None:
     assert (item["id"], item["change_count"], item["suggestions_missing"]) == (repair_id, 7, True)
     assert item["changes_by_kind"] == {"field_added": 6, "field_removed": 1}
     assert item["changes_by_reaction"] == {"apply": 6, "propose": 1}
-    assert item["first_changes"] == [
-        {name: one[name] for name in ("id", "kind", "stream", "path")} for one in changes[:3]
-    ]
+    assert item["changes_by_severity"] == {"harmless": 6, "breaking": 1}
+    assert (item["severity"], item["decided_count"]) == ("breaking", 1)
+    named = ("id", "kind", "stream", "path", "severity")
+    assert item["first_changes"] == [{name: one[name] for name in named} for one in changes[:3]]
+
+
+async def test_repairs_are_filtered_by_severity_and_expiry(mesh: Mesh) -> None:
+    """The severity is that of the most severe change; only proposals expire."""
+    connection = await mesh.onboard()
+    harmless = await add_repair(mesh, connection, [change(1)])
+    broken = await add_repair(mesh, connection, [change(1), change(2) | {"severity": "breaking"}])
+    empty = await add_repair(mesh, connection, [])
+    await mesh.sql.execute(
+        "UPDATE repairs SET state = 'proposed', ended_at = NULL,"
+        " expires_at = '2100-01-01T00:00:00Z' WHERE id = $1",
+        UUID(broken),
+    )
+
+    async def listed(**query: Any) -> set[str]:
+        answer = await mesh.drift_repair_agent.get("/repairs", params=query)
+        assert answer.status_code == 200, answer.text
+        return {one["id"] for one in answer.json()["items"]}
+
+    assert await listed(severity="breaking") == {broken}
+    assert await listed(severity=["harmless", "breaking"]) == {harmless, broken}
+    assert await listed(severity="harmless", state="expired") == {harmless}
+    assert await listed() == {harmless, broken, empty}
+    assert await listed(expires_before="2100-01-01T00:00:01Z") == {broken}
+    assert await listed(expires_before="2100-01-01T00:00:00Z") == set()
+    for wrong in ({"expires_before": "2100-01-01T00:00:00"}, {"severity": "awful"}):
+        answer = await mesh.drift_repair_agent.get("/repairs", params=wrong)
+        assert answer.status_code == 422
+
+
+async def test_open_repairs_are_counted(mesh: Mesh) -> None:
+    """By state, the proposals by severity; ended repairs are left out."""
+    connection = await mesh.onboard()
+    proposed = await add_repair(mesh, connection, [change(1) | {"severity": "needs_review"}])
+    await add_repair(mesh, connection, [change(2)])
+    path, nothing = "/repairs/summary", {"open": 0, "by_state": {}, "proposed_by_severity": {}}
+    counts = (await mesh.drift_repair_agent.get(path)).json()
+    assert counts == nothing | {"pausing": 0, "next_expiry_at": None}
+
+    await mesh.sql.execute(
+        "UPDATE repairs SET state = 'proposed', ended_at = NULL,"
+        " expires_at = '2100-01-01T00:00:00Z' WHERE id = $1",
+        UUID(proposed),
+    )
+    await mesh.sql.execute("UPDATE connections SET paused_by = $1", UUID(proposed))
+
+    assert (await mesh.drift_repair_agent.get(path)).json() == {
+        "open": 1,
+        "by_state": {"proposed": 1},
+        "proposed_by_severity": {"needs_review": 1},
+        "pausing": 1,
+        "next_expiry_at": "2100-01-01T00:00:00.000000Z",
+    }
 
 
 async def test_changes_of_a_repair_are_paged(mesh: Mesh) -> None:

@@ -88,8 +88,8 @@ async def detail(mesh: Mesh, repair: Json) -> Json:
 
 async def preview(mesh: Mesh, connection: Json) -> list[tuple[str, str]]:
     """Return stream and code of each effect that a rollback to version 1 would have."""
-    path = f"/connections/{connection['id']}/rollback/1"
-    answer = await mesh.drift_repair_agent.get(path)
+    path = f"/connections/{connection['id']}/rollback?dry_run=true"
+    answer = await mesh.drift_repair_agent.post(path, json={"version": 1})
     assert answer.status_code == 200, answer.text
     return [(one["stream"]["name"], one["code"]) for one in answer.json()["catalog"]["effects"]]
 

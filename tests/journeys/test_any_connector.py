@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 
-from local import demo_steps
+from local import mesh_client
 from local.airbyte.connector import PINNED
 from local.airbyte.connector_store import Store
-from local.demo_steps import NO_SCHEDULED_OBSERVATIONS, Mesh, MeshConnection, StepFailed
+from local.demo_steps import NO_SCHEDULED_OBSERVATIONS
 from local.environment import given_environment
+from local.mesh_client import Mesh, MeshConnection, StepFailed
 from local.processes import servers
 from local.settings import Settings
 from local.supervisor import Stack
@@ -39,8 +40,8 @@ async def test_four_connectors_are_onboarded_synced_and_healed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All in one mesh, which is restarted for the newer releases."""
-    monkeypatch.setattr(demo_steps, "SYNC_TIMEOUT_S", 400.0)  # a busy machine starts them slowly
-    monkeypatch.setattr(demo_steps, "REPAIR_TIMEOUT_S", 200.0)
+    monkeypatch.setattr(mesh_client, "SYNC_TIMEOUT_S", 400.0)  # a busy machine starts them slowly
+    monkeypatch.setattr(mesh_client, "REPAIR_TIMEOUT_S", 200.0)
     token = leaks.canary("a GitHub token")
     folder = servers.temporary_dir()
     try:

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from local.demo_steps import NO_SCHEDULED_OBSERVATIONS, ORDER, Mesh, MeshConnection, StepFailed
+from local.demo_steps import NO_SCHEDULED_OBSERVATIONS, ORDER
 from local.environment import given_environment
+from local.mesh_client import Mesh, MeshConnection, StepFailed
 from local.supervisor import temporary_stack
 
 Json = dict[str, Any]

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from local.demo_steps import NO_SCHEDULED_OBSERVATIONS, ORDER, Mesh, MeshConnection
+from local.demo_steps import NO_SCHEDULED_OBSERVATIONS, ORDER
 from local.environment import given_environment
+from local.mesh_client import Mesh, MeshConnection
 from local.supervisor import temporary_stack
 
 Json = dict[str, Any]

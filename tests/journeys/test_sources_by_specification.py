@@ -8,8 +8,9 @@ import pytest
 
 from local.airbyte import WORKSPACE_ID
 from local.airbyte.connector import PINNED
-from local.demo_steps import NO_SCHEDULED_OBSERVATIONS, Mesh
+from local.demo_steps import NO_SCHEDULED_OBSERVATIONS
 from local.environment import given_environment
+from local.mesh_client import Mesh
 from local.supervisor import temporary_stack
 
 # The connectors may have to be installed first.

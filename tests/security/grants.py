@@ -38,6 +38,11 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
         "schema_observer": "SELECT UPDATE(event_seq updated_at)",
         "rag_engine": "SELECT(id name)",
     },
+    "connection_health": {
+        "orchestrator": "SELECT INSERT UPDATE",
+        "drift_repair_agent": "SELECT INSERT UPDATE",
+        "schema_observer": "SELECT INSERT UPDATE",
+    },
     "credential_audit": {
         "orchestrator": "SELECT(id at caller credential_id source_type result request_id)",
         "auth_broker": "INSERT",
@@ -65,7 +70,7 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
     "job_history": {
         "orchestrator": "SELECT INSERT UPDATE",
         "drift_repair_agent": "SELECT",
-        "schema_observer": "SELECT(connection_id started_at ended_at)",
+        "schema_observer": "SELECT(id connection_id status failure_code started_at ended_at)",
     },
     "knowledge": {"rag_engine": "SELECT INSERT"},
     "periodic_runs": {
@@ -75,7 +80,9 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
     },
     "observations": {
         "orchestrator": "SELECT(airbyte_source_id airbyte_workspace_id next_at claimed_by"
-        " claimed_until)",
+        " claimed_until outcome code detail suspicious_since observed_at overdue_at)",
+        "drift_repair_agent": "SELECT(airbyte_source_id outcome code detail suspicious_since"
+        " overdue_at)",
         "schema_observer": "SELECT INSERT UPDATE DELETE",
     },
     "operations": {
@@ -101,9 +108,10 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
     "repairs": {
         "orchestrator": "SELECT(id connection_id kind state drift_id parent_id superseded_by"
         " target_version decisions decided_at operation_id version_number restored_version job_id"
-        " failure_code summary expires_at created_at ended_at)",
+        " failure_code severities summary expires_at created_at ended_at)",
         "drift_repair_agent": "SELECT INSERT UPDATE",
-        "schema_observer": "SELECT(connection_id state snapshot_id ended_at)",
+        "schema_observer": "SELECT(id connection_id state snapshot_id severities created_at"
+        " ended_at)",
     },
     "setting_changes": {
         "orchestrator": "SELECT INSERT",

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any
 from uuid import UUID, uuid4
 
 import msgspec
@@ -13,12 +12,12 @@ from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.drift_repair_agent.applying import preflight, reselection
+from services.drift_repair_agent.applying.dry_run import NO_DIFFERENCE, DryRun
 from services.drift_repair_agent.applying.reselection import OnGlobalState
 from services.drift_repair_agent.continuity.choices import Continuity
-from services.drift_repair_agent.healing import Effect, incompatibilities
+from services.drift_repair_agent.healing import incompatibilities
 from services.drift_repair_agent.repairs import (
     current_state,
-    destination_limits,
     queries,
     transitions,
     two_approvals,
@@ -28,37 +27,35 @@ from services.drift_repair_agent.repairs.approval_choices import (
     approved,
     chosen,
     new_names,
-    previewed,
 )
 from services.drift_repair_agent.repairs.current_state import CurrentState
+from services.drift_repair_agent.repairs.dry_runs import DryRuns, Prepared
 from services.drift_repair_agent.repairs.executor import (
     SOON,
     HealedCatalog,
     RepairExecutor,
-    renamed_streams,
     streams_of,
 )
 from services.drift_repair_agent.repairs.planned_changes import Decision, PlannedChange
 from services.drift_repair_agent.repairs.policy import Policy, Reaction
+from services.drift_repair_agent.repairs.previews import Previews
 from services.drift_repair_agent.repairs.schemas import (
     Approve,
     Decide,
     RollBack,
-    RollBackPreview,
     Unchanged,
 )
-from services.drift_repair_agent.states.decision import lost_candidates
 from services.drift_repair_agent.states.effects import StateEffects
-from services.drift_repair_agent.states.restorer import outcome
 from shared import failpoints, registry
 from shared.airbyte_client import AirbyteClient
 from shared.auth import scopes
 from shared.database import Database
 from shared.domain import catalog as catalogs
 from shared.domain import drift
-from shared.domain.catalog import Catalog, Exclusions, InvalidCatalog, Problem, StreamId
+from shared.domain.catalog import Catalog, Exclusions, InvalidCatalog, StreamId
 from shared.domain.cooperative import run_cooperatively
-from shared.errors import AamError, Conflict, Invalid, Unavailable, UpstreamUnknown
+from shared.errors import Conflict, Invalid, Unavailable, UpstreamUnknown
+from shared.kept_state import Reselection
 from shared.models import Connection, Repair, RepairState
 from shared.operations import HttpResult, Intent, Key, Operations
 from shared.outbox import EventType
@@ -93,7 +90,8 @@ class Repairs:
         self._airbyte = airbyte
         self._operations = operations
         self._executor = executor
-        self._effects = effects
+        self.previews = Previews(db, airbyte, effects)
+        self._dry_runs = DryRuns(db, executor, self.previews)
 
     async def approve(
         self, repair_id: UUID, order: Approve, *, key: Key | None, wait: float
@@ -112,6 +110,28 @@ class Repairs:
         replay = await self._operations.replayed(key)
         if replay is not None:
             return await self._answer(UUID(replay.body), is_replay=True)
+        decision = await self._approval(repair_id, order)
+        connection_id = decision.now.row.id
+        answer = await self._operations.at_once(
+            Intent("approve", connection_id, {"repair_id": repair_id}, key=key), decision.write
+        )
+        failpoints.at("repair.decided")
+        return await self._carried_out(answer, decision.now, decision.healed, wait=wait)
+
+    async def dry_run_approve(self, repair_id: UUID, order: Approve) -> DryRun:
+        """What an approval would do; nothing is recorded.
+
+        Raises:
+            AamError: what `approve` raises.
+        """
+        return await self._dry_runs.of(await self._approval(repair_id, order), repair_id)
+
+    async def _approval(self, repair_id: UUID, order: Approve) -> Prepared:
+        """Check an approval.
+
+        Raises:
+            AamError: as `approve`.
+        """
         async with self._db.read() as session:
             repair = await queries.find_repair(session, repair_id)
             policy = await registry.find_policy(session, repair.connection_id)
@@ -128,7 +148,7 @@ class Repairs:
         decided = await self._continuity.settled(now, decided, order, in_effect)
         joined = decided if waiting is None else _joined(decided, waiting)
         healed = await _healed(now, joined, in_effect.exclusions)
-        await self._expect_decided(now, healed.catalog, order.on_global_state)
+        again, refreshed = await self._reselected(now, healed.catalog, order.on_global_state)
 
         async def write(session: AsyncSession) -> HttpResult:
             row, held = await self._lock(session, repair, now)
@@ -146,11 +166,7 @@ class Repairs:
             one.is_learned = not changes_of.has_lessons(decided)
             return HttpResult(202, str(one.id))
 
-        answer = await self._operations.at_once(
-            Intent("approve", repair.connection_id, {"repair_id": repair_id}, key=key), write
-        )
-        failpoints.at("repair.decided")
-        return await self._carried_out(answer, now, healed, wait=wait)
+        return Prepared(now, healed.catalog, joined, again, refreshed, write, healed)
 
     async def reject(self, repair_id: UUID, order: Decide, *, key: Key | None) -> HttpResult:
         """Reject a repair, or some of its changes; they are not applied.
@@ -203,6 +219,38 @@ class Repairs:
         replay = await self._operations.replayed(key)
         if replay is not None:
             return await self._answer(UUID(replay.body), is_replay=True)
+        decision = await self._rollback(connection_id, order)
+        if isinstance(decision, Unchanged):
+            return HttpResult(200, decision.model_dump_json())
+        answer = await self._operations.at_once(
+            Intent("rollback", connection_id, {"version": order.version}, key=key), decision.write
+        )
+        return await self._carried_out(answer, decision.now, wait=wait)
+
+    async def dry_run_roll_back(self, connection_id: UUID, order: RollBack) -> DryRun:
+        """What a rollback would do; nothing is recorded.
+
+        Raises:
+            AamError: what `roll_back` raises.
+        """
+        decision = await self._rollback(connection_id, order)
+        if not isinstance(decision, Unchanged):
+            return await self._dry_runs.of(decision)
+        async with self._db.read() as session:
+            row = await registry.find_connection(session, connection_id)
+        return DryRun(
+            connection_id=connection_id,
+            outcome="unchanged",
+            base_version=row.catalog_version,
+            catalog=NO_DIFFERENCE,
+        )
+
+    async def _rollback(self, connection_id: UUID, order: RollBack) -> Prepared | Unchanged:
+        """Check a rollback; `Unchanged` if the version is equivalent to the head.
+
+        Raises:
+            AamError: as `roll_back`.
+        """
         async with self._db.read() as session:
             await registry.find_connection(session, connection_id)
             target = await registry.read_version(session, connection_id, order.version)
@@ -213,11 +261,10 @@ class Repairs:
         now = await current_state.read(self._db, connection_id, also=also)
         preflight.expect_healable(now.row, None)
         if target.fingerprint == now.head.fingerprint:
-            unchanged = Unchanged(connection_id=connection_id)
-            return HttpResult(200, unchanged.model_dump_json())
+            return Unchanged(connection_id=connection_id)
         await preflight.expect_selectable(wanted, exclusions, bodies=now.offered.values())
         await _expect_fits(wanted, now, version=order.version)
-        await self._expect_decided(now, wanted, order.on_global_state)
+        again, refreshed = await self._reselected(now, wanted, order.on_global_state)
         undone = await _undone(wanted, now.configured)
         decision = _decision("rolled_back", undone, order, at)
 
@@ -248,10 +295,7 @@ class Repairs:
             session.add(repair)
             return HttpResult(202, str(repair.id))
 
-        answer = await self._operations.at_once(
-            Intent("rollback", connection_id, {"version": order.version}, key=key), write
-        )
-        return await self._carried_out(answer, now, wait=wait)
+        return Prepared(now, wanted, undone, again, refreshed, write)
 
     async def _carried_out(
         self,
@@ -346,16 +390,16 @@ class Repairs:
             )
         return row, held
 
-    async def _expect_decided(
+    async def _reselected(
         self, now: CurrentState, wanted: Catalog, choice: OnGlobalState | None
-    ) -> None:
-        """Check that nothing is selected again whose changes would be missed without a decision.
+    ) -> tuple[Reselection, tuple[StreamId, ...]]:
+        """The streams that are selected again, and those of them that are refreshed.
 
         Raises:
             GlobalStateUndecided, Invalid, Unavailable: as `reselection.to_refresh`.
         """
         again = await reselection.find(self._airbyte, now.row, wanted, now.configured)
-        await reselection.to_refresh(self._airbyte, now.row, again, choice)
+        return again, await reselection.to_refresh(self._airbyte, now.row, again, choice)
 
     async def _supersede_waiting(
         self, session: AsyncSession, row: Connection, held: Repair, waiting: Repair | None
@@ -379,143 +423,6 @@ class Repairs:
             await transitions.mark_superseded(session, row, other, by=held.id)
             await session.flush()
 
-    async def view(self, repair_id: UUID) -> bytes:
-        """One repair as JSON, with the difference between the catalog before and after it.
-
-        Raises:
-            NotFound: there is no such repair.
-        """
-        async with self._db.read() as session:
-            text = await queries.repair_json(session, repair_id)
-            repair = await queries.find_repair(session, repair_id)
-        more = {
-            "sync_state": await self._state(repair),
-            "catalog": await self._catalog(repair),
-        }
-        return text.rstrip().removesuffix("}").encode() + b", " + msgspec.json.encode(more)[1:]
-
-    async def _state(self, repair: Repair) -> dict[str, Any] | None:
-        """What became of the state before and after the repair was applied."""
-        if repair.operation_id is None:
-            return None
-        async with self._db.read() as session:
-            saved, put = await queries.state_steps(session, repair.operation_id)
-        if saved is None:
-            return None
-        nothing: dict[str, Any] = {"put_back": [], "not_put_back": []}
-        result = nothing if put is None else msgspec.json.decode(put)
-        return outcome(msgspec.json.decode(saved), result).model_dump()
-
-    async def _catalog(self, repair: Repair) -> dict[str, Any] | None:
-        """The difference that the repair made or would make; None if neither is known."""
-        if repair.version_number is not None:
-            before = await self._version(repair.connection_id, repair.version_number - 1)
-            after = await self._version(repair.connection_id, repair.version_number)
-            return await _difference(before, after)
-        if repair.kind == "rollback" or repair.ended_at is not None:
-            return None
-        now = await current_state.read(self._db, repair.connection_id, also=streams_of(repair))
-        items = changes_of.read(repair.changes)
-        decided = previewed(items, repair.created_at)
-        try:
-            async with self._db.read() as session:
-                exclusions = await registry.exclusions_of(session, repair.connection_id)
-            healed = await now.healed(decided, exclusions)
-            after = await run_cooperatively(catalogs.parse.steps(healed.catalog))
-        except InvalidCatalog as error:
-            return _NO_DIFFERENCE | {"problems": preflight.problems(error)}
-        renamed = renamed_streams(decided)
-        effects = [
-            *healed.effects,
-            *destination_limits.effects(decided),
-            *await self._reselected(now, after),
-            *await self._of_states(
-                self._effects.of_heal(now.row, before=now.configured, after=after, renamed=renamed),
-                [one.new for one in renamed],
-            ),
-        ]
-        difference = await _difference(now.configured, after)
-        return difference | {"effects": msgspec.to_builtins(effects)}
-
-    @staticmethod
-    async def _of_states(
-        effects: Awaitable[list[Effect]], streams: Iterable[StreamId]
-    ) -> list[Effect]:
-        """These effects; if Airbyte does not return the state, that it is unknown for `streams`."""
-        try:
-            async with asyncio.timeout(_STATE_WITHIN_S):
-                return await effects
-        except (AamError, TimeoutError):
-            return list(reselection.unknown_effects(streams))
-
-    async def preview_rollback(self, connection_id: UUID, version: int) -> RollBackPreview:
-        """What a rollback would change, what it could not put back, and why it would be refused.
-
-        Raises:
-            NotFound: there is no such connection, or it has no such version.
-        """
-        async with self._db.read() as session:
-            await registry.find_connection(session, connection_id)
-        wanted = await self._version(connection_id, version)
-        also = [stream.id for stream in wanted.streams]
-        now = await current_state.read(self._db, connection_id, also=also)
-        found: list[Problem] = []
-        if now.snapshot is not None:
-            found = await run_cooperatively(incompatibilities.steps(wanted, now.offered.values()))
-        lost = lost_candidates(wanted, now.configured)
-        effects = [
-            *await self._reselected(now, wanted),
-            *await self._of_states(
-                self._effects.of_rollback(now.row, before=now.configured, after=wanted), lost
-            ),
-        ]
-        difference = await _difference(now.configured, wanted)
-        return RollBackPreview(
-            connection_id=connection_id,
-            version=version,
-            catalog=difference
-            | {
-                "schema_changes": msgspec.to_builtins(difference["schema_changes"]),
-                "config_changes": msgspec.to_builtins(difference["config_changes"]),
-                "effects": msgspec.to_builtins(effects),
-                "problems": preflight.problems(InvalidCatalog(found)) if found else [],
-            },
-        )
-
-    async def _reselected(self, now: CurrentState, after: Catalog) -> list[Effect]:
-        """What the state that Airbyte kept means for the streams that are selected again."""
-        try:
-            async with asyncio.timeout(_STATE_WITHIN_S):
-                again = await reselection.find(self._airbyte, now.row, after, now.configured)
-        except (AamError, TimeoutError):
-            before = {stream.id for stream in now.configured.streams if stream.selected}
-            added = {stream.id for stream in after.streams if stream.selected} - before
-            return list(reselection.unknown_effects(added))
-        return list(reselection.effects(again))
-
-    async def _version(self, connection_id: UUID, number: int) -> Catalog:
-        async with self._db.read() as session:
-            version = await registry.read_version(session, connection_id, number)
-        return await run_cooperatively(catalogs.parse.steps(version.sync_catalog.encode()))
-
-
-_STATE_WITHIN_S: Final = 5.0
-"""How long a view of a repair waits for the state in Airbyte."""
-_NO_DIFFERENCE: dict[str, Any] = {
-    "schema_changes": [],
-    "config_changes": [],
-    "effects": [],
-    "problems": [],
-}
-
-
-async def _difference(before: Catalog, after: Catalog) -> dict[str, Any]:
-    """The schema and configuration differences between two catalogs."""
-    return _NO_DIFFERENCE | {
-        "schema_changes": await run_cooperatively(drift.diff.steps(before, after.selected())),
-        "config_changes": await run_cooperatively(drift.diff_config.steps(before, after)),
-    }
-
 
 async def _healed(
     now: CurrentState, decided: Sequence[PlannedChange], exclusions: Exclusions
@@ -530,7 +437,7 @@ async def _healed(
     except InvalidCatalog as error:
         raise preflight.invalid(error, code="heal_impossible") from None
     wanted, fingerprint = await preflight.readable(healed.catalog, is_checked=True)
-    return HealedCatalog(now, exclusions, wanted, fingerprint)
+    return HealedCatalog(now, exclusions, wanted, fingerprint, healed.effects)
 
 
 async def _expect_fits(wanted: Catalog, now: CurrentState, *, version: int) -> None:

@@ -13,6 +13,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.drift_repair_agent.applying import reselection
+from services.drift_repair_agent.applying.dry_run import Afterwards
 from services.drift_repair_agent.applying.preflight import (
     expect_healable,
     expect_no_sync,
@@ -20,6 +21,7 @@ from services.drift_repair_agent.applying.preflight import (
 )
 from services.drift_repair_agent.applying.reselection import GlobalStateUndecided, OnGlobalState
 from services.drift_repair_agent.applying.saga import Heal
+from services.drift_repair_agent.healing import Effect
 from services.drift_repair_agent.recent_failures import Postponed
 from services.drift_repair_agent.repairs import current_state, queries, transitions
 from services.drift_repair_agent.repairs import planned_changes as changes_of
@@ -31,7 +33,7 @@ from shared.database import Database
 from shared.domain import catalog as catalogs
 from shared.domain.catalog import Catalog, Exclusions, InvalidCatalog, StreamId
 from shared.domain.cooperative import run_cooperatively
-from shared.errors import AamError, Invalid, NotActive, NotFound
+from shared.errors import AamError, Conflict, Invalid, NotActive, NotFound
 from shared.models import Connection, Repair, RepairState, VersionOrigin
 from shared.observability import logs
 from shared.operations import HttpResult, Intent, Operations
@@ -59,6 +61,7 @@ class HealedCatalog:
     exclusions: Exclusions
     catalog: Catalog
     fingerprint: str
+    effects: tuple[Effect, ...] = ()
 
     def holds_in(self, now: CurrentState, exclusions: Exclusions) -> bool:
         """Whether the same decisions lead to it in the state `now`."""
@@ -67,6 +70,33 @@ class HealedCatalog:
             and now.offered is self.state.offered
             and exclusions.patterns == self.exclusions.patterns
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Rehearsal:
+    """What the next step of a repair would do."""
+
+    outcome: Literal["applied", "unchanged", "failed", "superseded"]
+    afterwards: Afterwards
+    error: AamError | None = None
+    """Why it would fail, or what it would wait for."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """The catalog that a repair's next step applies, and the state that it starts from."""
+
+    now: CurrentState
+    airbyte_connection_id: UUID
+    catalog: Catalog
+    fingerprint: str
+    restored: int | None
+    """The version that it restores; None if it applies decided changes."""
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it differs from the head."""
+        return self.fingerprint != self.now.head.fingerprint
 
 
 class RepairExecutor:
@@ -155,6 +185,34 @@ class RepairExecutor:
             await self._wait(repair, error)
         return None
 
+    async def rehearse(
+        self,
+        repair: Repair,
+        *,
+        known: CurrentState,
+        healed: HealedCatalog | None,
+        rest: Repair | None,
+    ) -> Rehearsal:
+        """What `step` would do with a repair that is about to be decided; nothing is started.
+
+        `rest` is the proposal with the changes that stay open.
+        """
+        afterwards = self._afterwards(repair, known.row, rest)
+        try:
+            found = await self._wanted(repair, known, healed)
+            if not found.is_new and afterwards == "as_it_is":
+                return Rehearsal("unchanged", afterwards)
+            order = await self._order(repair, found, afterwards)
+            await self._operations.rehearse(Intent("apply", repair.connection_id, order))
+        except Stale:
+            detail = "The catalog or the source has changed since the decision."
+            return Rehearsal("superseded", afterwards, Conflict(detail, code="stale_plan"))
+        except (Invalid, NotFound, GlobalStateUndecided) as error:
+            return Rehearsal("failed", afterwards, error)
+        except AamError as error:
+            return Rehearsal("applied", afterwards, error)
+        return Rehearsal("applied", afterwards)
+
     async def _begin(
         self, repair: Repair, known: CurrentState | None, healed: HealedCatalog | None
     ) -> UUID | None:
@@ -167,12 +225,27 @@ class RepairExecutor:
             GlobalStateUndecided: they select streams again that depend on a global state.
             AamError: the operation cannot be started now.
         """
+        found = await self._wanted(repair, known, healed)
+        async with self._db.read() as session:
+            rest = await queries.proposed_repair(session, repair.connection_id)
+        afterwards = self._afterwards(repair, found.now.row, rest)
+        if not found.is_new and afterwards == "as_it_is":
+            await self._end_unchanged(repair)
+            return None
+        order = await self._order(repair, found, afterwards)
+        return await self._begun(repair, order, found.catalog)
+
+    async def _wanted(
+        self, repair: Repair, known: CurrentState | None, healed: HealedCatalog | None
+    ) -> _Wanted:
+        """The catalog to apply.
+
+        Raises:
+            Stale, Invalid, AamError: as `_begin`.
+        """
+        number = repair.target_version
         if repair.state == RepairState.ROLLING_BACK:
-            number, origin = repair.base_version, VersionOrigin.ROLLBACK
-        elif repair.target_version is not None:
-            number, origin = repair.target_version, VersionOrigin.ROLLBACK
-        else:
-            number, origin = None, VersionOrigin.REPAIR
+            number = repair.base_version
         now = await current_state.read(
             self._db, repair.connection_id, also=streams_of(repair), is_trusted=True, known=known
         )
@@ -193,11 +266,17 @@ class RepairExecutor:
         else:
             document = await self._healed(repair, now, exclusions)
             wanted, fingerprint = await readable(document, is_checked=True)
-        afterwards = await self._afterwards(repair, now.row)
-        if fingerprint == now.head.fingerprint and afterwards == "as_it_is":
-            await self._end_unchanged(repair)
-            return None
-        await expect_no_sync(self._airbyte, now.row.id, airbyte_connection_id)
+        return _Wanted(now, airbyte_connection_id, wanted, fingerprint, number)
+
+    async def _order(self, repair: Repair, found: _Wanted, afterwards: Afterwards) -> Heal:
+        """The order of the operation, once no sync is running.
+
+        Raises:
+            Invalid, GlobalStateUndecided, AamError: as `_begin`.
+        """
+        now, wanted = found.now, found.catalog
+        await expect_no_sync(self._airbyte, now.row.id, found.airbyte_connection_id)
+        is_restoring = repair.state == RepairState.ROLLING_BACK
         decision = {} if is_restoring else _last_decision(repair)
         # Restoring the version before cannot wait for a decision: refresh what it selects again.
         choice: OnGlobalState | None = (
@@ -205,14 +284,15 @@ class RepairExecutor:
         )
         again = await reselection.find(self._airbyte, now.row, wanted, now.configured)
         refresh = await reselection.to_refresh(self._airbyte, now.row, again, choice)
-        order = Heal(
-            airbyte_connection_id=airbyte_connection_id,
-            fingerprint=fingerprint,
+        is_rollback = found.restored is not None
+        return Heal(
+            airbyte_connection_id=found.airbyte_connection_id,
+            fingerprint=found.fingerprint,
             base_version=now.row.catalog_version,
             base_status=now.row.status,
             snapshot_id=None if now.snapshot is None else now.snapshot.id,
             source_catalog_id=None if now.snapshot is None else now.snapshot.airbyte_catalog_id,
-            origin=origin,
+            origin=VersionOrigin.ROLLBACK if is_rollback else VersionOrigin.REPAIR,
             repair_id=repair.id,
             decided_by=decided_by(repair),
             policy_set_by=decision.get("policy_set_by"),
@@ -222,10 +302,9 @@ class RepairExecutor:
             afterwards=afterwards,
             resumed=again.resumed,
             refresh=refresh,
-            lost=() if number is None else lost_candidates(wanted, now.configured),
-            renamed=() if number is not None else renamed_by(repair),
+            lost=lost_candidates(wanted, now.configured) if is_rollback else (),
+            renamed=() if is_rollback else renamed_by(repair),
         )
-        return await self._begun(repair, order, wanted)
 
     async def _begun(self, repair: Repair, order: Heal, wanted: Catalog) -> UUID | None:
         expected = repair.state
@@ -289,10 +368,9 @@ class RepairExecutor:
         except InvalidCatalog as error:
             raise Invalid(str(error), code=error.code) from None
 
-    async def _afterwards(
-        self, repair: Repair, row: Connection
-    ) -> Literal["as_it_is", "resumed", "paused"]:
-        """The connection's state after the operation.
+    @staticmethod
+    def _afterwards(repair: Repair, row: Connection, rest: Repair | None) -> Afterwards:
+        """The connection's state after the operation; `rest` is the proposal that stays open.
 
         `resumed` if AAM has paused it and no open change requires a pause. `paused` if the repair
         is rolled back after a failed verification and its changes require a pause. A person's
@@ -300,13 +378,11 @@ class RepairExecutor:
         """
         if row.pause_requested_by is not None:
             return "as_it_is"
-        items = changes_of.read(repair.changes)
         if repair.state == RepairState.ROLLING_BACK:
+            items = changes_of.read(repair.changes)
             return "paused" if changes_of.pauses(items) else "as_it_is"
         if row.paused_by is None:
             return "as_it_is"
-        async with self._db.read() as session:
-            rest = await queries.proposed_repair(session, row.id)
         if rest is not None and changes_of.pauses(changes_of.read(rest.changes)):
             return "as_it_is"
         return "resumed"

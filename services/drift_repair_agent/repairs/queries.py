@@ -13,6 +13,7 @@ from sqlalchemy import TextClause, delete, exists, func, or_, select, text, upda
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from shared.domain.drift import Severity
 from shared.errors import NotFound
 from shared.models import Connection, Drift, Plan, Repair, RepairState, StreamVolume
 from shared.registry.paging import stamp
@@ -408,6 +409,10 @@ class RepairFilter:
     connection_id: UUID | None = None
     states: Collection[RepairState] = ()
     """Empty for every state."""
+    severities: Collection[Severity] = ()
+    """Of the most severe change; empty for every severity."""
+    expires_before: datetime | None = None
+    """Only proposals that expire earlier; None for all repairs."""
     after: tuple[datetime, UUID] | None = None
     """Where the previous page ended."""
 
@@ -417,7 +422,7 @@ _REPAIR_JSON = f"""
         {{changes}}
         'id', r.id, 'connection_id', r.connection_id,
         'connection_name', (SELECT c.name FROM connections c WHERE c.id = r.connection_id),
-        'kind', r.kind, 'state', r.state,
+        'kind', r.kind, 'state', r.state, 'severity', r.severity,
         'drift_id', r.drift_id, 'parent_id', r.parent_id, 'superseded_by', r.superseded_by,
         'snapshot_id', r.snapshot_id, 'connector_step', r.connector_step,
         'base_version', r.base_version,
@@ -438,8 +443,9 @@ _REPAIR_JSON = f"""
 _WHOLE = _REPAIR_JSON.format(changes="'changes', r.changes,")
 _SUMMARY = _REPAIR_JSON.format(
     changes="""
-        'change_count', r.summary->'change_count', 'changes_by_kind', r.summary->'by_kind',
-        'changes_by_reaction', r.summary->'by_reaction',
+        'change_count', r.summary->'change_count', 'decided_count', r.summary->'decided_count',
+        'changes_by_kind', r.summary->'by_kind', 'changes_by_reaction', r.summary->'by_reaction',
+        'changes_by_severity', r.summary->'by_severity',
         'first_changes', r.summary->'first_changes',
     """
 )
@@ -535,6 +541,12 @@ async def page_of_repairs(session: AsyncSession, shown: RepairFilter, *, limit: 
     if shown.states:
         conditions.append("r.state = ANY(CAST(:states AS text[]))")
         parameters["states"] = [state.value for state in shown.states]
+    if shown.severities:
+        conditions.append("r.severity = ANY(CAST(:severities AS text[]))")
+        parameters["severities"] = [severity.value for severity in shown.severities]
+    if shown.expires_before is not None:
+        conditions.append("r.state = 'proposed' AND r.expires_at < :expires_before")
+        parameters["expires_before"] = shown.expires_before
     if shown.after is not None:
         conditions.append("(r.created_at, r.id) < (:after_at, :after_id)")
         parameters["after_at"], parameters["after_id"] = shown.after
@@ -546,3 +558,38 @@ async def page_of_repairs(session: AsyncSession, shown: RepairFilter, *, limit: 
 def _page(conditions: str) -> TextClause:
     # nosemgrep: built-sql - conditions are constants, values are parameters
     return text(_PAGE.format(conditions=conditions))
+
+
+async def counts_of_open_repairs(session: AsyncSession) -> str:
+    """Counts of the repairs that have not ended, as JSON text: see `schemas.RepairCounts`."""
+    found: str = await session.scalar(_COUNTS)
+    return found
+
+
+# One branch per partial index, so that ended repairs are not read.
+_COUNTS = text(f"""
+    WITH unended AS (
+        SELECT state, severity, expires_at, id FROM repairs WHERE state = 'proposed'
+        UNION ALL
+        SELECT state, severity, NULL, id FROM repairs
+        WHERE state IN ('approved', 'applying', 'verifying', 'rolling_back')
+    ), counted AS (
+        SELECT state, severity, count(*) AS count FROM unended GROUP BY state, severity
+    )
+    SELECT json_build_object(
+        'open', (SELECT coalesce(sum(count), 0) FROM counted),
+        'by_state', coalesce((
+            SELECT json_object_agg(state, count) FROM (
+                SELECT state, sum(count) AS count FROM counted GROUP BY state
+            ) states
+        ), '{{}}'),
+        'proposed_by_severity', coalesce((
+            SELECT json_object_agg(severity, count) FROM counted
+            WHERE state = 'proposed' AND severity IS NOT NULL
+        ), '{{}}'),
+        'pausing', (
+            SELECT count(*) FROM connections c JOIN unended u ON u.id = c.paused_by
+        ),
+        'next_expiry_at', {stamp("(SELECT min(expires_at) FROM unended)")}
+    )::text
+""")  # noqa: S608 - no input

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Query, Response
+from pydantic import AwareDatetime
 
+from services.drift_repair_agent.applying.dry_run import DryRun, Rehearsed
 from services.drift_repair_agent.repairs import queries
 from services.drift_repair_agent.repairs.decisions import Repairs
 from services.drift_repair_agent.repairs.planner import Planner
@@ -18,16 +20,17 @@ from services.drift_repair_agent.repairs.schemas import (
     Decide,
     PolicyOrder,
     PolicyView,
+    RepairCounts,
     RepairDetail,
     RepairPage,
     RepairView,
     RollBack,
-    RollBackPreview,
     Unchanged,
 )
 from shared import registry
 from shared.auth.scopes import Scope, may
 from shared.database import Database
+from shared.domain.drift import Severity
 from shared.http.dependencies import from_state
 from shared.http.openapi import links
 from shared.http.operation_routes import GivenKey, Wait, answered
@@ -53,7 +56,10 @@ Registry = Annotated[Database, from_state("db")]
 
 
 _WAITS: dict[int | str, dict[str, Any]] = {
-    200: {"model": RepairView, "description": "Decided and finished"},
+    200: {
+        "model": RepairView | DryRun,
+        "description": "Decided and finished; with `dry_run`, what it would do",
+    },
     202: {
         "model": RepairView,
         "description": "Decided and in progress; GET /repairs/{repair_id} reports its state",
@@ -79,6 +85,12 @@ _WAITS: dict[int | str, dict[str, Any]] = {
 async def repairs(
     db: Registry,
     state: Annotated[list[RepairState] | None, Query()] = None,
+    severity: Annotated[
+        list[Severity] | None, Query(description="The severity of the most severe change")
+    ] = None,
+    expires_before: Annotated[
+        AwareDatetime | None, Query(description="Only proposals that expire before this time")
+    ] = None,
     connection_id: Annotated[UUID | None, Query()] = None,
     after: After = None,
     limit: Limit = 100,
@@ -91,10 +103,27 @@ async def repairs(
     shown = queries.RepairFilter(
         connection_id=connection_id,
         states=state or (),
+        severities=severity or (),
+        expires_before=expires_before,
         after=after,
     )
     async with db.read() as session:
         return raw_json(await queries.page_of_repairs(session, shown, limit=limit))
+
+
+@router.get(
+    "/repairs/summary",
+    dependencies=[may(Scope.CONNECTIONS_READ)],
+    response_model=RepairCounts,
+    responses=problems(503),
+)
+async def repair_counts(db: Registry) -> Response:
+    """Count the repairs that have not ended, by state, and the proposals by severity.
+
+    Ended repairs are not counted, so that the cost does not grow with the history.
+    """
+    async with db.read() as session:
+        return raw_json(await queries.counts_of_open_repairs(session))
 
 
 @router.get(
@@ -105,7 +134,7 @@ async def repairs(
 )
 async def repair(repair_id: UUID, repairs: Decisions) -> Response:
     """Get one repair: its changes, what each destroys or resets, and the catalog difference."""
-    return raw_json(await repairs.view(repair_id))
+    return raw_json(await repairs.previews.view(repair_id))
 
 
 @router.get(
@@ -128,11 +157,16 @@ async def changes(
 @router.post(
     "/repairs/{repair_id}/approve",
     dependencies=[may(Scope.REPAIRS_DECIDE)],
-    response_model=RepairView,
+    response_model=RepairView | DryRun,
     responses={**_WAITS, **problems(400, 404, 409, 422, 503, 504)},
 )
 async def approve(
-    repair_id: UUID, order: Approve, repairs: Decisions, key: GivenKey, wait: Wait
+    repair_id: UUID,
+    order: Approve,
+    repairs: Decisions,
+    key: GivenKey,
+    wait: Wait,
+    dry_run: Rehearsed = False,
 ) -> Response:
     """Approve a repair or some of its changes; it is applied once no sync is running.
 
@@ -147,7 +181,12 @@ async def approve(
     If the policy has two callers approve (`two_approvals_from`), the first approval is recorded in
     `decisions`, and the repair stays `proposed` until another caller approves the same changes with
     the same choices. 409 `same_approver`: the first approval is by the same caller.
+
+    With `dry_run`, nothing is recorded or changed: the response has the difference between the
+    catalogs, the effects, and what the repair would wait for. What would be refused is refused.
     """
+    if dry_run:
+        return raw_json((await repairs.dry_run_approve(repair_id, order)).model_dump_json())
     return answered(await repairs.approve(repair_id, order, key=key, wait=wait))
 
 
@@ -168,39 +207,37 @@ async def reject(repair_id: UUID, order: Decide, repairs: Decisions, key: GivenK
 @router.post(
     "/connections/{connection_id}/rollback",
     dependencies=[may(Scope.CATALOGS_HEAL)],
-    response_model=RepairView | Unchanged,
+    response_model=RepairView | Unchanged | DryRun,
     responses={
         **_WAITS,
-        200: {"model": RepairView | Unchanged, "description": "Already in effect"},
+        200: {
+            "model": RepairView | Unchanged | DryRun,
+            "description": "Finished, or already in effect; with `dry_run`, what it would do",
+        },
         **problems(400, 404, 409, 422, 503, 504),
     },
 )
 async def roll_back(
-    connection_id: UUID, order: RollBack, repairs: Decisions, key: GivenKey, wait: Wait
+    connection_id: UUID,
+    order: RollBack,
+    repairs: Decisions,
+    key: GivenKey,
+    wait: Wait,
+    dry_run: Rehearsed = False,
 ) -> Response:
     """Roll back to an older catalog version, which is appended as the newest one.
 
     409 `rollback_impossible` if the source no longer has what that version needs; `problems` lists
     what is missing. The changes that it undoes are not applied again without a person. 409
     `global_state`: as for an approval.
+
+    With `dry_run`, nothing is recorded or changed: the response has the difference between the
+    catalogs and the effects. A stream whose sync state cannot be put back is read from its start;
+    its effect says why, and what its last full read took, if that is known.
     """
+    if dry_run:
+        return raw_json((await repairs.dry_run_roll_back(connection_id, order)).model_dump_json())
     return answered(await repairs.roll_back(connection_id, order, key=key, wait=wait))
-
-
-@router.get(
-    "/connections/{connection_id}/rollback/{version}",
-    dependencies=[may(Scope.CONNECTIONS_READ)],
-    responses=problems(404, 409, 422, 503),
-)
-async def preview_rollback(
-    connection_id: UUID, version: Annotated[int, Path(ge=1, le=2**31 - 1)], repairs: Decisions
-) -> RollBackPreview:
-    """Preview a rollback: what it would change, and which sync states it could not put back.
-
-    A stream whose state cannot be put back is read from its start; the effect says why, and what
-    its last full read took, if that is known.
-    """
-    return await repairs.preview_rollback(connection_id, version)
 
 
 @router.post(

@@ -105,40 +105,6 @@ class RollBack(BaseModel):
     state in Airbyte is global (CDC)."""
 
 
-class RollBackPreview(BaseModel):
-    """What a rollback to a version would do now; nothing is changed."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {
-                    "connection_id": _CONNECTION_ID,
-                    "version": 1,
-                    "catalog": {
-                        "schema_changes": [],
-                        "config_changes": [],
-                        "effects": [
-                            {
-                                "stream": {"namespace": None, "name": "Account"},
-                                "code": "state_put_back",
-                                "message": "Account resumes from the sync state that was saved "
-                                "before it was lost.",
-                            }
-                        ],
-                        "problems": [],
-                    },
-                }
-            ]
-        }
-    )
-
-    connection_id: UUID
-    version: int
-    catalog: dict[str, Any]
-    """As in a repair: `schema_changes` and `config_changes` from the newest version to this one,
-    the `effects`, and the `problems` for which the rollback would be refused."""
-
-
 class PolicyOrder(BaseModel):
     """A partial update of the policy of a connection or a layer above.
 
@@ -322,6 +288,7 @@ REPAIR: dict[str, Any] = {
     "connection_name": "Salesforce production",
     "kind": "heal",
     "state": "proposed",
+    "severity": "needs_review",
     "drift_id": "2f0c9d1e-5b4a-4c3d-9e8f-7a6b5c4d3e2f",
     "parent_id": None,
     "superseded_by": None,
@@ -361,6 +328,8 @@ class _Repair(BaseModel):
     connection_name: str
     kind: Literal["heal", "rollback"]
     state: RepairState
+    severity: Severity | None = None
+    """That of the most severe change; null without changes."""
     drift_id: UUID | None = None
     parent_id: UUID | None = None
     """The repair that it was split from."""
@@ -405,23 +374,28 @@ class RepairView(_Repair):
     changes: list[dict[str, Any]]
 
 
-_FIRST = {name: _CHANGE[name] for name in ("id", "kind", "stream", "path")}
+_FIRST = {name: _CHANGE[name] for name in ("id", "kind", "stream", "path", "severity")}
 SUMMARY: dict[str, Any] = {name: of for name, of in REPAIR.items() if name != "changes"} | {
     "change_count": 1,
+    "decided_count": 0,
     "changes_by_kind": {"field_removed": 1},
     "changes_by_reaction": {"propose": 1},
+    "changes_by_severity": {"needs_review": 1},
     "first_changes": [_FIRST],
 }
 
 
 class RepairSummary(_Repair):
-    """A repair in a list: the counts of its changes by kind, and the first three changes."""
+    """A repair in a list: the counts of its changes, and the first three of them."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [SUMMARY]})
 
     change_count: int
+    decided_count: int
+    """How many of the changes are decided."""
     changes_by_kind: dict[str, int]
     changes_by_reaction: dict[str, int]
+    changes_by_severity: dict[Severity, int]
     first_changes: list[dict[str, Any]]
     """The first three; GET /repairs/{repair_id}/changes has all."""
 
@@ -457,6 +431,34 @@ class RepairPage(BaseModel):
 
     items: list[RepairSummary]
     next: str | None = None
+
+
+class RepairCounts(BaseModel):
+    """Counts of the repairs that have not ended."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "open": 4,
+                    "by_state": {"proposed": 3, "approved": 1},
+                    "proposed_by_severity": {"needs_review": 2, "breaking": 1},
+                    "pausing": 1,
+                    "next_expiry_at": "2026-12-01T09:30:00.123456Z",
+                }
+            ]
+        }
+    )
+
+    open: int
+    by_state: dict[RepairState, int]
+    """States without a repair are left out."""
+    proposed_by_severity: dict[Severity, int]
+    """The proposals by their most severe change."""
+    pausing: int
+    """How many of them have paused their connection in Airbyte."""
+    next_expiry_at: datetime | None = None
+    """When the first proposal expires; null without proposals."""
 
 
 class Unchanged(BaseModel):

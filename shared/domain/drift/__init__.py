@@ -15,6 +15,7 @@ from shared.domain.drift._diff import (
     Streams,
     diff,
     diff_config,
+    type_of,
 )
 from shared.domain.drift._lapses import MAPPER_LAPSED, has_mappers, lapses
 from shared.domain.drift._paths import names_at, schema_at

@@ -192,6 +192,11 @@ def changes_of(id_: StreamId, old: Stream, new: Stream) -> Iterator[Change]:
     yield from _fields(id_, old.fields() or {}, new.fields() or {})
 
 
+def type_of(schema: Raw) -> dict[str, Any]:
+    """The type of a field by its schema, as `diff` reports it."""
+    return _node(schema).type
+
+
 def has_field(stream: Stream, path: Path) -> bool:
     """Whether `diff` could report a change at this path of the stream."""
     fields = stream.fields() or {}
