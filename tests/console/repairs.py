@@ -241,14 +241,14 @@ SUMMARY: dict[str, Any] = {
         for one in CHANGES[:3]
     ],
 }
-COUNTS = {
+COUNTS: dict[str, Any] = {
     "open": 4,
     "by_state": {"proposed": 3, "approved": 1},
     "proposed_by_severity": {"needs_review": 2, "breaking": 1},
     "pausing": 1,
     "next_expiry_at": AT,
 }
-VERSION = {
+VERSION: dict[str, Any] = {
     "version_number": 15,
     "origin": "repair",
     "fingerprint": "f00dfeed00112233",
@@ -259,7 +259,7 @@ VERSION = {
     "requested_by": "ada@example.com",
     "created_at": AT,
 }
-OPERATION = {
+OPERATION: dict[str, Any] = {
     "operation_id": OPERATION_ID,
     "kind": "apply",
     "connection_id": CONNECTION_ID,
@@ -274,7 +274,7 @@ OPERATION = {
     "deadline": AT,
     "ended_at": None,
 }
-GROUP = {
+GROUP: dict[str, Any] = {
     "id": "0f" * 32,
     "source_type": "Salesforce",
     "kind": "field_removed",

@@ -22,7 +22,9 @@ from services.console.repair_choices import Decisions, Item
 
 router = APIRouter()
 
-PAGE: Final = 50
+PAGE: Final = 40
+_MOST_CANDIDATES: Final = 200
+"""Most names that are offered for a stream; others can be typed."""
 _MOST_ROWS: Final = 100
 _MOST_PICKED: Final = 5
 """Most streams for which fields are offered as a cursor or key."""
@@ -193,8 +195,13 @@ async def _shown(
     newer = found.get("superseded_by")
     if isinstance(result.problem, ApiProblem) and result.problem.status == 409:
         newer = newer or result.problem.members.get("newer")
+    last = max(1, -(-len(decisions.items) // PAGE))
+    page = min(page, last)
+    items = decisions.items[(page - 1) * PAGE : page * PAGE]
     preview = result.dry_run
     shared = {
+        "items": items,
+        "last": last,
         "repair": found,
         "decisions": decisions,
         "outcome": result,
@@ -206,9 +213,7 @@ async def _shown(
     }
     if is_fragment(request):
         return render(request, "repair_preview.j2", status=result.status, **shared)
-    last = max(1, -(-len(decisions.items) // PAGE))
-    page = min(page, last)
-    items = decisions.items[(page - 1) * PAGE : page * PAGE]
+    on_page = {one.number for one in items}
     panels = await load(
         policy=api.drift_repair_agent.get("/connections/{}/policy", found["connection_id"]),
         operation=_operation(api, found),
@@ -223,13 +228,13 @@ async def _shown(
         request,
         "repair.j2",
         status=result.status,
-        items=items,
-        away_fields=[pair for one in decisions.items if one not in items for pair in one.hidden()],
+        away_fields=[
+            pair for one in decisions.items if one.number not in on_page for pair in one.hidden()
+        ],
         all_fields=_all_fields(decisions),
         streams=_outline(items),
         counts=repair_words.counted(Counter(one["kind"] for one in found["changes"])),
         page=page,
-        last=last,
         expected=None if found["catalog"] is None else _difference(found["catalog"]),
         is_sent=is_sent,
         **shared,
@@ -253,6 +258,8 @@ def _outline(items: Iterable[Item]) -> list[dict[str, Any]]:
         one["decided"] += not item.is_open
         one["items"].append(item)
     for one in found.values():
+        names = dict.fromkeys(name for item in one["items"] for name in item.candidates)
+        one["candidates"] = list(names)[:_MOST_CANDIDATES]
         one["summary"] = repair_words.counted(Counter(it.change["kind"] for it in one["items"]))
     return list(found.values())
 
