@@ -24,6 +24,7 @@ NAVIGATION: Final = Navigation(
     main=(
         Entry("inbox", "Inbox", "/"),
         Entry("connections", "Connections", "/connections"),
+        Entry("repairs", "Repairs", "/repairs"),
         Entry("drift", "Drifts", "/drifts"),
         Entry("operations", "Operations", "/operations"),
         Entry("eye", "Observations", "/observations"),

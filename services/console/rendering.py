@@ -41,6 +41,7 @@ class Pages:
                 "utc": text.utc,
                 "clock": text.clock,
                 "count": text.count,
+                "address": text.address,
             }
         )
         self._environment.globals.update(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from markupsafe import Markup
 
@@ -92,3 +94,8 @@ def clock(value: str | datetime) -> str:
 def count(value: int) -> str:
     """A number with a comma after thousands."""
     return f"{value:,}"
+
+
+def address(query: Mapping[str, object]) -> str:
+    """The query of an address; a list is repeated, and an empty one left out."""
+    return urlencode(query, doseq=True)

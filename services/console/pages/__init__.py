@@ -6,6 +6,8 @@ from fastapi import APIRouter
 
 from services.console.pages import (
     access,
+    compare,
+    connection,
     connection_bulk,
     connections,
     drifts,
@@ -19,12 +21,16 @@ from services.console.pages import (
     onboard,
     operations,
     preferences,
+    repair_review,
+    repairs,
     search,
     system,
 )
 
 ROUTERS: tuple[APIRouter, ...] = (
     access.router,
+    compare.router,
+    connection.router,
     connection_bulk.router,
     connections.router,
     drifts.router,
@@ -38,6 +44,8 @@ ROUTERS: tuple[APIRouter, ...] = (
     onboard.router,
     operations.router,
     preferences.router,
+    repair_review.router,
+    repairs.router,
     search.router,
     system.router,
 )

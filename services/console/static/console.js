@@ -3,9 +3,11 @@ import { showTimes } from "./times.js";
 import { listenForKeys } from "./keys.js";
 import { filterLists } from "./filter.js";
 import { followEvents } from "./live.js";
+import { followChoices } from "./reviews.js";
 
 followEvents(); // before the times are rewritten: it compares this page with a newer one
 showTimes(document);
 document.addEventListener("htmx:load", (event) => showTimes(event.target));
 listenForKeys();
 filterLists();
+followChoices();

@@ -1,0 +1,28 @@
+"""Whether the services rehearse orders with `dry_run`; an older one would carry them out."""
+
+from __future__ import annotations
+
+from services.console.api import Api
+from services.console.problems import ApiProblem, PageProblem
+
+
+async def expect_supported(api: Api) -> None:
+    """Check that the drift_repair_agent is not older than its dry runs.
+
+    `GET /repairs/summary` came with them. A service without it ignores the unknown parameter, so a
+    preview during an upgrade would decide.
+
+    Raises:
+        PageProblem: it is older, or does not answer.
+    """
+    try:
+        await api.drift_repair_agent.get("/repairs/summary")
+    except ApiProblem as problem:
+        if problem.status in (404, 422):
+            raise PageProblem(
+                503,
+                "dry_run_unsupported",
+                "The drift_repair_agent is older than this console and has no previews yet. "
+                "Nothing was changed; try again when the upgrade is complete.",
+            ) from None
+        raise

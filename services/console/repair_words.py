@@ -1,0 +1,87 @@
+"""What the console says about repairs: states, kinds of changes, and confidences in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
+
+from services.console.diffs import Json, stream_name
+
+STATES: Final = (
+    *("proposed", "approved", "applying", "verifying", "rolling_back", "applied", "rejected"),
+    *("expired", "superseded", "failed", "rolled_back"),
+)
+IN_PROGRESS: Final = ("approved", "applying", "verifying", "rolling_back")
+SEVERITIES: Final = ("breaking", "needs_review", "harmless")
+
+
+class Tag(NamedTuple):
+    """A word with the colour of its meaning."""
+
+    tone: str
+    word: str
+
+
+STATE_TAGS: Final[Mapping[str, Tag]] = {
+    "proposed": Tag("warn", "Waits for a decision"),
+    "approved": Tag("info", "Approved"),
+    "applying": Tag("info", "Being applied"),
+    "verifying": Tag("info", "Being verified by a sync"),
+    "rolling_back": Tag("warn", "Being rolled back"),
+    "applied": Tag("good", "Applied"),
+    "rejected": Tag("", "Rejected"),
+    "expired": Tag("", "Expired"),
+    "superseded": Tag("", "Replaced by a newer plan"),
+    "failed": Tag("bad", "Failed"),
+    "rolled_back": Tag("warn", "Rolled back"),
+}
+SEVERITY_TAGS: Final[Mapping[str, Tag]] = {
+    "breaking": Tag("bad", "Breaking"),
+    "needs_review": Tag("warn", "Review"),
+    "harmless": Tag("", "Harmless"),
+}
+OUTCOMES: Final = {
+    "applied": "The new catalog is sent to Airbyte, read back, and recorded as the next version.",
+    "unchanged": "The result is equivalent to the newest version: nothing is sent to Airbyte.",
+    "first_approval": "This is the first of two approvals. Nothing is applied until another person "
+    "approves the same changes with the same choices.",
+    "failed": "The decision would be recorded, but could not be applied.",
+    "superseded": "The decision would be recorded, but the plan is out of date.",
+}
+AFTERWARDS: Final = {
+    "resumed": "The connection resumes in Airbyte.",
+    "paused": "The connection stays paused in Airbyte.",
+}
+_KINDS: Final = {
+    "field_removed": ("field gone", "fields gone"),
+    "field_added": ("new field", "new fields"),
+    "field_retyped": ("type changed", "types changed"),
+    "stream_removed": ("stream gone", "streams gone"),
+    "stream_added": ("new stream", "new streams"),
+    "primary_key_changed": ("key changed", "keys changed"),
+    "cursor_changed": ("cursor changed", "cursors changed"),
+    "sync_modes_changed": ("set of sync modes changed", "sets of sync modes changed"),
+    "mapper_lapsed": ("mapper without its field", "mappers without their fields"),
+    "mapping_conflict": ("field against a mapping", "fields against mappings"),
+}
+_LIKELY: Final = ((0.95, "almost certain"), (0.8, "likely"), (0.5, "possible"), (0.0, "unlikely"))
+
+
+def likelihood(share: float) -> str:
+    """A confidence in words; it is always an estimate, since sources declare no renames."""
+    return next((words for least, words in _LIKELY if share >= least), _LIKELY[-1][1])
+
+
+def counted(by_kind: Mapping[str, int]) -> str:
+    """Counts of changes: `1 field gone, 2 new fields`."""
+    parts = []
+    for kind, (one, several) in _KINDS.items():
+        number = by_kind.get(kind, 0)
+        if number:
+            parts.append(f"{number:,} {one if number == 1 else several}")
+    return ", ".join(parts)
+
+
+def streams_of(changes: Iterable[Json]) -> list[str]:
+    """The names of the changes' streams, each once."""
+    return list(dict.fromkeys(stream_name(one["stream"]) for one in changes))

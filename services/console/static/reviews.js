@@ -1,0 +1,49 @@
+// The form of a repair: counts decided changes per stream, marks a preview that is out of date, and
+// moves between undecided changes by "n" and "p". It decides nothing; the server checks all of it.
+export function followChoices() {
+  document.addEventListener("change", (event) => {
+    const form = event.target.closest("#review");
+    if (form === null || event.target.id === "why") return;
+    markOutOfDate(form);
+    count(form);
+  });
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "n" && event.key !== "p") return;
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target.closest("textarea, select, [contenteditable], input:not([type=radio])")) return;
+    move(event.key === "n" ? 1 : -1);
+  });
+}
+
+function markOutOfDate(form) {
+  const note = form.querySelector(".stale-preview");
+  const approve = form.querySelector("#bar button[value=approve]");
+  if (note === null || approve === null) return;
+  note.hidden = false;
+  approve.hidden = true;
+  form.querySelector("#bar button[value=preview]").classList.add("primary");
+}
+
+function isOpen(change) {
+  return change.querySelector("input.open:checked") !== null;
+}
+
+function count(form) {
+  const changes = [...form.querySelectorAll(".change")];
+  for (const shown of form.querySelectorAll("[data-decided]")) {
+    const own = changes.filter((one) => one.dataset.stream === shown.dataset.decided);
+    const decided = own.filter((one) => !isOpen(one)).length;
+    shown.firstChild.textContent = `${decided}/${own.length}`;
+  }
+}
+
+function move(step) {
+  const open = [...document.querySelectorAll("#review .change")].filter(isOpen);
+  if (open.length === 0) return;
+  const here = document.activeElement?.closest(".change");
+  const at = open.indexOf(here);
+  const start = step > 0 ? 0 : open.length - 1;
+  const next = at < 0 ? open[start] : open[(at + step + open.length) % open.length];
+  next.querySelector("input.open").focus();
+  next.scrollIntoView({ block: "start" });
+}

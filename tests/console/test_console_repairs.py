@@ -1,0 +1,488 @@
+"""The pages of repairs: what they show, what they send, and how they refuse."""
+
+from __future__ import annotations
+
+from html import unescape
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+
+from services.console import text
+from services.console.repair_choices import Decisions
+from tests.console import repairs as shapes
+from tests.console.browser import SAME_ORIGIN, Browser, Page
+from tests.console.double import Double, json, page, problem
+from tests.console.test_console_security import HOSTILE, injected
+
+PATH = f"/repairs/{shapes.REPAIR_ID}"
+NEWER = f"/repairs/{shapes.NEWER_ID}"
+APPROVE = f"POST {PATH}/approve"
+
+
+def key(change_id: str) -> str:
+    """The name of a change in the form's fields."""
+    items = Decisions.of(shapes.REPAIR).items
+    return next(item.key for item in items if item.id == change_id)
+
+
+def orders(double: Double, verb: str = "approve") -> list[tuple[str, Any]]:
+    """The decisions that were sent, with their queries."""
+    return [(one.query, one.json) for one in double.of("POST", f"{PATH}/{verb}")]
+
+
+async def previewed(browser: Browser, choices: dict[str, Any]) -> Page:
+    """Open the repair and preview some choices."""
+    await browser.get(PATH)
+    return await browser.post(PATH, {"do": "preview", **choices})
+
+
+async def test_repair_is_explained(signed_in: Browser, double: Double) -> None:
+    """What changed, why it matters, the evidence, and what approving it destroys or resets."""
+    shapes.answer(double)
+
+    shown = await signed_in.get(PATH)
+
+    assert shown.status == 200
+    assert "5 changes to decide in Salesforce production" in shown.text
+    assert "paused in Airbyte until this is decided" in shown.text
+    assert "The cursor 'SystemModstamp' of sf.Shipment__c is gone." in shown.text
+    assert "0.87 likely, not declared" in shown.text
+    assert "94% of the sampled values are the same." in shown.text
+    assert "Snowflake does not drop the column." in shown.text
+    assert "0.06 unlikely" in shown.text
+    assert shown.text.index("sf.Shipment__c . SystemModstamp") < shown.text.index("Credit_Limit__c")
+    assert not double.of("POST", f"{PATH}/approve")
+
+
+async def test_nothing_that_loses_data_is_preselected(signed_in: Browser, double: Double) -> None:
+    """A likely rename and an addition are; a removed field, cursor or type starts undecided."""
+    shapes.answer(double)
+    await signed_in.get(PATH)
+
+    values = {item.id: item.value for item in Decisions.of(shapes.REPAIR).items}
+
+    assert values == {
+        "c1": "later",
+        "c2": "suggested",
+        "c4": "later",
+        "c5": "apply",
+        "c6": "later",
+    }
+
+
+async def test_preview_is_a_dry_run(signed_in: Browser, double: Double) -> None:
+    """The choices are sent as an approval that changes nothing, and the result is shown."""
+    shapes.answer(double)
+
+    shown = await previewed(
+        signed_in,
+        {
+            f"choice.{key('c1')}": "gone",
+            f"cursor.{key('c1')}": "LastModifiedDate",
+            f"column.{key('c2')}": "keep_column",
+            f"choice.{key('c4')}": "other",
+            f"other.{key('c4')}": "Credit.Limit",
+            f"choice.{key('c5')}": "reject",
+            "why": "Renamed in a release.",
+        },
+    )
+
+    assert shown.status == 200
+    ((query, order),) = orders(double)
+    assert query == "dry_run=true"
+    assert order["changes"] == ["c1", "c2", "c3", "c4"]
+    assert order["choices"] == {
+        "c1": {"became": None, "cursor": ["LastModifiedDate"]},
+        "c2": {"became": ["Sales_Region__c"], "continuity": "keep_column"},
+        "c4": {"became": ["Credit.Limit"]},
+    }
+    assert order["reason"] == "Renamed in a release."
+    assert "its last full read took 52 min" in shown.text
+    assert "It waits: A sync is running" in shown.text
+    assert "Approve 3 changes, reject 1" in shown.text
+    assert "Renamed in a release." in shown.html
+
+
+async def test_approval_is_of_what_was_previewed(signed_in: Browser, double: Double) -> None:
+    """With a reason and the same choices it is sent, once more with the rejection of the rest."""
+    shapes.answer(double)
+    choices = {f"choice.{key('c4')}": "reject", "why": "Renamed in a release."}
+    shown = await previewed(signed_in, choices)
+    double.answers[APPROVE] = shapes.REPAIR | {"id": shapes.CHILD_ID, "state": "approved"}
+    double.answers[f"POST {PATH}/reject"] = shapes.REPAIR
+
+    answer = await signed_in.post(
+        PATH, {"do": "approve", "previewed": shown.fields["previewed"], **choices}
+    )
+
+    assert (answer.status, answer.location) == (303, f"/repairs/{shapes.CHILD_ID}")
+    query, order = orders(double)[-1]
+    assert (query, order["changes"]) == ("wait=0", ["c2", "c3", "c5"])
+    assert orders(double, "reject") == [
+        ("", {"changes": ["c4"], "reason": "Renamed in a release."})
+    ]
+    sent = double.of("POST", f"{PATH}/approve")[-1].headers["idempotency-key"]
+    assert sent.endswith("-approve")
+
+
+async def test_other_choices_are_previewed_first(signed_in: Browser, double: Double) -> None:
+    """An approval of choices whose result was not shown is only previewed."""
+    shapes.answer(double)
+    shown = await previewed(signed_in, {"why": "x"})
+
+    answer = await signed_in.post(
+        PATH,
+        {
+            "do": "approve",
+            "previewed": shown.fields["previewed"],
+            f"choice.{key('c4')}": "gone",
+            "why": "x",
+        },
+    )
+
+    assert answer.status == 422
+    assert "The choices are not those of the preview." in answer.text
+    assert [query for query, _ in orders(double)] == ["dry_run=true"] * 2
+
+
+async def test_reason_is_required_where_something_is_lost(
+    signed_in: Browser, double: Double
+) -> None:
+    """The message is next to the field, and the choices stay."""
+    shapes.answer(double)
+    choices = {f"choice.{key('c4')}": "gone"}
+    shown = await previewed(signed_in, choices)
+
+    answer = await signed_in.post(
+        PATH, {"do": "approve", "previewed": shown.fields["previewed"], **choices}
+    )
+
+    assert answer.status == 422
+    assert 'aria-invalid="true"' in answer.html
+    assert "Write why: something is lost or read again." in answer.text
+    assert 'id="c4-gone" value="gone" checked' in answer.html
+    assert all(query == "dry_run=true" for query, _ in orders(double))
+
+
+async def test_missing_choice_of_the_column(signed_in: Browser, double: Double) -> None:
+    """The service's message stands at its change."""
+    shapes.answer(double)
+    message = "Change c2 of Account needs a choice: continuity keep_column or new_column."
+    fields = [{"field": "body.choices.c2", "type": "continuity_required", "message": message}]
+    double.answers[APPROVE] = lambda _: problem(422, "continuity_required", message, fields=fields)
+
+    shown = await previewed(signed_in, {"why": "Kept."})
+
+    assert shown.status == 422
+    assert 'id="c2-error"' in shown.html
+    assert "Goes on under its former name" in shown.text
+    assert "Kept." in shown.html
+
+
+async def test_choices_that_contradict_each_other(signed_in: Browser, double: Double) -> None:
+    """A new name that is rejected, and another name that is not given."""
+    shapes.answer(double)
+
+    shown = await previewed(
+        signed_in,
+        {
+            f"choice.{key('c2')}": "alternative-0",
+            f"choice.{key('c5')}": "reject",
+            f"choice.{key('c4')}": "other",
+        },
+    )
+
+    assert shown.status == 422
+    assert "Partner_Tier__c is rejected below" in shown.text
+    assert "Enter the name, or choose another answer." in shown.text
+    assert orders(double) == []
+
+
+async def test_stale_plan_keeps_what_was_typed(signed_in: Browser, double: Double) -> None:
+    """It leads to the newer repair, where the choices that mean the same are made again."""
+    shapes.answer(double)
+    double.answers[APPROVE] = lambda _: problem(
+        409, "stale_plan", "The source has changed.", newer=shapes.NEWER_ID
+    )
+    newer = shapes.REPAIR | {
+        "id": shapes.NEWER_ID,
+        "changes": [shapes.GONE | {"id": "c1"}, shapes.RETYPED | {"id": "c2"}],
+    }
+    double.answers[f"GET {NEWER}"] = newer
+
+    choices = {f"choice.{key('c4')}": "gone", "why": "It was dropped."}
+    shown = await previewed(signed_in, choices)
+
+    assert shown.status == 409
+    assert "A newer plan replaced this repair." in shown.text
+    assert f'href="{NEWER}"' in shown.html
+    assert f'name="choice.{key("c4")}" value="gone"' in shown.html
+
+    carried = await signed_in.post(NEWER, {"do": "carry", **choices})
+
+    assert carried.status == 200
+    assert 'id="c1-gone" value="gone" checked' in carried.html
+    assert "It was dropped." in carried.html
+
+
+async def test_decided_meanwhile(signed_in: Browser, double: Double) -> None:
+    """A form for a repair that has ended does nothing, and the reason is still to be read."""
+    shapes.answer(double, state="superseded", superseded_by=shapes.NEWER_ID)
+    await signed_in.get("/preferences")
+
+    shown = await signed_in.post(PATH, {"do": "approve", "why": "My reason."})
+
+    assert "Nothing was decided by you" in shown.text
+    assert "My reason." in shown.html
+    assert orders(double) == []
+
+
+async def test_forbidden(app: FastAPI, double: Double) -> None:
+    """The button stays, disabled, with the scope that it needs."""
+    double.scopes = ("connections:read",)
+    shapes.answer(double)
+    browser = Browser(app)
+    await browser.sign_in(double.key)
+
+    shown = await browser.get(PATH)
+
+    assert "Needs repairs:decide" in shown.text
+    assert "reject all" not in shown.text
+    await browser.client.aclose()
+
+
+async def test_outage_while_deciding(signed_in: Browser, double: Double) -> None:
+    """The page says that nothing was done, and keeps the text."""
+    shapes.answer(double)
+    shown = await previewed(signed_in, {"why": "Kept."})
+    double.answers[APPROVE] = lambda _: problem(
+        503, "unavailable", "The registry is away.", headers={"Retry-After": "7"}
+    )
+
+    answer = await signed_in.post(
+        PATH, {"do": "approve", "previewed": shown.fields["previewed"], "why": "Kept."}
+    )
+
+    assert answer.status == 503
+    assert "The registry is away." in answer.text
+    assert "Try again in 7 s." in answer.text
+    assert "Kept." in answer.html
+
+
+async def test_panels_may_be_away(signed_in: Browser, double: Double) -> None:
+    """Policy, fields and operation degrade alone."""
+    shapes.answer(double, state="applying", operation_id=shapes.OPERATION_ID)
+    for route in ("policy", "catalog-versions/14/fields"):
+        del double.answers[f"GET /connections/{shapes.CONNECTION_ID}/{route}"]
+    double.answers[f"GET /operations/{shapes.OPERATION_ID}"] = lambda _: problem(
+        503, "unavailable", "The registry is away."
+    )
+
+    shown = await signed_in.get(PATH)
+
+    assert shown.status == 200
+    assert "Operation: not available now." in shown.text
+
+
+async def test_older_service_is_not_asked_to_rehearse(signed_in: Browser, double: Double) -> None:
+    """One that does not know `dry_run` would carry the order out."""
+    shapes.answer(double)
+    double.answers["GET /repairs/summary"] = lambda _: problem(422, "invalid_request", "No UUID.")
+
+    shown = await previewed(signed_in, {})
+
+    assert shown.status == 503
+    assert "dry_run_unsupported" in shown.text
+    assert orders(double) == []
+
+
+async def test_two_approvals(signed_in: Browser, double: Double) -> None:
+    """Who approved first, and that the own approval would be the first of two."""
+    first = {
+        "verdict": "first_approval",
+        "changes": ["c4"],
+        "by": "Grace",
+        "requested_by": "grace@example.com",
+        "at": shapes.AT,
+        "reason": "It is gone.",
+    }
+    shapes.answer(double, decisions=[first])
+    double.answers[f"GET /connections/{shapes.CONNECTION_ID}/policy"] = {
+        "two_approvals_from": "needs_review"
+    }
+    double.answers[APPROVE] = shapes.DRY_RUN | {"outcome": "first_approval", "waits_for": None}
+
+    shown = await previewed(signed_in, {"why": "x"})
+
+    assert "1 of 2 approvals. Grace approved 1 change" in shown.text
+    assert "Two approvals From “Review”" in shown.text
+    assert "This is the first of two approvals." in shown.text
+
+
+async def test_progress(signed_in: Browser, double: Double) -> None:
+    """Steps while it is applied, as a part of the page for htmx; then the page is loaded again."""
+    shapes.answer(double, state="applying", operation_id=shapes.OPERATION_ID)
+    shown = await signed_in.get(PATH)
+    assert f"step {shapes.OPERATION['step']} since" in shown.text
+    assert 'hx-trigger="every 3s"' in shown.html
+    going = shapes.SUMMARY | {"state": "applying", "operation_id": shapes.OPERATION_ID}
+    double.answers["GET /repairs"] = page(going)
+    where = f"{PATH}/progress?connection_id={shapes.CONNECTION_ID}"
+
+    part = await signed_in.get(where, headers={"HX-Request": "true"})
+    assert "<html" not in part.html
+    assert "Read back and compared" in part.text
+
+    double.answers["GET /repairs"] = page(going | {"state": "applied"})
+    ended = await signed_in.get(where, headers={"HX-Request": "true"})
+    assert ended.response.headers["hx-refresh"] == "true"
+    assert (await signed_in.get(where)).location == PATH
+
+
+async def test_proof_after_applying(signed_in: Browser, double: Double) -> None:
+    """The version with its fingerprint, and the way back."""
+    shapes.answer(double, state="applied", version_number=15, paused=False, ended_at=shapes.AT)
+
+    shown = await signed_in.get(PATH)
+
+    assert "Airbyte held version 15 when it was read back" in shown.text
+    assert shapes.VERSION["fingerprint"] in shown.text
+    assert f'href="/connections/{shapes.CONNECTION_ID}/versions/15..14"' in shown.html
+
+
+async def test_many_changes_are_paged(signed_in: Browser, double: Double) -> None:
+    """Choices on other pages are carried in the form."""
+    many = [
+        shapes.change(f"c{at}", "field_removed", [f"Field_{at:04}"], before=shapes.NUMBER)
+        for at in range(1, 131)
+    ]
+    repair = shapes.answer(double, changes=many, catalog=None)
+    first = Decisions.of(repair).items[0]
+
+    await signed_in.get(PATH)
+    shown = await signed_in.post(PATH, {"do": "page-4", f"choice.{first.key}": "gone"})
+
+    assert shown.status == 200
+    assert shown.html.count('<article class="change"') == 10
+    assert f'type="hidden" name="choice.{first.key}" value="gone"' in shown.html
+
+
+async def test_part_for_htmx(signed_in: Browser, double: Double) -> None:
+    """A preview by htmx brings the preview and the bar alone."""
+    shapes.answer(double)
+    await signed_in.get(PATH)
+
+    headers = {**SAME_ORIGIN, "HX-Request": "true"}
+    shown = await signed_in.post(PATH, {"do": "preview"}, headers=headers)
+
+    assert shown.status == 200
+    assert "<article" not in shown.html
+    assert 'hx-swap-oob="true"' in shown.html
+    assert "Approve 2 changes" in shown.text
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+async def test_hostile_names_in_repairs(signed_in: Browser, double: Double, name: str) -> None:
+    """Shown as text in headings, choices, fields and previews, and sent back exactly."""
+    stream = {"namespace": name, "name": name}
+    gone = shapes.GONE | {"path": [name], "stream": stream, "reason": name, "loses": [name]}
+    added = shapes.ADDED | {"path": [name, name], "stream": stream}
+    diff = [{"kind": "field_added", "stream": stream, "path": [name], "after": {"type": name}}]
+    catalog = shapes.DIFF | {"schema_changes": diff}
+    repair = shapes.answer(
+        double, changes=[gone, added], connection_name=name, catalog=catalog, paused=False
+    )
+    double.answers["GET /repairs"] = page(shapes.SUMMARY | {"connection_name": name})
+    group = shapes.GROUP | {"path": [name], "stream": stream, "source_type": name}
+    double.answers["GET /repairs/groups"] = page(group)
+
+    for path in (PATH, "/repairs", "/repairs/groups"):
+        shown = await signed_in.get(path)
+        assert shown.status == 200
+        assert text.visible_name(name) in unescape(shown.html)
+        # The value of an option is text, whatever it looks like.
+        assert not [tag for tag in injected(shown.html) if tag not in ("option", "input")]
+    item = next(one for one in Decisions.of(repair).items if one.id == gone["id"])
+    if "\x00" not in name:
+        shown_name = f"{text.visible_name(name)}.{text.visible_name(name)}"
+        await previewed(signed_in, {f"choice.{item.key}": "other", f"other.{item.key}": shown_name})
+        assert orders(double)[-1][1]["choices"]["c4"] == {"became": [name, name]}
+
+
+async def test_list_of_repairs(signed_in: Browser, double: Double) -> None:
+    """What waits by default; filters and the cursor are in the address."""
+    shapes.answer(double)
+    double.answers["GET /repairs"] = page(shapes.SUMMARY, next="cursor-2")
+
+    shown = await signed_in.get("/repairs?severity=breaking")
+
+    assert shown.status == 200
+    assert "3 fields gone, 2 new fields, 1 type changed" in shown.text
+    assert "and 3 more" in shown.text
+    assert "Waiting 3" in shown.text
+    assert "state=proposed&amp;severity" not in shown.html or "after=cursor-2" in shown.html
+    (asked,) = double.of("GET", "/repairs")
+    assert asked.query == "state=proposed&severity=breaking&limit=50"
+
+
+async def test_empty_list(signed_in: Browser, double: Double) -> None:
+    """It says what would be here; counts may be away."""
+    double.answers["GET /repairs"] = page()
+    double.answers["GET /repairs/groups"] = page()
+
+    assert "Nothing waits for a decision" in (await signed_in.get("/repairs")).text
+    assert "Nothing waits on several" in (await signed_in.get("/repairs/groups")).text
+
+
+async def test_group_is_decided_at_once(signed_in: Browser, double: Double) -> None:
+    """One order, one result for each connection."""
+    double.answers["GET /repairs/groups"] = page(shapes.GROUP)
+    double.answers["POST /repairs/decide"] = {
+        "items": [
+            {"repair_id": shapes.REPAIR_ID, "decided_id": shapes.CHILD_ID, "state": "approved"}
+            | {"code": None, "message": None},
+            {"repair_id": shapes.NEWER_ID, "decided_id": None, "state": None}
+            | {"code": "stale_plan", "message": "The source has changed."},
+        ]
+    }
+    await signed_in.get("/repairs/groups")
+
+    fields = {"group": shapes.GROUP["id"], "verdict": "approve", "loses": "yes"}
+    fields |= {"answer": "became-1", "part.1": "Amount__c"}
+    unexplained = await signed_in.post("/repairs/groups", fields)
+    assert unexplained.status == 422
+    assert "Write why" in unexplained.text
+    shown = await signed_in.post(
+        "/repairs/groups",
+        {**fields, "why": "Release 12.", "repair": shapes.REPAIR_ID, "name": "Salesforce <x>"},
+    )
+
+    (asked,) = double.of("POST", "/repairs/decide")
+    assert asked.json == {
+        "verdict": "approve",
+        "group": shapes.GROUP["id"],
+        "reason": "Release 12.",
+        "choice": {"became": ["Amount__c"]},
+    }
+    assert "1 of 2 approved" in shown.text
+    assert "stale_plan" in shown.text
+    assert "Salesforce <x>" in unescape(shown.html)
+
+
+async def test_rejection_of_all(signed_in: Browser, double: Double) -> None:
+    """One order without changes, which means all."""
+    shapes.answer(double)
+    double.answers[f"POST {PATH}/reject"] = _echo
+    await signed_in.get(PATH)
+
+    answer = await signed_in.post(PATH, {"do": "reject", "why": "It comes back."})
+
+    assert (answer.status, answer.location) == (303, PATH)
+    assert orders(double, "reject") == [("", {"reason": "It comes back."})]
+
+
+def _echo(_: Request) -> Response:
+    return json(shapes.REPAIR | {"state": "rejected"})
