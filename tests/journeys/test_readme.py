@@ -165,7 +165,7 @@ def check_guides(outputs: dict[str, list[str]]) -> None:
     assert '"delivered":true' in outputs["docs/guides/webhooks.md"][0]
     assert "webhook.test" in outputs["docs/guides/webhooks.md"][0]
     repairs = outputs["docs/guides/repairs-and-policies.md"]
-    approved, rejected = json.loads(repairs[2]), answers(repairs[3])[-1]
+    approved, rejected = json.loads(repairs[4]), answers(repairs[5])[-1]
     assert approved["state"] == "applied"
     assert approved["changes"][0]["decision"]["became"] == ["Tier__c"]
     assert rejected["state"] == "rejected"
