@@ -69,6 +69,14 @@ clients: $(VENV)/.dev install-connectors ## Run four clients of Airbyte by other
 mutants: $(VENV)/.dev ## Apply each mutant to a copy of the code; the test that it names must fail
 	@$(BIN)/python -m tests.mutants $(M)
 
+browser: $(VENV)/.dev ## Find or install the Chromium that the browser journeys of the tests drive
+	@$(BIN)/python -m tests.browser
+
+# RUNNING=1 takes the mesh of `make up`, ALL=1 every page, TO=folder and WIDTHS="1280 390" set the folder and widths.
+SCREENSHOTS := $(if $(RUNNING),--running) $(if $(ALL),--all) $(foreach width,$(WIDTHS),--width $(width)) $(if $(TO),--to $(TO))
+screenshots: $(VENV)/.dev install-connectors ## Write the screenshots of docs/images from a temporary mesh with the sample org
+	@exec env $(TIED) $(BIN)/python -m tests.browser.screenshots $(SCREENSHOTS)
+
 docs: $(VENV)/.dev ## Generate the pages of docs/ that come from the code: api, configuration, errors
 	@$(BIN)/python -m tests.docs
 
@@ -123,7 +131,7 @@ clean: ## Delete the data of a stopped `make up` (.aam/)
 	@if [ -e $(VENV)/.local ]; then $(BIN)/python -m local clean; else rm -rf .aam; fi
 
 
-.PHONY: help up key demo test test-all test-repeat check faults lossy corpus clients mutants docs sbom fix bench migrate sweep reconcile health sign-in events psql install-connectors clean
+.PHONY: help up key demo test test-all test-repeat check faults lossy corpus clients mutants browser screenshots docs sbom fix bench migrate sweep reconcile health sign-in events psql install-connectors clean
 
 # The interpreter is checked before anything is made: the Salesforce connector has no release for 3.14.
 $(BIN)/python:

@@ -515,10 +515,11 @@ class Stack:
         return self._webhooks() | self._generated_key("STATE_ENCRYPTION_KEYS")
 
     def _webhooks(self) -> dict[str, str]:
-        """Webhook settings; receivers on this machine are allowed by default."""
+        """Webhook settings: receivers on this machine are allowed; messages link to the console."""
         given = self._environment.get("WEBHOOK_NETWORKS")
         return self._generated_key("WEBHOOK_SIGNING_KEY") | {
-            "WEBHOOK_NETWORKS": given or "127.0.0.0/8, ::1/128"
+            "WEBHOOK_NETWORKS": given or "127.0.0.0/8, ::1/128",
+            "CONSOLE_URL": self.url_of(CONSOLE),
         }
 
     def _generated_key(self, key: str) -> dict[str, str]:

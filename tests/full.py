@@ -26,6 +26,7 @@ class Part:
 def parts(suite: tuple[str, ...]) -> list[Part]:
     """Return the parts in the order they run; `suite` holds pytest's arguments for the suite."""
     return [
+        Part("a browser for the journeys", ("tests.browser",)),
         Part("tests", ("pytest", *suite), {"AAM_DEEP": "1"}),
         Part(
             "fault matrix and 200 histories",

@@ -253,6 +253,7 @@ def add_mesh(state: Path) -> None:
         "webhook_signing_key",
         "rotation_digest_key",
         "state_encryption_keys",
+        "console_session_keys",
         "postgres/password",
         "postgres/warehouse_password",
         "valkey/password",

@@ -167,13 +167,8 @@ class Service:
                     headers=headers,
                     timeout=deadline_s,
                 )
-        except (TimeoutError, httpx.TimeoutException):
-            raise self._problem(504, "service_timeout", _late(method, self.name)) from None
-        except (httpx.HTTPError, aiohttp.ClientError) as error:
-            if isinstance(error.__cause__, aiohttp.ClientConnectorError):
-                sentence = f"The {self.name} cannot be reached. Nothing was changed."
-                raise self._problem(503, "service_unreachable", sentence) from None
-            raise self._problem(502, "service_no_answer", _late(method, self.name)) from None
+        except (TimeoutError, httpx.HTTPError, aiohttp.ClientError) as error:
+            raise self._lost(method, error) from None
         return self._reply(answer)
 
     def _reply(self, answer: httpx.Response) -> Reply:
@@ -196,6 +191,15 @@ class Service:
             members={name: one for name, one in problem.items() if name not in _STANDARD},
             wait_s=_wait_s(answer),
         )
+
+    def _lost(self, method: str, error: Exception) -> ApiProblem:
+        # First, since the transport also raises ConnectTimeout for a refused connection.
+        if isinstance(error.__cause__, aiohttp.ClientConnectorError):
+            sentence = f"The {self.name} cannot be reached. Nothing was changed."
+            return self._problem(503, "service_unreachable", sentence)
+        if isinstance(error, TimeoutError | httpx.TimeoutException):
+            return self._problem(504, "service_timeout", _late(method, self.name))
+        return self._problem(502, "service_no_answer", _late(method, self.name))
 
     def _problem(self, status: int, code: str, sentence: str) -> ApiProblem:
         return ApiProblem(

@@ -122,6 +122,12 @@ async def test_link_works_once(double: Double, console: Console, tmp_path: Path)
 
     assert sorted(one.status for one in answers) == [303, 403]
     assert list(folder.iterdir()) == []
+    # Where it has signed in, opening it again leads to the inbox.
+    again = [await one.get(link) for one in replicas]
+    assert sorted((one.status, one.response.headers.get("location")) for one in again) == [
+        (303, "/"),
+        (403, None),
+    ]
     for one in replicas:
         await one.client.aclose()
 

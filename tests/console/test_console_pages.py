@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+from local.processes import servers
 from tests.console.browser import Browser
+from tests.console.conftest import Console
 from tests.console.double import Double, page, problem
 
 CONNECTION = {
@@ -52,6 +59,43 @@ async def test_part_of_a_page_may_be_away(signed_in: Browser, double: Double) ->
     assert shown.status == 200
     assert "Repairs: not available now. The registry is away." in shown.text
     assert "Salesforce production" in shown.text
+
+
+async def test_unreachable_and_late_services_differ(console: Console, double: Double) -> None:
+    """Refused connections are known at once, and change nothing; a late answer may have."""
+    away = f"http://127.0.0.1:{servers.free_port()}"
+    browser = Browser(console(drift_repair_agent_url=away, peer_timeout=timedelta(seconds=1)))
+    async with silent_server() as silent:
+        late = Browser(
+            console(drift_repair_agent_url=silent, peer_timeout=timedelta(milliseconds=200))
+        )
+        for one in (browser, late):
+            await one.sign_in(double.key)
+        double.answers["GET /connections"] = page(CONNECTION)
+
+        shown, waited = await browser.get("/"), await late.get("/")
+
+    assert "The drift_repair_agent cannot be reached. Nothing was changed." in shown.text
+    assert "service_unreachable" in shown.text
+    assert "The drift_repair_agent did not answer in time." in waited.text
+    assert "service_timeout" in waited.text
+    for one in (browser, late):
+        await one.client.aclose()
+
+
+@asynccontextmanager
+async def silent_server() -> AsyncIterator[str]:
+    """A server that accepts connections and never answers; yields its address."""
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(listen, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
 
 
 async def test_problem_of_a_service_is_a_page(signed_in: Browser, double: Double) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import asyncpg
+import httpx
 import pytest
 
 from local import env_files
@@ -112,6 +113,7 @@ def test_up_supervises_and_stops_the_mesh(up: Up) -> None:
     found = family(up.process.pid)
     assert len(found) > 9
 
+    _assert_link_signs_in_once(up)
     _assert_secrets_are_where_they_belong(up, found, environment)
     _assert_files_are_private(up.state)
     _assert_another_user_reads_nothing(up.state, found)
@@ -264,6 +266,19 @@ def _assert_secrets_are_where_they_belong(
             if secret in environment:
                 held[name].add(names.get(pid, command))
     assert held == holders
+
+
+def _assert_link_signs_in_once(up: Up) -> None:
+    """The link that `up` prints gives a session at the console, and so does that of `sign-in`."""
+    console = f"http://127.0.0.1:{up.ports['console_port']}"
+    printed = up.output.read_text().splitlines()
+    assert printed[1] == f"The console: {console}"
+    for link in (printed[3], up.run("sign-in").stdout.strip()):
+        assert link.startswith(f"{console}/sign-in?token=")
+        first, second = (httpx.get(link, timeout=30) for _ in range(2))
+        assert (first.status_code, first.headers["location"]) == (303, "/")
+        assert first.headers["set-cookie"].startswith("aam-local=")
+        assert second.status_code == 403
 
 
 def _assert_files_are_private(state: Path) -> None:

@@ -28,7 +28,9 @@ import yaml
 
 from local.processes import servers
 from local.processes.exit_with_parent import ChildProcess
-from tests import processes
+from services.console.assets import HTMX_FILE
+from tests import leaks, processes
+from tests.processes import becomes_true
 from tests.security.pins import SHIPPED, here
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,6 +38,13 @@ NOBODY = 65534
 SERVICES = ("auth-broker", "drift-repair-agent", "orchestrator", "rag-engine", "schema-observer")
 _LEFT_OUT = ("site-packages", "dist-packages", "test", "idlelib", "tkinter", "ensurepip")
 _IS_ROOT = os.geteuid() == 0
+_IN_VENV = """
+import runpy, sys
+sys.prefix = sys.argv.pop(1)
+del sys.argv[0]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+"""Runs a module as in the image's virtual environment, which -S does not look for."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,14 @@ def packages(to: Path) -> None:
                 shutil.copytree(path, to / top, ignore=shutil.ignore_patterns("tests"))
             else:
                 shutil.copy2(path, to / top)
+
+
+def htmx(to: Path) -> None:
+    """Copy the one file that is not a package's, to where the Dockerfile has it."""
+    assert "/opt/aam/share/aam/htmx-2.min.js" in (ROOT / "Dockerfile").read_text()
+    target = to / "share/aam"
+    target.mkdir(parents=True)
+    shutil.copy2(HTMX_FILE, target)
 
 
 def interpreter(to: Path) -> tuple[Path, dict[str, str]]:
@@ -132,6 +149,7 @@ def image() -> Iterator[Image]:
             shutil.copy2(source, target)
     packages(site)
     executable, needed = interpreter(python)
+    htmx(folder / "venv")
     for path in folder.rglob("*"):
         if path != volume and not path.is_symlink():
             path.chmod(path.stat().st_mode & 0o111 | 0o444 | (0o555 if path.is_dir() else 0))
@@ -227,6 +245,25 @@ def is_up(port: int, path: str) -> bool:
             return bool(answer.status == 200)
     except (URLError, OSError):
         return False
+
+
+def test_console_starts_in_the_image(image: Image, tmp_path: Path) -> None:
+    """With the one file of htmx, which the Dockerfile puts beside the packages."""
+    port = servers.free_port()
+    with (tmp_path / "log").open("wb") as log:
+        process = ChildProcess(
+            [
+                *(*image.prefix, "-S", "-c", _IN_VENV, str(image.app.parent / "venv")),
+                *(*served("console"), "--host=127.0.0.1", f"--port={port}"),
+            ],
+            log=log,
+            env={**image.environment, "CONSOLE_SESSION_KEYS": leaks.canary("the key of sessions")},
+            cwd=image.app,
+        )
+        try:
+            assert becomes_true(lambda: is_up(port, "/login"), 60), (tmp_path / "log").read_text()
+        finally:
+            process.stop()
 
 
 @pytest.mark.deep

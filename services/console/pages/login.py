@@ -64,9 +64,14 @@ async def sign_in(request: Request, form: SubmittedForm) -> Response:
 async def sign_in_by_link(
     request: Request, token: Annotated[str, Query(max_length=200)] = ""
 ) -> Response:
-    """Sign in by a one-time link, which works once and for a minute."""
+    """Sign in by a one-time link, which works once and for a minute.
+
+    Where there is a session already, a used link just leads to the inbox.
+    """
     settings: ConsoleSettings = request.app.state.settings
     key = await sign_in_links.redeemed(settings.console_sign_in_dir, token)
+    if key is None and request.state.session.is_signed_in:
+        return RedirectResponse("/", status_code=303)
     if key is None:
         sentence = "This link was used, or is older than a minute. Run make sign-in for a new one."
         raise PageProblem(403, "sign_in_link_used", sentence)

@@ -1,0 +1,115 @@
+"""Journeys through the lists: by keyboard alone, without JavaScript, on a phone, in both themes."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.async_api import expect
+
+from local.mesh_client import MeshConnection
+from tests.browser.conftest import Arrives
+from tests.browser.person import PHONE
+
+pytestmark = [pytest.mark.deep, pytest.mark.timeout(600)]
+SIZE = {"width": PHONE["width"], "height": PHONE["height"]}
+
+
+async def test_keyboard_alone_is_enough(person: Arrives, connection: MeshConnection) -> None:
+    """From the inbox to a connection, through the search, and out again."""
+    one = await person()
+    keyboard = one.page.keyboard
+
+    await one.tab_to("Skip to content")
+    await keyboard.press("Enter")
+    await one.tab_to("All connections")
+    await keyboard.press("Enter")
+    await one.page.wait_for_url("**/connections")
+    await keyboard.press("/")
+    await keyboard.type("Salesforce d")
+    await keyboard.press("Enter")
+    await one.page.wait_for_url("**/connections?q=Salesforce+d")
+    await one.tab_to("Salesforce demo")
+    assert await one.page.evaluate("document.activeElement.pathname") == connection.path
+    await one.tab_to("Connections", backwards=True)
+    await one.tab_to("Preferences")
+    await keyboard.press("Enter")
+    await one.page.wait_for_url("**/preferences")
+    await one.tab_to("Sign out", backwards=True)
+    await keyboard.press("Enter")
+    await one.page.wait_for_url("**/login")
+    # The key's field has the focus; nothing has to be clicked.
+    assert await one.page.evaluate("document.activeElement.id") == "key"
+
+
+async def test_pages_work_without_javascript(person: Arrives, connection: MeshConnection) -> None:
+    """Search, preferences, the menu of a phone, and signing out."""
+    one = await person(java_script_enabled=False)
+    await one.open("/connections")
+    search = one.page.get_by_label("Part of the name")
+    await search.fill("demo")
+    await search.press("Enter")
+    await expect(one.page.get_by_role("row")).to_contain_text(["Name", "Salesforce demo"])
+    await search.fill("nothing has this name")
+    await search.press("Enter")
+    await expect(one.page.locator("main")).to_contain_text("No connection matches")
+    await one.page.get_by_role("link", name="Show all").click()
+    await expect(one.page.get_by_role("row")).to_contain_text(["Name", "Salesforce demo"])
+    await one.page.set_viewport_size({"width": SIZE["width"], "height": SIZE["height"]})
+    await one.page.get_by_role("button", name="Menu").click()
+    await one.page.get_by_role("link", name="Preferences").click()
+    await one.page.get_by_label("Dark").check()
+    await one.page.get_by_role("button", name="Save").click()
+    await expect(one.page.locator("html")).to_have_attribute("data-theme", "dark")
+    await one.page.get_by_role("button", name="Menu").click()
+    await one.page.get_by_role("button", name="Sign out").click()
+    await one.page.wait_for_url("**/login")
+
+
+async def test_theme_is_the_systems_or_the_chosen_one(person: Arrives) -> None:
+    """From the first paint: the server writes the chosen theme into the page."""
+    one = await person(color_scheme="dark")
+    background = "getComputedStyle(document.body).backgroundColor"
+    dark = await one.page.evaluate(background)
+    await one.page.emulate_media(color_scheme="light")
+    light = await one.page.evaluate(background)
+    assert dark != light
+
+    await one.open("/preferences")
+    await one.page.get_by_label("Dark").check()
+    await one.page.get_by_role("button", name="Save").click()
+    await expect(one.page.locator("html")).to_have_attribute("data-theme", "dark")
+    assert await one.page.evaluate(background) == dark
+    await one.page.get_by_label("As the system").check()
+    await one.page.get_by_role("button", name="Save").click()
+    await expect(one.page.get_by_label("As the system")).to_be_checked()
+    assert await one.page.evaluate(background) == light
+
+
+async def test_times_are_shown_as_chosen(person: Arrives, connection: MeshConnection) -> None:
+    """UTC from the server; the zone of the computer or a distance by the script."""
+    one = await person(timezone_id="Asia/Tokyo", locale="en-GB")
+    shown = one.page.locator("tbody time").first
+    texts = {}
+    for choice in ("UTC", "computer", "ago"):
+        await one.open("/preferences")
+        await one.page.get_by_label(re.compile(choice)).check()
+        await one.page.get_by_role("button", name="Save").click()
+        await one.page.wait_for_load_state()
+        await one.open("/connections")
+        texts[choice] = await shown.inner_text()
+    assert texts["UTC"].endswith("UTC")
+    assert texts["computer"].endswith("GMT+9")
+    assert texts["ago"].endswith("ago")
+
+
+async def test_unknown_pages_lead_on(person: Arrives) -> None:
+    """A wrong address is a page like the others, with the navigation."""
+    one = await person()
+    one.expect(404)
+    for path in ("/nothing", "/connections/not-an-id", "/static/none.css"):
+        assert (await one.open(path)).status == 404
+    await one.open("/nothing")
+    await one.check_accessibility()
+    await one.page.get_by_role("link", name="Connections").click()
+    assert one.path == "/connections"
