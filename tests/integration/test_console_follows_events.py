@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import orjson
 
 from services.console.api import SERVICES, Clients
@@ -14,11 +16,8 @@ from tests.waiting import until
 
 async def test_console_gets_events_of_the_orchestrator(mesh: Mesh) -> None:
     """From the moment a page is open, by ids and codes."""
-    settings = ConsoleSettings(
-        _env_file=None,
-        console_session_keys="a" * 32,
-        **{f"{name}_url": str(mesh.orchestrator.base_url) for name in SERVICES},
-    )
+    values: dict[str, Any] = {f"{name}_url": str(mesh.orchestrator.base_url) for name in SERVICES}
+    settings = ConsoleSettings(_env_file=None, console_session_keys="a" * 32, **values)
     clients = Clients(settings)
     feed = LiveFeed(clients, access.signer("console"))
     async with feed.running():
@@ -27,7 +26,7 @@ async def test_console_gets_events_of_the_orchestrator(mesh: Mesh) -> None:
 
         connection = await mesh.onboard()
 
-        found = []
+        found: list[dict[str, Any]] = []
         while "connection.onboarded" not in [event["type"] for event in found]:
             messages = await subscription.messages(within_s=20)
             assert messages

@@ -34,7 +34,7 @@ async def test_webhook_can_subscribe_to_every_event(agent: httpx.AsyncClient) ->
     wanted = {"url": "https://hooks.example.com/", "events": list(get_args(EventName))}
     answer = await agent.post("/webhooks", json=wanted)
     assert answer.status_code == 201, answer.text
-    assert answer.json()["events"] == wanted["events"]
+    assert set(answer.json()["events"]) == set(wanted["events"])
 
 
 @pytest.mark.parametrize(
