@@ -56,7 +56,7 @@ class ConnectionFilter:
     back: tuple[str, ...] = ()
     """The cursors of the pages before this one, for Previous; the first page has none."""
     refused_label: str = ""
-    """What was given as a label and is none."""
+    """What was given as a label and is invalid."""
 
     @classmethod
     def of(cls, pairs: Sequence[tuple[str, str]]) -> ConnectionFilter:

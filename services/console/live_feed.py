@@ -48,7 +48,7 @@ class Position(NamedTuple):
 
     @classmethod
     def of(cls, text: str) -> Position | None:
-        """The position of an event's id; None if it is none."""
+        """The position of an event's id; None for other text."""
         found = _ID.fullmatch(text)
         return None if found is None else cls(int(found[1]), int(found[2]))
 
@@ -249,10 +249,10 @@ def _known(data: str) -> bytes:
 
 
 def signer_of_console(folder: Path | None) -> Signer | None:
-    """The key that signs the console's service tokens; None if there is none.
+    """The key that signs the console's service tokens; None without a folder.
 
     Raises:
-        SystemExit: there is one, but it cannot be used.
+        SystemExit: the folder has no key that can be used.
     """
     if folder is None:
         return None

@@ -80,7 +80,7 @@ async def test_last_filter_is_kept(signed_in: Browser, double: Double) -> None:
 
 @pytest.mark.parametrize("value", ["%", "health%3Dnothing", "a" * 5_000, "%FF%00", "%22%3Cscript"])
 async def test_cookie_with_anything(signed_in: Browser, double: Double, value: str) -> None:
-    """A stored filter that is none is ignored."""
+    """A stored filter that is invalid is ignored."""
     fill(double)
 
     shown = await signed_in.get("/connections", headers={"Cookie": _cookies(signed_in, value)})
@@ -278,7 +278,7 @@ async def test_every_action(signed_in: Browser, double: Double) -> None:
 
 
 async def test_bulk_without_the_scope(browser: Browser, double: Double) -> None:
-    """The service refuses; the page says so for each connection. The bar's buttons are disabled."""
+    """The service refuses; the page shows it for each connection. The bar's buttons are disabled."""
     double.scopes = ("connections:read",)
     await browser.sign_in(double.key)
     fill(double)

@@ -168,7 +168,7 @@ async def test_event_reaches_every_page(running: Running, events: Events, double
 
 
 async def test_page_that_connects_again_misses_nothing(running: Running, events: Events) -> None:
-    """What came meanwhile is sent first; a position that is too old is told by `reset`."""
+    """What came meanwhile is sent first; `reset` if its position is too old."""
     events.event(101)
     events.event(102)
     await _until(lambda: running.feed._end == Position(102, 0))
@@ -194,7 +194,7 @@ async def test_stream_of_the_orchestrator_ends(running: Running, events: Events)
 
 
 async def test_orchestrator_is_away(running: Running, events: Events) -> None:
-    """Pages are told when live updates are away, and when they are back."""
+    """Pages learn when live updates are away, and when they are back."""
     async with running.stream() as stream:
         await _until(lambda: running.feed.pages == 1)
         events.away = Response(status_code=503)
