@@ -278,7 +278,7 @@ async def test_every_action(signed_in: Browser, double: Double) -> None:
 
 
 async def test_bulk_without_the_scope(browser: Browser, double: Double) -> None:
-    """The service refuses; the page shows it for each connection. The bar's buttons are disabled."""
+    """Each connection shows the refusal of the service; the bar's buttons are disabled."""
     double.scopes = ("connections:read",)
     await browser.sign_in(double.key)
     fill(double)
