@@ -221,6 +221,10 @@ async def test_stale_plan_keeps_what_was_typed(signed_in: Browser, double: Doubl
     assert f'href="{NEWER}"' in shown.html
     assert f'name="choice.{key("c4")}" value="gone"' in shown.html
 
+    headers = {**SAME_ORIGIN, "HX-Request": "true"}
+    part = await signed_in.post(PATH, {"do": "preview", **choices}, headers=headers)
+    assert f'formaction="{NEWER}"' in part.html
+
     carried = await signed_in.post(NEWER, {"do": "carry", **choices})
 
     assert carried.status == 200
