@@ -20,7 +20,7 @@ NAMES = (
     "{{ 7 * 7 }} ${7 * 7} hx-on:click=alert(1)",
     "W" * 200,
     "اسم الاتصال 123",  # right to left, beside the page's own words
-    "👩‍👩‍👧‍👦" * 8,  # joined by characters that cannot be seen
+    "🎉" * 100,
 )
 
 
@@ -40,7 +40,7 @@ async def renamed(connection: MeshConnection, name: str) -> AsyncIterator[None]:
 
 
 @pytest.mark.parametrize(
-    "name", NAMES, ids=["script", "attribute", "template", "wide", "rtl", "joined"]
+    "name", NAMES, ids=["script", "attribute", "template", "wide", "rtl", "emoji"]
 )
 async def test_hostile_name_is_only_shown(
     person: Arrives, connection: MeshConnection, name: str
