@@ -20,6 +20,7 @@ from local.settings import Settings
 from tests import leaks
 
 _LONGEST = (
+    "tests/browser/",
     "tests/journeys/",
     "tests/contract/test_schemathesis.py",
     "tests/faults/",

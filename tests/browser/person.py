@@ -17,6 +17,7 @@ from playwright.async_api import (
     Page,
     Request,
     Response,
+    ViewportSize,
     WebError,
 )
 
@@ -25,7 +26,8 @@ from local.mesh_client import Mesh
 from tests import leaks
 
 TIMEOUT_MS: Final = 30_000
-PHONE: Final = {"width": 320, "height": 640}
+DESK: Final[ViewportSize] = {"width": 1280, "height": 800}
+PHONE: Final[ViewportSize] = {"width": 320, "height": 640}
 """The narrowest width that WCAG 2.2 asks for, and a desktop page at 400 %."""
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost"})
 _FAILED_LOAD: Final = re.compile(r"Failed to load resource: .* status of (\d{3})")

@@ -12,7 +12,6 @@ from tests.browser.conftest import Arrives
 from tests.browser.person import PHONE
 
 pytestmark = [pytest.mark.deep, pytest.mark.timeout(600)]
-SIZE = {"width": PHONE["width"], "height": PHONE["height"]}
 
 
 async def test_keyboard_alone_is_enough(person: Arrives, connection: MeshConnection) -> None:
@@ -55,7 +54,7 @@ async def test_pages_work_without_javascript(person: Arrives, connection: MeshCo
     await expect(one.page.locator("main")).to_contain_text("No connection matches")
     await one.page.get_by_role("link", name="Show all").click()
     await expect(one.page.get_by_role("row")).to_contain_text(["Name", "Salesforce demo"])
-    await one.page.set_viewport_size({"width": SIZE["width"], "height": SIZE["height"]})
+    await one.page.set_viewport_size(PHONE)
     await one.page.get_by_role("button", name="Menu").click()
     await one.page.get_by_role("link", name="Preferences").click()
     await one.page.get_by_label("Dark").check()
@@ -113,3 +112,20 @@ async def test_unknown_pages_lead_on(person: Arrives) -> None:
     await one.check_accessibility()
     await one.page.get_by_role("link", name="Connections").click()
     assert one.path == "/connections"
+
+
+async def test_menu_of_a_phone(person: Arrives) -> None:
+    """It opens and closes by a tap or by Escape, and passes axe while it is open."""
+    one = await person(viewport=PHONE)
+    link = one.page.get_by_role("link", name="Connections", exact=True)
+    await expect(link).to_be_hidden()
+    await one.page.get_by_role("button", name="Menu").click()
+    await expect(link).to_be_visible()
+    await one.check_accessibility()
+    await one.check_width()
+    await one.page.keyboard.press("Escape")
+    await expect(link).to_be_hidden()
+    await one.page.get_by_role("button", name="Menu").click()
+    await link.click()
+    assert one.path == "/connections"
+    await expect(link).to_be_hidden()

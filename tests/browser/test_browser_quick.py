@@ -80,7 +80,7 @@ async def test_pages_pass_axe_and_fit_a_phone(person: Arrives, connection: MeshC
         await one.check_accessibility()
     await one.open("/connections")
     await expect(one.page.get_by_role("row")).to_contain_text(["Name", "Salesforce demo"])
-    await one.page.set_viewport_size({"width": PHONE["width"], "height": PHONE["height"]})
+    await one.page.set_viewport_size(PHONE)
     for path in ("/", "/connections", "/preferences", "/connections?q=no+such+connection"):
         await one.open(path)
         await one.check_width()
