@@ -136,7 +136,9 @@ class MeshConnection:
 
     async def observed(self, outcome: str) -> Json:
         """Observe the source now, and check the outcome."""
-        found: Json = await self.mesh.ask("schema_observer", "POST", f"{self.path}/observe", {})
+        found: Json = await self.mesh.ask(
+            "schema_observer", "POST", f"{self.path}/observe?wait=120", {}
+        )
         message = f"the outcome is {found['outcome']} ({found.get('detail')}), not {outcome}"
         require(found["outcome"] == outcome, message)
         return found
