@@ -54,16 +54,26 @@ class RoundRobin:
         self.requests: Counter[int] = Counter()
         """The number of requests that each server got, by port."""
         self._turns: itertools.cycle[int] = itertools.cycle(())
+        self._forwarding: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def before(self, urls: Sequence[str]) -> AsyncIterator[None]:
         """Serve these."""
         self._turns = itertools.cycle([urlsplit(url).port or 80 for url in urls])
-        server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
         try:
             yield
         finally:
             server.close()
+            # A page's live updates would stay open.
+            for task in self._forwarding:
+                task.cancel()
+            await asyncio.gather(*self._forwarding, return_exceptions=True)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._forwarding.add(task)
+        task.add_done_callback(self._forwarding.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Forward one request; then close, so that the browser's next one has another turn."""
@@ -72,14 +82,16 @@ class RoundRobin:
             port = next(self._turns)
             self.requests[port] += 1
             up_reader, up_writer = await asyncio.open_connection("127.0.0.1", port)
-            up_writer.write(head.replace(b"Connection: keep-alive", b"Connection: close"))
-            up_writer.write(await reader.readexactly(_body_bytes(head)))
-            await up_writer.drain()
-            while data := await up_reader.read(_CHUNK):
-                writer.write(data)
-                await writer.drain()
-            up_writer.close()
-        writer.close()
+            try:
+                up_writer.write(head.replace(b"Connection: keep-alive", b"Connection: close"))
+                up_writer.write(await reader.readexactly(_body_bytes(head)))
+                await up_writer.drain()
+                while data := await up_reader.read(_CHUNK):
+                    writer.write(data)
+                    await writer.drain()
+            finally:
+                up_writer.close()
+                writer.close()
 
 
 def _body_bytes(head: bytes) -> int:
