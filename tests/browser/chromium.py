@@ -34,6 +34,7 @@ FLAGS: Final = (
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost",
     "--no-proxy-server",
 )
+_INSTALL_TIMEOUT_S: Final = 900.0
 MISSING: Final = "The browser journeys did not run: no Chrome or Chromium here (make browser)."
 
 
@@ -52,7 +53,7 @@ def install(downloaded: str) -> str | None:
     # Playwright's download can succeed on a machine without the libraries that it needs.
     for commands in (_playwrights_own(), _debians()):
         for command in commands:
-            if subprocess.run(command, check=False).returncode:
+            if not _succeeds(command):
                 break
         if found := find(downloaded):
             return found
@@ -74,6 +75,12 @@ def _runs(path: str) -> bool:
     with suppress(OSError, subprocess.TimeoutExpired):
         shown = subprocess.run([path, "--version"], capture_output=True, timeout=60, check=False)
         return shown.returncode == 0
+    return False
+
+
+def _succeeds(command: list[str]) -> bool:
+    with suppress(subprocess.TimeoutExpired):
+        return subprocess.run(command, timeout=_INSTALL_TIMEOUT_S, check=False).returncode == 0
     return False
 
 
