@@ -138,8 +138,11 @@ class EventFeed:
             yield
         finally:
             self.stop()
-            following.cancel()
-            await asyncio.wait([following], timeout=_FINISH_WITHIN_S)
+            for _ in range(3):  # the client may lose a cancellation
+                following.cancel()
+                done, _ = await asyncio.wait([following], timeout=_FINISH_WITHIN_S)
+                if done:
+                    break
             await self.log.close()
 
     def stop(self) -> None:
@@ -177,6 +180,8 @@ class EventFeed:
             except Exception:  # the outermost loop of background work: log and continue
                 log.exception("bug")
                 self._go_away(None)
+            if not self._is_running:
+                break  # the client turned the cancellation at the end into a failure
             await asyncio.sleep(pause_s * random.uniform(0.5, 1))  # noqa: S311 - after a failure
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 

@@ -21,6 +21,7 @@ from shared.errors import (
     UpstreamRateLimited,
     UpstreamUnreachable,
 )
+from shared.observability import logs
 from tests.fakes.airbyte_server import AirbyteServer, catalog, stream
 from tests.integration.airbyte_client.stage import (
     WORKSPACE,
@@ -43,7 +44,8 @@ async def cloud() -> AsyncIterator[AirbyteServer]:
 
 @pytest.fixture
 async def client(cloud: AirbyteServer) -> AsyncIterator[AirbyteClient]:
-    """Its client."""
+    """Its client, whose logs are captured."""
+    logs.set_up("test", level="DEBUG")
     async with client_of(cloud) as client:
         yield client
 
