@@ -71,7 +71,7 @@ class Pages:
             "is_fragment": is_fragment(request),
         }
         html = self._environment.get_template(template).render({**shared, **context})
-        # The same address is a page or a fragment, by who asks.
+        # The header decides whether the response is a whole page or a fragment of it.
         return HTMLResponse(html, status_code=status, headers={"Vary": "HX-Request"})
 
 

@@ -44,7 +44,7 @@ def find(downloaded: str) -> str | None:
 
 
 def install(downloaded: str) -> str | None:
-    """Return a browser that runs, and install one if there is none; None if none can be had.
+    """Return a browser that runs, after installing one if necessary; None if that is impossible.
 
     The output of the installers is shown.
     """

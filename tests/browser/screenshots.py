@@ -117,7 +117,7 @@ async def _take(
     found = {name: await _first_link(page, url, *where) for name, where in _LINKS.items()}
     for name, path in paths.items():
         if any(f"{{{kind}}}" in path and not found[kind] for kind in found):
-            sys.stdout.write(f"{name}: there is none to show\n")
+            sys.stdout.write(f"{name}: skipped, the mesh has no such page\n")
             continue
         response = await page.goto(url + path.format(**found))
         assert response is not None

@@ -160,7 +160,7 @@ def replica(valkey: servers.Valkey, **limits: Any) -> tuple[FastAPI, EventStream
     """Build a process that serves events from this Valkey."""
     settings = Settings.model_validate(
         {
-            "supabase_db_url": "postgresql://nobody:x@127.0.0.1:1/aam",
+            "supabase_db_url": "postgresql://reader:x@127.0.0.1:1/aam",
             "redis_url": valkey.url,
             **access.service_keys(),
         }
