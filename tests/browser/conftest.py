@@ -48,7 +48,7 @@ async def chromium() -> AsyncIterator[Browser]:
         if path is None and IS_REQUIRED:
             pytest.fail(found.MISSING, pytrace=False)
         if path is None:
-            # A machine may have no browser: `make test` reports it in one line, `make test-all` and CI fail.
+            # A machine may have no browser: `make test` reports it in one line; CI fails.
             pytest.skip(found.MISSING)
         expect.set_options(timeout=TIMEOUT_MS)
         browser = await found.launch(playwright, path)
