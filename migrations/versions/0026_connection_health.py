@@ -1,5 +1,8 @@
 """The health of each connection, as a projection of what the other tables hold.
 
+Also the severity of each repair, and more counts of its changes, as generated columns (see 0012):
+health, lists and their filters read them.
+
 The statement that fills it is as the application was at this revision; later releases derive more,
 or otherwise, and rebuild it.
 
@@ -25,34 +28,107 @@ _WORDS = postgresql.ENUM(
     create_type=False,
 )
 
-_SEVERITIES = """
-    CREATE FUNCTION severities_of_changes(changes jsonb) RETURNS jsonb
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog AS $severities$
-        SELECT coalesce(jsonb_object_agg(severity, count), '{}') FROM (
-            SELECT change->>'severity' AS severity, count(*)
-            FROM jsonb_array_elements(changes) change
-            WHERE change->>'severity' IS NOT NULL GROUP BY 1
-        ) severities
-    $severities$
+_SUMMARY = """
+    CREATE OR REPLACE FUNCTION summary_of_changes(changes jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog AS $summary$
+        WITH one AS (
+            SELECT change->>'kind' AS kind, change->>'reaction' AS reaction,
+                change->>'severity' AS severity, change, n
+            FROM jsonb_array_elements(changes) WITH ORDINALITY listed (change, n)
+        )
+        SELECT jsonb_build_object(
+            'change_count', jsonb_array_length(changes),
+            'decided_count', (
+                SELECT count(*) FROM one WHERE jsonb_typeof(change->'decision') = 'object'
+            ),
+            'by_kind', coalesce((
+                SELECT jsonb_object_agg(kind, count) FROM (
+                    SELECT kind, count(*) FROM one WHERE kind IS NOT NULL GROUP BY kind
+                ) kinds
+            ), '{}'),
+            'by_reaction', coalesce((
+                SELECT jsonb_object_agg(reaction, count) FROM (
+                    SELECT reaction, count(*) FROM one WHERE reaction IS NOT NULL GROUP BY reaction
+                ) reactions
+            ), '{}'),
+            'by_severity', coalesce((
+                SELECT jsonb_object_agg(severity, count) FROM (
+                    SELECT severity, count(*) FROM one WHERE severity IS NOT NULL GROUP BY severity
+                ) severities
+            ), '{}'),
+            'first_changes', coalesce((
+                SELECT jsonb_agg(jsonb_build_object(
+                    'id', change->'id', 'kind', change->'kind', 'stream', change->'stream',
+                    'path', change->'path', 'severity', change->'severity'
+                ) ORDER BY n)
+                FROM one WHERE n <= 3
+            ), '[]'),
+            'suggestions_missing',
+                jsonb_path_exists(changes, '$[*] ? (@.suggestion_missing == true)')
+        )
+    $summary$
+"""
+_SEVERITY = """
+    CREATE FUNCTION severity_of_changes(changes jsonb) RETURNS text
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog AS $severity$
+        SELECT CASE
+            WHEN jsonb_path_exists(changes, '$[*] ? (@.severity == "breaking")') THEN 'breaking'
+            WHEN jsonb_path_exists(changes, '$[*] ? (@.severity == "needs_review")')
+                THEN 'needs_review'
+            WHEN jsonb_path_exists(changes, '$[*] ? (@.severity == "harmless")') THEN 'harmless'
+        END
+    $severity$
+"""
+_REWRITE = """
+    ALTER TABLE repairs DROP COLUMN summary,
+        ADD COLUMN summary jsonb GENERATED ALWAYS AS (summary_of_changes(changes)) STORED
+"""
+_FORMER_SUMMARY = """
+    CREATE OR REPLACE FUNCTION summary_of_changes(changes jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog AS $summary$
+        WITH one AS (
+            SELECT change->>'kind' AS kind, change->>'reaction' AS reaction, change, n
+            FROM jsonb_array_elements(changes) WITH ORDINALITY listed (change, n)
+        )
+        SELECT jsonb_build_object(
+            'change_count', jsonb_array_length(changes),
+            'by_kind', coalesce((
+                SELECT jsonb_object_agg(kind, count) FROM (
+                    SELECT kind, count(*) FROM one WHERE kind IS NOT NULL GROUP BY kind
+                ) kinds
+            ), '{}'),
+            'by_reaction', coalesce((
+                SELECT jsonb_object_agg(reaction, count) FROM (
+                    SELECT reaction, count(*) FROM one WHERE reaction IS NOT NULL GROUP BY reaction
+                ) reactions
+            ), '{}'),
+            'first_changes', coalesce((
+                SELECT jsonb_agg(jsonb_build_object(
+                    'id', change->'id', 'kind', change->'kind', 'stream', change->'stream',
+                    'path', change->'path'
+                ) ORDER BY n)
+                FROM one WHERE n <= 3
+            ), '[]'),
+            'suggestions_missing',
+                jsonb_path_exists(changes, '$[*] ? (@.suggestion_missing == true)')
+        )
+    $summary$
 """
 
 _FILL = """
     WITH waiting AS (
-        SELECT r.id, r.connection_id, r.created_at, n.total, n.breaking,
-            CASE WHEN n.breaking > 0 THEN 'breaking' WHEN n.review > 0 THEN 'needs_review'
-                WHEN n.harmless > 0 THEN 'harmless' END AS severity,
+        SELECT r.id, r.connection_id, r.created_at, r.severity, n.total, n.breaking,
             CASE n.total WHEN 1 THEN '1 change waits for review'
                 ELSE n.total || ' changes wait for review' END
             || CASE WHEN n.breaking = 1 THEN ', 1 is breaking'
                 WHEN n.breaking > 1 THEN ', ' || n.breaking || ' are breaking' ELSE '' END
             || '.' AS reason
         FROM repairs r CROSS JOIN LATERAL (
-            SELECT coalesce(CAST(r.severities->>'breaking' AS integer), 0) AS breaking,
-                coalesce(CAST(r.severities->>'needs_review' AS integer), 0) AS review,
-                coalesce(CAST(r.severities->>'harmless' AS integer), 0) AS harmless,
+            SELECT coalesce(CAST(s.counts->>'breaking' AS integer), 0) AS breaking,
                 coalesce((
-                    SELECT sum(CAST(value AS integer)) FROM jsonb_each_text(r.severities)
+                    SELECT sum(CAST(value AS integer)) FROM jsonb_each_text(s.counts)
                 ), 0) AS total
+            FROM (SELECT r.summary->'by_severity' AS counts) s
         ) n WHERE r.state = 'proposed'
     )
     INSERT INTO connection_health (
@@ -186,15 +262,16 @@ _INDEXES: tuple[tuple[str, list[str | sa.TextClause], str | None], ...] = (
 def upgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '5s'")
     when, now = sa.DateTime(timezone=True), sa.text("now()")
-    op.execute(_SEVERITIES)
-    op.add_column(
-        "repairs",
-        sa.Column(
-            "severities",
-            postgresql.JSONB(),
-            sa.Computed("severities_of_changes(changes)", persisted=True),
-            nullable=True,
-        ),
+    op.execute(_SUMMARY)
+    op.execute(_SEVERITY)
+    # One statement, so that the table is rewritten once.
+    op.execute(
+        f"{_REWRITE}, ADD COLUMN severity text"
+        " GENERATED ALWAYS AS (severity_of_changes(changes)) STORED"
+    )
+    op.execute(
+        "CREATE INDEX ix_repairs_proposed_severity ON repairs (severity, created_at, id)"
+        " WHERE state = 'proposed'"
     )
     op.add_column(
         "observations",
@@ -262,5 +339,6 @@ def downgrade() -> None:
     for name, _, _ in _INDEXES:
         op.drop_index(name, "connections")
     op.drop_column("observations", "overdue_at")
-    op.drop_column("repairs", "severities")
-    op.execute("DROP FUNCTION severities_of_changes(jsonb)")
+    op.execute(_FORMER_SUMMARY)
+    op.execute(f"{_REWRITE}, DROP COLUMN severity")
+    op.execute("DROP FUNCTION severity_of_changes(jsonb)")

@@ -202,10 +202,6 @@ class Repair(Base):
         Computed("severity_of_changes(changes)", persisted=True), deferred=True
     )
     """The highest severity of `changes`, computed by Postgres on write; None without changes."""
-    severities: Mapped[str | None] = mapped_column(
-        RawJson(), Computed("severities_of_changes(changes)", persisted=True), deferred=True
-    )
-    """The number of `changes` by severity, computed by Postgres on write."""
     decisions: Mapped[str] = mapped_column(RawJson(), server_default=text("'[]'"))
     """Who decided what, when and why, oldest first, as JSON text."""
     decided_at: Mapped[datetime | None] = mapped_column(

@@ -125,7 +125,7 @@ _FACTS = text("""
         c.failure_detail, c.upstream_code, c.drifted_upstream_at, c.paused_by, c.pause_requested_by,
         c.healing_since, c.credential_rejected_since, c.credential_rejected_cause,
         p.id AS proposed_id, p.state AS proposed_state, p.created_at AS proposed_at,
-        CAST(p.severities AS text) AS severities,
+        CAST(p.summary->'by_severity' AS text) AS severities,
         u.id AS under_way_id, u.state AS under_way_state, u.created_at AS under_way_at,
         j.jobs, o.airbyte_source_id AS observed, o.outcome, o.code, o.detail, o.suspicious_since,
         o.overdue_at

@@ -108,9 +108,9 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
     "repairs": {
         "orchestrator": "SELECT(id connection_id kind state drift_id parent_id superseded_by"
         " target_version decisions decided_at operation_id version_number restored_version job_id"
-        " failure_code severities summary expires_at created_at ended_at)",
+        " failure_code summary expires_at created_at ended_at)",
         "drift_repair_agent": "SELECT INSERT UPDATE",
-        "schema_observer": "SELECT(id connection_id state snapshot_id severities created_at"
+        "schema_observer": "SELECT(id connection_id state snapshot_id summary created_at"
         " ended_at)",
     },
     "setting_changes": {
