@@ -39,13 +39,14 @@ test-all: $(VENV)/.dev install-connectors ## Run all tests, then each part at de
 test-repeat: $(VENV)/.dev install-connectors ## Run the tests N=10 times in different orders, and print a line for each run
 	@exec env $(TIED) $(BIN)/python -m tests.repeat $(or $(N),10) $(or $(T),$(SUITE))
 
-check: $(VENV)/.dev $(TOOLS)/.made ## Check format, lint, types, imports, own rules, migrations, image, compose file and licences
+check: $(VENV)/.dev $(TOOLS)/.made ## Check format, lint, types, imports, own rules, migrations, secrets, image, compose file and licences
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/python -m tests.semgrep $(TOOLS)/bin/semgrep
 	@$(TIED) $(BIN)/python -m local check-migrations
+	@AAM_DEEP=1 $(BIN)/python -m pytest -q tests/security/test_secret_scan.py -k tree
 	@$(BIN)/hadolint Dockerfile
 	@$(BIN)/check-jsonschema -q --builtin-schema vendor.compose-spec docker-compose.yml
 	@$(BIN)/check-jsonschema -q --schemafile tests/compose/policy.schema.yaml docker-compose.yml
@@ -53,6 +54,9 @@ check: $(VENV)/.dev $(TOOLS)/.made ## Check format, lint, types, imports, own ru
 	@cat $(SHIPPED) | $(TOOLS)/bin/cyclonedx-py $(SBOM) >/dev/null 2>&1
 	@if docker compose version >/dev/null 2>&1; then docker compose config -q; \
 	else echo "No docker compose here: docker-compose.yml was not checked by it."; fi
+
+guides: $(VENV)/.dev install-connectors ## Run the commands of the README and of every guide against one mesh
+	@exec env $(TIED) AAM_DEEP=1 $(BIN)/python -m pytest tests/journeys/test_readme.py
 
 faults: $(VENV)/.dev ## Run the whole fault matrix and 200 random histories
 	@AAM_FAULTS=all AAM_DEEP=1 $(BIN)/python -m pytest -n 4 --dist load tests/faults/test_fault_matrix.py tests/faults/test_histories.py

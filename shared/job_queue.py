@@ -129,6 +129,9 @@ class Jobs:
                 if not away:
                     log.warning("jobs_paused", cause=type(error).__name__)
                 away = True
+            except Exception:  # the outermost loop of background work: log and continue
+                log.exception("bug")
+                away = True
             with suppress(TimeoutError):
                 async with asyncio.timeout(_AGAIN_AFTER_S):
                     await self._stopping.wait()

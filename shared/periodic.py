@@ -16,6 +16,9 @@ from shared.observability import logs
 log = logs.get(__name__)
 
 _FINISH_WITHIN_S = 1.5
+_RARE_FROM = timedelta(minutes=1)
+_RARE_AFTER_S = 5.0
+"""When a rare task first runs: a process that starts has more urgent work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ async def repeating(
 ) -> AsyncIterator[Callable[[], None]]:
     """Run each task repeatedly within the block; yields a function that stops them.
 
+    The first run is at once, but for tasks with an interval of a minute or more after 5 seconds.
     A task handles the errors it expects. Others are logged, and the task runs again after its
     interval. On exit, running tasks may finish; one that hangs is cancelled after a moment, which
     loses nothing, since every task starts from the rows in the registry.
@@ -53,6 +57,8 @@ async def repeating(
 async def _repeat(
     db: Database, task: PeriodicTask, stop: asyncio.Event, asking: asyncio.Lock
 ) -> None:
+    if task.interval >= _RARE_FROM:
+        await _stopped_within(stop, _RARE_AFTER_S)
     while not stop.is_set():
         with logs.caused_by(None):
             try:
@@ -67,8 +73,12 @@ async def _repeat(
                 log.exception("bug")
             except Exception:  # the outermost loop of background work: log and continue
                 log.exception("bug")
-        with suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), task.interval.total_seconds())
+        await _stopped_within(stop, task.interval.total_seconds())
+
+
+async def _stopped_within(stop: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)
 
 
 async def _is_our_turn(db: Database, name: str, every: timedelta, asking: asyncio.Lock) -> bool:

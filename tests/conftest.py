@@ -30,6 +30,7 @@ _LONGEST = (
 )
 
 pytest_plugins = [
+    "tests.depth",
     "tests.fakes.fixtures",
     "tests.leaks",
     "tests.leftovers",
@@ -56,20 +57,12 @@ def pytest_report_header() -> str | None:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect deep tests (`make test-all` runs them), and start with the slowest modules.
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the slowest modules.
 
     Otherwise a worker that starts such a module last would run alone after the others have ended.
     """
-    deep = [] if os.environ.get("AAM_DEEP") else [one for one in items if _is_deep(one)]
-    if deep:
-        config.hook.pytest_deselected(items=deep)
-        items[:] = [one for one in items if not _is_deep(one)]
     items.sort(key=lambda item: not item.nodeid.startswith(_LONGEST))
-
-
-def _is_deep(item: pytest.Item) -> bool:
-    return item.get_closest_marker("deep") is not None
 
 
 def pytest_collection_finish() -> None:

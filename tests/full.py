@@ -41,7 +41,7 @@ def parts(suite: tuple[str, ...]) -> list[Part]:
         Part(
             "100 random requests of each operation",
             ("pytest", *_PARALLEL, "tests/contract/test_schemathesis.py"),
-            {"AAM_SCHEMATHESIS": "100"},
+            {"AAM_SCHEMATHESIS": "100", "AAM_DEEP": "1"},
         ),
         Part(
             "10,000 random bodies",

@@ -279,7 +279,8 @@ def _is_at_work(fixturedef: pytest.FixtureDef[Any]) -> bool:
 
 def _uses_what_the_run_shares(item: pytest.Item) -> bool:
     fixtures = item._fixtureinfo.name2fixturedefs  # type: ignore[attr-defined]
-    return any(one[-1].scope == "session" and _is_at_work(one[-1]) for one in fixtures.values())
+    shared = ("session", "package")
+    return any(one[-1].scope in shared and _is_at_work(one[-1]) for one in fixtures.values())
 
 
 async def _left_since(before: Held, known: Held) -> Held:

@@ -13,9 +13,11 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
+from weakref import WeakSet
 
 import asyncpg
 import pytest_asyncio
+from pgqueuer.core.qm import QueueManager
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -105,6 +107,9 @@ async def pools(postgres: servers.Postgres) -> AsyncIterator[Pools]:
     opened: Callable[..., Database] = Database.at.__func__  # type: ignore[attr-defined]
     closed = Database.close
     connected = Jobs._connection
+    verify = QueueManager.verify_structure
+    pooled: WeakSet[Sql] = WeakSet()
+    verified: WeakSet[Sql] = WeakSet()
     keys: dict[AsyncEngine, _Key] = {}
 
     def at(
@@ -138,8 +143,17 @@ async def pools(postgres: servers.Postgres) -> AsyncIterator[Pools]:
             return
         key = ("jobs", self._address, self._application)
         async with shared.connection(key, self._connect) as spare:
+            pooled.add(spare)
             yield spare
 
+    async def verify_once(self: QueueManager) -> None:
+        connection: Sql = self.queries.driver._connection  # type: ignore[attr-defined]
+        if connection not in verified:
+            await verify(self)
+            if connection in pooled:
+                verified.add(connection)
+
+    QueueManager.verify_structure = verify_once  # type: ignore[method-assign]
     Database.at, Database.close = classmethod(at), close  # type: ignore[method-assign,assignment]
     Jobs._connection = connection  # type: ignore[method-assign]
     try:
@@ -147,4 +161,5 @@ async def pools(postgres: servers.Postgres) -> AsyncIterator[Pools]:
     finally:
         Database.at, Database.close = classmethod(opened), closed  # type: ignore[method-assign,assignment]
         Jobs._connection = connected  # type: ignore[method-assign]
+        QueueManager.verify_structure = verify  # type: ignore[method-assign]
         await shared.close()

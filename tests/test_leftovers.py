@@ -106,6 +106,7 @@ def _environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(REPOSITORY)}
 
 
+@pytest.mark.deep
 def test_leftover_fails_the_test_that_left_it(tmp_path: Path) -> None:
     """Every kind of leaked resource is reported; those of a failed test are only cleaned up."""
     (tmp_path / "test_leaving.py").write_text(textwrap.dedent(LEAVING))
@@ -165,6 +166,7 @@ HANGING = """
 """
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "workers",
     [

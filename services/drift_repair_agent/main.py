@@ -46,9 +46,9 @@ from shared.backlogs import Gauges
 from shared.config import Settings, load, networks
 from shared.database import Database
 from shared.destinations import DestinationReader
+from shared.http import operation_routes
 from shared.http.app import create_app
 from shared.http.authentication import access_for, signer_for
-from shared.http.operation_routes import routes
 from shared.http.shutdown import for_server, stop_on_signal
 from shared.http.strict_json import CATALOG
 from shared.job_queue import Jobs
@@ -73,6 +73,7 @@ _ROUTERS = (
     connector_routes,
     state_routes,
     webhook_routes,
+    operation_routes.router,
 )
 
 
@@ -180,7 +181,7 @@ def build(settings: Settings) -> FastAPI:
     app.state.policies = Policies(db, jobs)
     app.state.states = States(db, airbyte, states)
     app.state.adoption = Adoption(db, app.state.service)
-    for router in (*_ROUTERS, routes()):
+    for router in _ROUTERS:
         app.include_router(router)
     return app
 

@@ -78,17 +78,11 @@ class Retention:
     def __init__(self, db: Database, tables: Sequence[History]) -> None:
         self._db = db
         self._tables = tables
-        self._is_starting = True
 
     @property
     def task(self) -> PeriodicTask:
-        """The task's schedule; it skips the process's start, which has more urgent work."""
-        return PeriodicTask(self._prune_later, _EVERY)
-
-    async def _prune_later(self) -> None:
-        if not self._is_starting:
-            await self.prune()
-        self._is_starting = False
+        """The task's schedule."""
+        return PeriodicTask(self.prune, _EVERY)
 
     async def prune(self) -> None:
         """Prune each table that is due; one that fails does not stop the others."""

@@ -63,11 +63,12 @@ from shared.backlogs import Gauges, watching_airbyte
 from shared.config import Settings, load
 from shared.credential_digests import Digests
 from shared.database import Database
+from shared.http import operation_routes
 from shared.http.app import create_app
 from shared.http.authentication import access_for, signer_for
 from shared.http.dependencies import from_state
 from shared.http.openapi import example, links
-from shared.http.operation_routes import ACCEPTED, GivenKey, Wait, answered, routes
+from shared.http.operation_routes import ACCEPTED, GivenKey, Wait, answered
 from shared.http.paging import After, Limit, Page
 from shared.http.problems import problems
 from shared.http.responses import raw_json
@@ -412,10 +413,10 @@ def build(settings: Settings) -> FastAPI:
     parts = (
         *(source_routes, workspace_routes, edit_routes, job_routes),
         *(volume_routes, api_key_routes, event_routes, about_routes),
-        *(timeline_routes, credential_routes, catalog_routes),
+        *(timeline_routes, credential_routes, catalog_routes, operation_routes),
     )
     # `/connections/summary` comes before `/connections/{connection_id}`.
-    for each in (connection_routes.router, router, *(part.router for part in parts), routes()):
+    for each in (connection_routes.router, router, *(part.router for part in parts)):
         app.include_router(each)
     return app
 

@@ -6,7 +6,6 @@ validation. Responses never echo submitted values.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, nullcontext
 from datetime import timedelta
@@ -14,18 +13,16 @@ from typing import Any
 
 from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.types import Lifespan
 
 from shared.errors import AamError, Unavailable
-from shared.http import docs_page, validation, whoami
+from shared.http import docs_page, health, validation, whoami
 from shared.http.authentication import Access, Gate, NoApiKey, requirements
 from shared.http.bodies import Bodies
-from shared.http.health import Check, Health, Readiness, state_of
+from shared.http.health import Check, Checks
 from shared.http.openapi import describe_problems
 from shared.http.problems import (
-    RETRY_SOON,
     answer_expected,
     answer_http,
     answer_invalid,
@@ -72,44 +69,11 @@ def create_app(
     )
     if access.docs_are_open:
         docs_page.add_docs(app)
-    checks = {**(ready or {})}
+    decisive = dict(ready or {})
     if access.anybody is not None:
-        checks["access"] = access.require_anybody
-    others = degraded or {}
-
-    @app.get("/health", tags=["operations"])
-    async def health() -> Health:
-        """Report that the process is running."""
-        return Health()
-
-    @app.get(
-        "/ready",
-        tags=["operations"],
-        response_model_exclude_none=True,
-        responses={503: {"model": Readiness, "description": "It cannot respond at the moment"}},
-    )
-    async def readiness(response: Response) -> Readiness:
-        """Report whether the service is ready: 200 while its registry responds and accepts writes.
-
-        While another dependency, for example Airbyte, is unavailable, the service is `degraded`:
-        callers can still read and decide, so a load balancer should keep it in rotation.
-        """
-        names = [*checks, *others]
-        found = await asyncio.gather(
-            *(state_of(check, within_s=_DECISIVE_WITHIN_S) for check in checks.values()),
-            *(state_of(check, within_s=_OTHERS_WITHIN_S) for check in others.values()),
-        )
-        shown = dict(zip(names, found, strict=True))
-        is_ready = all(shown[name] == "ok" for name in checks)
-        away = [name for name in others if shown[name] != "ok"]
-        state = Readiness(
-            ready=is_ready, degraded=away if is_ready and away else None, checks=shown
-        )
-        if not state.ready:
-            response.status_code = 503
-            response.headers.update(RETRY_SOON)
-        return state
-
+        decisive["access"] = access.require_anybody
+    app.state.checks = Checks(decisive, degraded or {})
+    app.include_router(health.router)
     app.include_router(whoami.router)
     app.exception_handler(AamError)(answer_expected)
     app.exception_handler(RequestValidationError)(answer_invalid)
@@ -154,8 +118,3 @@ async def _require_callers(access: Access) -> None:
         raise
     except Unavailable as error:
         log.warning("callers_unavailable", detail=error.detail)
-
-
-_DECISIVE_WITHIN_S = 3.0
-_OTHERS_WITHIN_S = 0.8
-"""Less than the one second of a Kubernetes probe, so a hanging optional check cannot fail it."""

@@ -1,15 +1,34 @@
-"""Health and readiness responses."""
+"""GET /health and GET /ready of every service."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated
 
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict
 
 from shared.errors import AamError
+from shared.http.dependencies import from_state
+from shared.http.problems import RETRY_SOON
 
 Check = Callable[[], Awaitable[object]]
+
+_DECISIVE_WITHIN_S = 3.0
+_OTHERS_WITHIN_S = 0.8
+"""Less than the one second of a Kubernetes probe, so a hanging optional check cannot fail it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """A check for each dependency by its name; raises an AamError while that is unavailable."""
+
+    decisive: Mapping[str, Check]
+    """Of dependencies that every request needs."""
+    others: Mapping[str, Check]
+    """Of dependencies that only some requests need."""
 
 
 class Health(BaseModel):
@@ -47,7 +66,43 @@ class Readiness(BaseModel):
     checks: dict[str, str]
 
 
-async def state_of(check: Check, *, within_s: float) -> str:
+router = APIRouter(tags=["operations"])
+
+
+@router.get("/health")
+async def health() -> Health:
+    """Report that the process is running."""
+    return Health()
+
+
+@router.get(
+    "/ready",
+    response_model_exclude_none=True,
+    responses={503: {"model": Readiness, "description": "It cannot respond at the moment"}},
+)
+async def readiness(
+    response: Response, checks: Annotated[Checks, from_state("checks")]
+) -> Readiness:
+    """Report whether the service is ready: 200 while its registry responds and accepts writes.
+
+    While another dependency, for example Airbyte, is unavailable, the service is `degraded`:
+    callers can still read and decide, so a load balancer should keep it in rotation.
+    """
+    decisive, others = checks.decisive, checks.others
+    found = await asyncio.gather(
+        *(_state_of(check, within_s=_DECISIVE_WITHIN_S) for check in decisive.values()),
+        *(_state_of(check, within_s=_OTHERS_WITHIN_S) for check in others.values()),
+    )
+    shown = dict(zip([*decisive, *others], found, strict=True))
+    is_ready = all(shown[name] == "ok" for name in decisive)
+    away = [name for name in others if shown[name] != "ok"]
+    if not is_ready:
+        response.status_code = 503
+        response.headers.update(RETRY_SOON)
+    return Readiness(ready=is_ready, degraded=away if is_ready and away else None, checks=shown)
+
+
+async def _state_of(check: Check, *, within_s: float) -> str:
     try:
         async with asyncio.timeout(within_s):
             if await check() is False:

@@ -33,56 +33,6 @@ ACCEPTED: dict[int | str, dict[str, Any]] = {
 }
 
 
-def routes() -> APIRouter:
-    """The routes that report operations, for every service that runs operations."""
-    router = APIRouter(tags=["operations"])
-
-    @router.get(
-        "/operations/{operation_id}",
-        dependencies=[may(Scope.CONNECTIONS_READ)],
-        response_model=OperationView,
-        responses=problems(404, 503),
-    )
-    async def operation(request: Request, operation_id: UUID, operations: Service) -> Response:
-        """Get one operation: its status, its current step, and what it waits for."""
-        is_explained = caller_of(request).may_change_connections
-        return raw_json(await operations.view(operation_id, is_explained=is_explained))
-
-    @router.get(
-        "/operations",
-        dependencies=[may(Scope.CONNECTIONS_READ)],
-        response_model=Page[OperationView],
-        responses={
-            200: example({"items": [OPERATION], "next": None})
-            | links(
-                "GET /operations/{operation_id}",
-                operation_id="$response.body#/items/0/operation_id",
-            ),
-            **problems(422, 503),
-        },
-    )
-    async def operations(
-        request: Request,
-        operations: Service,
-        connection_id: Annotated[UUID | None, Query()] = None,
-        status: Annotated[OperationStatus | None, Query()] = None,
-        after: After = None,
-        limit: Limit = 100,
-    ) -> Response:
-        """List operations, newest first, optionally filtered by connection or status."""
-        return raw_json(
-            await operations.page(
-                connection_id=connection_id,
-                status=status,
-                cursor=after,
-                limit=limit,
-                is_explained=caller_of(request).may_change_connections,
-            )
-        )
-
-    return router
-
-
 async def _key(
     request: Request,
     idempotency_key: Annotated[
@@ -143,3 +93,52 @@ def answered(answer: HttpResult) -> Response:
     if answer.is_replay:
         response.headers["idempotency-replayed"] = "true"
     return response
+
+
+router = APIRouter(tags=["operations"])
+"""The routes that report operations, for every service that runs operations."""
+
+
+@router.get(
+    "/operations/{operation_id}",
+    dependencies=[may(Scope.CONNECTIONS_READ)],
+    response_model=OperationView,
+    responses=problems(404, 503),
+)
+async def get_operation(request: Request, operation_id: UUID, operations: Service) -> Response:
+    """Get one operation: its status, its current step, and what it waits for."""
+    is_explained = caller_of(request).may_change_connections
+    return raw_json(await operations.view(operation_id, is_explained=is_explained))
+
+
+@router.get(
+    "/operations",
+    dependencies=[may(Scope.CONNECTIONS_READ)],
+    response_model=Page[OperationView],
+    responses={
+        200: example({"items": [OPERATION], "next": None})
+        | links(
+            "GET /operations/{operation_id}",
+            operation_id="$response.body#/items/0/operation_id",
+        ),
+        **problems(422, 503),
+    },
+)
+async def list_operations(
+    request: Request,
+    operations: Service,
+    connection_id: Annotated[UUID | None, Query()] = None,
+    status: Annotated[OperationStatus | None, Query()] = None,
+    after: After = None,
+    limit: Limit = 100,
+) -> Response:
+    """List operations, newest first, optionally filtered by connection or status."""
+    return raw_json(
+        await operations.page(
+            connection_id=connection_id,
+            status=status,
+            cursor=after,
+            limit=limit,
+            is_explained=caller_of(request).may_change_connections,
+        )
+    )

@@ -40,9 +40,9 @@ class Arrives(Protocol):
     ) -> Awaitable[Person]: ...
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def chromium() -> AsyncIterator[Browser]:
-    """One browser for the run; each person in it has a profile of their own."""
+    """One browser for these tests; each person in it has a profile of their own."""
     async with async_playwright() as playwright:
         path = await asyncio.to_thread(found.find, playwright.chromium.executable_path)
         if path is None and IS_REQUIRED:
@@ -56,7 +56,7 @@ async def chromium() -> AsyncIterator[Browser]:
         await browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def org_secrets() -> Iterator[None]:
     """Generate the sample org's secrets as canaries, so that all output is scanned for them."""
     with pytest.MonkeyPatch.context() as environment:
@@ -67,11 +67,11 @@ def org_secrets() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def mesh(
     chromium: Browser, org_secrets: None, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Mesh]:
-    """A running mesh, for all journeys of this process: leave it as it was."""
+    """A running mesh for the browser tests: leave it as it was."""
     logs = tmp_path_factory.mktemp("browser") / "logs"
     environment = given_environment() | NO_SCHEDULED_OBSERVATIONS
     async with temporary_stack(environment=environment, keep_logs=logs) as stack:
@@ -80,7 +80,7 @@ async def mesh(
         leaks.add_mesh(stack.settings.state_dir)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def connection(mesh: Mesh) -> MeshConnection:
     """The connection "Salesforce demo", onboarded with the real connector."""
     made = await mesh.ask("orchestrator", "POST", "/connections/onboard", ORDER, expect=201)

@@ -110,6 +110,7 @@ async def test_archived(signed_in: Browser, mesh: Double) -> None:
         assert "Roll back" not in shown.text
 
 
+@pytest.mark.deep(after=3)
 @pytest.mark.parametrize("name", HOSTILE)
 async def test_hostile_names_of_a_connection(signed_in: Browser, mesh: Double, name: str) -> None:
     """Everything that comes from a source or a person is shown as text."""

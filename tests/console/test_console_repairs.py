@@ -388,6 +388,7 @@ async def test_part_for_htmx(signed_in: Browser, double: Double) -> None:
     assert "Approve 2 changes" in shown.text
 
 
+@pytest.mark.deep(after=3)
 @pytest.mark.parametrize("name", HOSTILE)
 async def test_hostile_names_in_repairs(signed_in: Browser, double: Double, name: str) -> None:
     """Shown as text in headings, choices, fields and previews, and sent back exactly."""

@@ -93,6 +93,7 @@ async def test_list_is_paged(signed_in: Browser, double: Double, path: str) -> N
     assert all(int(found) <= 100 for found in re.findall(r"limit=(\d+)", limits[-1]))
 
 
+@pytest.mark.deep(after=3)
 @pytest.mark.parametrize("name", HOSTILE)
 async def test_hostile_names_everywhere(signed_in: Browser, double: Double, name: str) -> None:
     """Whatever a source, a connector or a person calls things."""

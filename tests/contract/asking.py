@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 import schemathesis
 from schemathesis.config import (
+    CoveragePhaseConfig,
     FuzzingPhaseConfig,
     GenerationConfig,
     PhasesConfig,
@@ -52,6 +53,8 @@ class Asked:
     url: str
     examples: int
     """Number of random requests per operation, and of stateful sequences."""
+    has_boundaries: bool
+    """Whether to send the boundary values of the schemas, which is most of the requests."""
     seed: int
     authorization: str = ""
     """The Authorization header of every request; empty with `signing_key`."""
@@ -155,6 +158,7 @@ def _config(asked: Asked) -> SchemathesisConfig:
         request_timeout=_LONGEST_REQUEST_S,
         generation=generation(),
         phases=PhasesConfig(
+            coverage=CoveragePhaseConfig(enabled=asked.has_boundaries),
             fuzzing=FuzzingPhaseConfig(generation=generation()),
             stateful=StatefulPhaseConfig(generation=generation(), max_steps=_LONGEST_WALK),
         ),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from tests.faults.failpoint_parameters import points
 from tests.faults.world import ORDER, World
 from tests.waiting import until_not
 
@@ -14,15 +13,20 @@ EDIT = {"credential_id": "salesforce-second", "prefix": "crm_"}
 _OPEN = "SELECT 1 FROM operations WHERE status IN ('running', 'undoing')"
 
 
+@pytest.mark.deep(after=1)
 @pytest.mark.parametrize(
     "failpoint",
-    points(
-        *("intent.after", "settings.after", "source.after"),
-        deep=(
-            *("check.before", "check.after", "settings.before"),
-            *("source.before", "finish.before", "finish.after"),
-        ),
-    ),
+    [
+        "settings.after",
+        "intent.after",
+        "check.before",
+        "check.after",
+        "settings.before",
+        "source.before",
+        "source.after",
+        "finish.before",
+        "finish.after",
+    ],
 )
 async def test_credential_is_replaced_once_despite_a_crash(world: World, failpoint: str) -> None:
     """Another replica continues: one source update, one event, one history entry."""

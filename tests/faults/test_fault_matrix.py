@@ -12,7 +12,7 @@ from tests.faults.world import World
 
 _RUN_ALL = bool(os.environ.get("AAM_FAULTS"))
 """Whether to run every cell instead of an evenly spread sample."""
-_SAMPLED = 20
+_SAMPLED = 10
 
 
 def _chosen() -> list[Cell]:

@@ -8,14 +8,20 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.faults.failpoint_parameters import points
 from tests.faults.world import ORDER, T_CONVERGED, World
 from tests.waiting import until
 
 
+@pytest.mark.deep(after=1)
 @pytest.mark.parametrize(
     "failpoint",
-    points("items.after", "finish.before", deep=("intent.after", "list.after", "items.before")),
+    [
+        "items.after",
+        "intent.after",
+        "list.after",
+        "items.before",
+        "finish.before",
+    ],
 )
 async def test_import_continues_after_a_crash(world: World, failpoint: str) -> None:
     """Each connection is imported once, with one event."""

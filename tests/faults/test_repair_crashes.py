@@ -8,7 +8,6 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.faults.failpoint_parameters import points
 from tests.faults.world import ORDER, World
 from tests.integration.drifting import ACCOUNT, offering
 
@@ -73,12 +72,17 @@ async def _killed_then_another(world: World, armed: Any) -> None:
     await world.replace("drift_repair_agent/2")
 
 
+@pytest.mark.deep(after=1)
 @pytest.mark.parametrize(
     "failpoint",
-    points(
-        *("repair.approved", "apply.update.after"),
-        deep=("repair.weighed", "repair.recorded", "apply.intent.after", "apply.finish.before"),
-    ),
+    [
+        "apply.update.after",
+        "repair.weighed",
+        "repair.recorded",
+        "repair.approved",
+        "apply.intent.after",
+        "apply.finish.before",
+    ],
 )
 async def test_safe_change_is_applied_once_despite_a_crash(world: World, failpoint: str) -> None:
     """There is one new version, one event, and the field is added."""
@@ -112,7 +116,14 @@ async def test_decision_survives_a_crash(world: World) -> None:
     assert await _versions(world) == [1, 2]
 
 
-@pytest.mark.parametrize("failpoint", points("pause.set.after", deep=("pause.intent.after",)))
+@pytest.mark.deep(after=1)
+@pytest.mark.parametrize(
+    "failpoint",
+    [
+        "pause.set.after",
+        "pause.intent.after",
+    ],
+)
 async def test_pause_is_finished_by_another_replica(world: World, failpoint: str) -> None:
     """After a kill before or after the pause in Airbyte, it is paused and recorded as such."""
     await world.end("drift_repair_agent/2")
@@ -133,7 +144,14 @@ async def test_pause_is_finished_by_another_replica(world: World, failpoint: str
     assert await _events(world, "connection.paused") == 1
 
 
-@pytest.mark.parametrize("failpoint", points("repair.sync_started", deep=("repair.taken_back",)))
+@pytest.mark.deep(after=1)
+@pytest.mark.parametrize(
+    "failpoint",
+    [
+        "repair.sync_started",
+        "repair.taken_back",
+    ],
+)
 async def test_failed_repair_is_rolled_back_once_despite_a_crash(
     world: World, failpoint: str
 ) -> None:

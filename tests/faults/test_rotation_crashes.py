@@ -8,7 +8,6 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.faults.failpoint_parameters import points
 from tests.faults.world import ORDER, World
 
 TOKEN = "CREDENTIAL_SALESFORCE_PROD__REFRESH_TOKEN"
@@ -17,11 +16,16 @@ _WITHIN_S = 40
 _NOTHING_CHANGED = ("rotation_unchecked", "auth_broker_unavailable")
 
 
+@pytest.mark.deep(after=1)
 @pytest.mark.parametrize(
     "failpoint",
-    points(
-        *("update.after", "finish.before"), deep=("intent.after", "update.before", "finish.after")
-    ),
+    [
+        "update.after",
+        "intent.after",
+        "update.before",
+        "finish.before",
+        "finish.after",
+    ],
 )
 async def test_rotation_is_sent_once_despite_a_crash(world: World, failpoint: str) -> None:
     """One update, one event; a token that is renewed later is not overwritten."""

@@ -40,14 +40,9 @@ async def absent(world: World) -> AsyncIterator[Parts]:
     await world.end("auth_broker")
 
 
+@pytest.mark.deep(after=1)
 @pytest.mark.parametrize(
-    "position, order",
-    [
-        pytest.param(
-            n, one, id="-".join(one), marks=[] if n < len(_ROTATIONS) else pytest.mark.deep
-        )
-        for n, one in enumerate(_ORDERS)
-    ],
+    "position, order", [pytest.param(n, one, id="-".join(one)) for n, one in enumerate(_ORDERS)]
 )
 async def test_services_start_in_any_order(
     world: World, absent: Parts, position: int, order: tuple[str, ...]

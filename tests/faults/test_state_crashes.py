@@ -41,15 +41,16 @@ def _states(world: World, connection: Json) -> dict[str, Json]:
     return {one["streamDescriptor"]["name"]: one["streamState"] for one in held}
 
 
+@pytest.mark.deep(after=1)
 @pytest.mark.parametrize(
     "failpoint",
     [
+        "apply.put_state.after",
         "apply.state.before",
         "apply.state.after",
         "apply.look.after",
         "apply.lost_state.after",
         "apply.put_state.before",
-        "apply.put_state.after",
         "apply.finish.before",
     ],
 )

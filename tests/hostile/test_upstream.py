@@ -79,6 +79,7 @@ CASES: dict[str, tuple[Callable[[AirbyteServer], None], tuple[int, str | None]]]
 }  # fmt: skip
 
 
+@pytest.mark.deep(after=4)
 @pytest.mark.exact
 @pytest.mark.parametrize("what", CASES)
 async def test_c25_onboarding_against_a_broken_airbyte(world: World, what: str) -> None:

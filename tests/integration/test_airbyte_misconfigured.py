@@ -106,6 +106,7 @@ LOGINS: list[tuple[str, Auth, Plant, type[AamError], str]] = [
 ]
 
 
+@pytest.mark.deep(after=2)
 @pytest.mark.parametrize(
     "name,auth,plant,expected,words", LOGINS, ids=[name for name, *_ in LOGINS]
 )

@@ -66,6 +66,7 @@ def _environment(airbyte: AirbyteServer, folder: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.deep(after=1)
 @both_releases
 async def test_warehouse_destination_is_created_once(airbyte: AirbyteServer, folder: Path) -> None:
     """The second run adopts it, and no output has the password."""
@@ -202,6 +203,7 @@ async def test_refusal_is_one_line(airbyte: AirbyteServer, folder: Path) -> None
     assert PASSWORD not in output
 
 
+@pytest.mark.deep(after=1)
 @both_releases
 async def test_wrong_credentials_are_not_retried(airbyte: AirbyteServer, folder: Path) -> None:
     async with airbyte:

@@ -390,6 +390,7 @@ async def test_preview_shows_streams_and_deletes_its_source(mesh: Mesh) -> None:
     assert (row["purpose"], row["code"], row["is_left"]) == ("preview", None, False)
 
 
+@pytest.mark.deep(after=1)
 @pytest.mark.parametrize("fault", ["discovery", "deletion", "creation"])
 async def test_failed_preview_leaves_nothing_behind(
     airbyte: AirbyteServer, meshes: Meshes, store: dict[str, str], fault: str

@@ -263,6 +263,7 @@ async def test_concurrent_applies_create_one_version(mesh: Mesh) -> None:
     assert [row["version_number"] for row in numbers] == [1, 2]
 
 
+@pytest.mark.deep(after=2)
 @pytest.mark.exact
 @pytest.mark.parametrize(
     "kind, more, status, code",
@@ -292,6 +293,7 @@ async def test_refusal_keeps_the_old_version(
     assert (await mesh.events(3))[-1]["type"] == "catalog.refused"
 
 
+@pytest.mark.deep(after=4)
 @pytest.mark.parametrize(
     "kind, after_effect",
     [

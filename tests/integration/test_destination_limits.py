@@ -68,6 +68,7 @@ async def test_field_before_its_twin_takes_the_column(mesh: Mesh) -> None:
     assert (finding["names"], finding["columns"]) == (["Name", "NAME"], ["Name", "Name_1"])
 
 
+@pytest.mark.deep(after=2)
 @pytest.mark.parametrize(
     "version, code, words",
     [

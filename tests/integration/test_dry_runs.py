@@ -59,7 +59,7 @@ async def running_sync(mesh: Mesh, connection: Json) -> Json:
 
 
 async def end_sync(mesh: Mesh, connection: Json, job: Json) -> None:
-    """Let a sync succeed, and wait until AAM has recorded it: a dry run must not be blamed for it."""
+    """Let a sync succeed, and wait until AAM has recorded it, which is not due to a dry run."""
     mesh.airbyte.finish_job(job["id"])
     await mesh.jobs_until_end(connection["id"])
 

@@ -139,6 +139,7 @@ async def test_airbyte_sync_is_recorded_after_a_busy_time(
     assert job["status"] == "succeeded"
 
 
+@pytest.mark.deep(after=1)
 @pytest.mark.parametrize("style", list(ErrorStyle))
 @pytest.mark.parametrize("is_missing", [False, True])
 async def test_job_unknown_to_airbyte_ends_alone(
@@ -259,6 +260,7 @@ async def test_slow_airbyte_clock_loses_no_sync(mesh: Mesh, follower: JobFollowe
     await job_of(mesh, second["id"])
 
 
+@pytest.mark.deep(after=1)
 @pytest.mark.parametrize("error", [UpstreamForbidden, UpstreamMissing, UpstreamUnknown])
 async def test_job_of_an_unknown_connection_ends(
     mesh: Mesh,

@@ -62,6 +62,7 @@ def by_kind(repair: Json) -> dict[str, Json]:
     return {one["kind"]: one for one in repair["changes"]}
 
 
+@pytest.mark.deep(after=2)
 @pytest.mark.parametrize("version", ["1.1", "1.2", "1.3", "1.8", "2.0.0"])
 async def test_vanished_field_with_a_hash_is_decided_by_a_person(mesh: Mesh, version: str) -> None:
     """Drift, event, pause; a plain approval changes nothing, one with a choice heals."""
@@ -211,6 +212,7 @@ async def _kinds(mesh: Mesh, connection: Json, wanted: set[str]) -> bool:
     return [set(by_kind(one)) for one in found] == [wanted]
 
 
+@pytest.mark.deep(after=1)
 @pytest.mark.parametrize("version", ["1.3", "1.8", "2.0.0"])
 async def test_heal_keeps_ids_and_keys_of_other_mappers(mesh: Mesh, version: str) -> None:
     """Airbyte finds the masked key by the mapper's id; AAM never has it."""

@@ -26,6 +26,7 @@ async def has(mesh: Mesh, connection: Json, name: str, *, is_set: bool = True) -
     return found
 
 
+@pytest.mark.deep(after=1)
 @pytest.mark.parametrize(
     "status, code", [("locked", "locked"), ("suspended_by_plan", "status_unknown")]
 )

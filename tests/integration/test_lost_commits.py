@@ -34,6 +34,7 @@ async def mesh_behind(
         yield mesh
 
 
+@pytest.mark.deep(after=2)
 @pytest.mark.parametrize("is_durable", [True, False])
 @pytest.mark.parametrize("spared", [0, 1, 2])
 async def test_onboarding_survives_a_lost_commit_answer(
@@ -62,6 +63,7 @@ async def test_onboarding_survives_a_lost_commit_answer(
         assert airbyte.sources == {}
 
 
+@pytest.mark.deep(after=2)
 @pytest.mark.parametrize("is_durable", [True, False])
 @pytest.mark.parametrize("spared", [0, 1])
 async def test_applying_survives_a_lost_commit_answer(

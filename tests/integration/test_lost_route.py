@@ -69,6 +69,7 @@ async def called(mesh: Mesh, path: str, times: int = 1, *, since: int | None = N
     await until(lambda: len(mesh.airbyte.called(path)) >= before + times)
 
 
+@pytest.mark.deep(after=2)
 @lost_routes
 async def test_connection_is_not_archived(mesh: Mesh, gateway: str, status: int) -> None:
     """DELETE answers 202 meanwhile; it is archived once Airbyte itself has deleted it."""
@@ -89,6 +90,7 @@ async def test_connection_is_not_archived(mesh: Mesh, gateway: str, status: int)
     assert mesh.airbyte.sources == {}
 
 
+@pytest.mark.deep(after=1)
 @pytest.mark.parametrize("is_known", [True, False])
 async def test_connection_of_another_workspace_is_not_archived(
     mesh: Mesh, *, is_known: bool
@@ -164,6 +166,7 @@ async def test_running_job_is_followed_again_afterwards(
     assert (job["status"], job["records"]) == ("succeeded", 3)
 
 
+@pytest.mark.deep(after=1)
 @some_lost_routes
 async def test_nothing_is_missing_deleted_or_imported(
     mesh: Mesh, registry_url: str, redis_url: str, gateway: str, status: int
@@ -193,6 +196,7 @@ async def test_nothing_is_missing_deleted_or_imported(
     assert (await seen(mesh, connection))["drifted_upstream_at"] is None
 
 
+@pytest.mark.deep(after=1)
 @some_lost_routes
 async def test_rotation_changes_nothing(mesh: Mesh, gateway: str, status: int) -> None:
     """No source is reported as missing or out of reach."""

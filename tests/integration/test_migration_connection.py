@@ -113,6 +113,7 @@ async def test_unix_socket(folders: tuple[Path, Path]) -> None:
             await db.close()
 
 
+@pytest.mark.deep(after=2)
 @pytest.mark.parametrize(
     "url, reason",
     [

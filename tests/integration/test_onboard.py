@@ -102,6 +102,7 @@ async def test_refused_step_is_undone(
     assert await mesh.sql.fetchval("SELECT status FROM connections") == "FAILED"
 
 
+@pytest.mark.deep(after=6)
 @pytest.mark.parametrize("after_effect", [False, True])
 @pytest.mark.parametrize("kind", [500, 409, "html_502", "reset", "empty_200"])
 @pytest.mark.parametrize("path", ["sources/create", "connections/create"])

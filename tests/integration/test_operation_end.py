@@ -95,6 +95,7 @@ async def ended(sql: Sql) -> asyncpg.Record:
     return row
 
 
+@pytest.mark.deep(after=3)
 @pytest.mark.parametrize(
     "error",
     [

@@ -482,6 +482,7 @@ async def test_undecided_repair_expires(mesh: Mesh) -> None:
     assert "AnnualRevenue" in fields(mesh, connection)
 
 
+@pytest.mark.deep(after=4)
 @pytest.mark.parametrize(
     "order, code",
     [

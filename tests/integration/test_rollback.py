@@ -150,6 +150,7 @@ async def test_successful_sync_verifies_the_repair(mesh: Mesh) -> None:
     assert (str(recorded["id"]), recorded["catalog_version"]) == (repair["job_id"], 2)
 
 
+@pytest.mark.deep(after=1)
 @pytest.mark.parametrize("kind", ["clear", "reset_connection"])
 async def test_clear_job_verifies_nothing(
     mesh: Mesh, monkeypatch: pytest.MonkeyPatch, kind: str
@@ -178,6 +179,7 @@ async def test_clear_job_verifies_nothing(
     assert await mesh.sql.fetchval(number, UUID(repair["job_id"])) == clearing + 1
 
 
+@pytest.mark.deep(after=1)
 @pytest.mark.parametrize("reason", ["config_error", "system_error", "refresh_schema"])
 async def test_sync_failing_for_the_schema_restores_the_previous_version(
     mesh: Mesh, reason: str
@@ -211,6 +213,7 @@ async def test_sync_failing_for_the_schema_restores_the_previous_version(
     assert [one["path"] for one in found[1]["changes"]] == [["Region__c"]]
 
 
+@pytest.mark.deep(after=1)
 @pytest.mark.parametrize("reason", ["transient_error", "heartbeat_timeout", "destination_timeout"])
 async def test_sync_failing_for_another_reason_keeps_the_repair(mesh: Mesh, reason: str) -> None:
     """With a note."""

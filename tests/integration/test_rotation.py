@@ -257,6 +257,7 @@ async def test_shared_source_is_updated_once(mesh: Mesh, store: dict[str, str]) 
     assert sorted(rotated) == sorted(one["connection_id"] for one in results)
 
 
+@pytest.mark.deep(after=2)
 @pytest.mark.parametrize("after_effect", [True, False])
 @pytest.mark.parametrize("kind", ["reset", "hang", 500])
 async def test_lost_update_is_resolved(

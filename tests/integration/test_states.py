@@ -137,6 +137,7 @@ async def test_sync_in_between_prevents_it(mesh: Mesh) -> None:
     assert state_of(mesh, connection, "Account") is None
 
 
+@pytest.mark.deep(after=1)
 @pytest.mark.parametrize("records", [0, 5])
 async def test_failed_verification_puts_it_back(mesh: Mesh, records: int) -> None:
     """Unless the failed sync has read rows, and so may have replaced them."""
@@ -192,6 +193,7 @@ async def test_refused_update_that_took_effect_costs_no_state(mesh: Mesh) -> Non
     assert state_of(mesh, connection, "Account") == before
 
 
+@pytest.mark.deep(after=1)
 @only_new
 @pytest.mark.parametrize("ends", [True, False])
 async def test_job_in_airbyte_is_waited_for(
@@ -211,6 +213,7 @@ async def test_job_in_airbyte_is_waited_for(
     assert (state_of(mesh, connection, "Account") is not None) is ends
 
 
+@pytest.mark.deep(after=2)
 @only_new
 @pytest.mark.parametrize(
     "path, fault",
@@ -303,6 +306,7 @@ async def test_state_of_another_major_version_is_not_put_back(mesh: Mesh) -> Non
     assert repair["sync_state"]["not_put_back"] == refused
 
 
+@pytest.mark.deep(after=2)
 @pytest.mark.parametrize("reason", ["no_key", "unreadable", "too_large", "no_state"])
 async def test_state_that_is_not_saved_is_reported(
     meshes: Meshes, airbyte: AirbyteServer, monkeypatch: pytest.MonkeyPatch, reason: str
@@ -377,6 +381,7 @@ def became_person(repair: Json) -> Json:
     return {"choices": {gone["id"]: {"became": ["Person"]}}}
 
 
+@pytest.mark.deep(after=2)
 @pytest.mark.parametrize("choice", [None, "read_again"])
 async def test_renamed_stream_takes_its_state_along(mesh: Mesh, choice: str | None) -> None:
     """Unless the person wants all rows in the new table."""

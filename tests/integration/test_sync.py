@@ -70,6 +70,7 @@ async def test_concurrent_requests_start_one_job(mesh: Mesh) -> None:
     assert len(mesh.airbyte.jobs) == 1
 
 
+@pytest.mark.deep(after=3)
 @pytest.mark.parametrize(
     "kind, after_effect",
     [

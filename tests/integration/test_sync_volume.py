@@ -247,6 +247,7 @@ async def test_policy_restores_the_version_before_the_missing_rows(mesh: Mesh) -
     assert "Region__c" not in fields(mesh, connection)
 
 
+@pytest.mark.deep(after=1)
 @pytest.mark.parametrize("rows", [1500, 0])
 async def test_repair_is_verified_by_the_usual_rows(mesh: Mesh, rows: int) -> None:
     """A stream that was suspicious before the repair is not the repair's."""

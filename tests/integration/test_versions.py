@@ -9,6 +9,7 @@ from tests.integration.applying import GREW, apply, discovered, streams_in_airby
 from tests.integration.conftest import Meshes
 
 
+@pytest.mark.deep(after=2)
 @pytest.mark.parametrize(
     "version, auth",
     [

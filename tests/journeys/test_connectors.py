@@ -179,6 +179,7 @@ def stages(tmp_path: Path, warehouse_url: str, vendor: server.Running) -> Stages
     return Stages(tmp_path, warehouse_url, vendor)
 
 
+@pytest.mark.deep
 async def test_manifest_with_an_api_key_follows_its_schema(stages: Stages) -> None:
     """A low-code connector: name, specification, pagination, incremental sync, a rename."""
     async with stages.open(manifest="sample-shop") as stage:
@@ -268,6 +269,7 @@ async def test_manifest_with_client_credentials_follows_nested_fields(stages: St
         assert await stage.value("tickets", "count(*)") == 120
 
 
+@pytest.mark.deep
 async def test_broken_credential_fails_the_check(stages: Stages) -> None:
     """The check fails, and its message does not contain the secret."""
     wrong = leaks.canary("a wrong API key")

@@ -212,6 +212,7 @@ async def test_rotated_token_survives(stage: Stage) -> None:
     assert (await stage.discovered())["jobInfo"]["connectorConfigurationUpdated"] is True
 
 
+@pytest.mark.deep
 async def test_wrong_credentials_are_reported_without_secrets(stage: Stage) -> None:
     """Both the check and the discovery fail with a reason."""
     await stage.api.ask(

@@ -157,6 +157,7 @@ PLANTED = """
 """
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "workers",
     [

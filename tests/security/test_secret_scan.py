@@ -87,6 +87,7 @@ def added_lines() -> Iterable[str]:
     return dict.fromkeys(line for line in lines if "--hash=sha256:" not in line)
 
 
+@pytest.mark.deep  # `make check` runs it
 def test_tree_has_no_secret() -> None:
     """Every tracked or untracked file, except the locked requirements, which contain hashes."""
     files = git("ls-files", "--cached", "--others", "--exclude-standard", "-z").split("\0")

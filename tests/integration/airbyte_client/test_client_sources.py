@@ -84,6 +84,7 @@ async def test_all_pages_are_listed(airbyte: AirbyteServer, count: int) -> None:
     assert len(airbyte.called("sources/list")) <= count // 100 + 2
 
 
+@pytest.mark.deep(after=1)
 @pytest.mark.parametrize("status", [403, 500])
 async def test_deleting_an_unknown_source_succeeds(
     airbyte: AirbyteServer, client: AirbyteClient, status: int

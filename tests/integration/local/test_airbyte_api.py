@@ -125,6 +125,7 @@ async def test_definitions_and_specifications(api: Api) -> None:
     assert "append_dedup" in answer["supportedDestinationSyncModes"]
 
 
+@pytest.mark.deep(after=1)
 async def test_create_check_and_delete_a_source(api: Api) -> None:
     """Validated when it is made, tried when it is asked, gone with its connections."""
     source = await api.source({"count": 5})
@@ -148,6 +149,7 @@ async def test_create_check_and_delete_a_source(api: Api) -> None:
     await api.ask("connections/get", connectionId=connection["connectionId"], expect=404)
 
 
+@pytest.mark.deep(after=1)
 async def test_discovery_is_cached_unless_disabled(api: Api) -> None:
     """Equal catalogs have one id; the cache does not expire."""
     source = await api.source()
@@ -398,6 +400,7 @@ async def test_errors_of_both_releases(tmp_path: Path, warehouse_url: str) -> No
                 assert ("message" in each.json()) is (style is ErrorStyle.MESSAGE)
 
 
+@pytest.mark.deep(after=1)
 async def test_sync_writes_rows_and_counts_them(api: Api, warehouse_url: str) -> None:
     """From a discovery's catalog to a table, with one job that says so everywhere."""
     source = await api.source({"count": 2500})
@@ -468,6 +471,7 @@ async def test_sync_can_be_cancelled(api: Api) -> None:
     await api.ask("jobs/cancel", id=job["job"]["id"])
 
 
+@pytest.mark.deep
 async def test_basic_schedule_is_followed(modern: Api) -> None:
     """The first sync comes by itself; the next one not before its time."""
     source = await modern.source({"count": 1})
