@@ -417,7 +417,7 @@ async def test_maintenance_commands_have_a_dry_run(
     mesh: Mesh, registry_url: str, redis_url: str
 ) -> None:
     """As JSON, and a dry run changes nothing."""
-    await mesh.onboard()
+    observed = await mesh.onboard()
     left = mesh.airbyte.add_source(f"left [aam:{await ended_operation(mesh)}]")["sourceId"]
     environment = {
         **{name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ},
@@ -443,8 +443,11 @@ async def test_maintenance_commands_have_a_dry_run(
     assert (await run_command("reconcile", "--dry-run"))["compared"] == 1
     await run_command("sweep")
     assert left not in mesh.airbyte.sources
-    await mesh.sql.execute("DELETE FROM connection_health")
-    assert await run_command("health") == {"connections": 2, "corrected": 2}
+    # The health of the other one may be derived again by any observation of its source.
+    await mesh.sql.execute(
+        "DELETE FROM connection_health WHERE connection_id <> $1", UUID(observed["id"])
+    )
+    assert await run_command("health") == {"connections": 2, "corrected": 1}
 
 
 # Jobs of Airbyte's own

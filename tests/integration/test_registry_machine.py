@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
@@ -211,7 +212,7 @@ def test_registry_invariants_hold_in_any_order(registry_url: str, postgres_url: 
     run_state_machine_as_test(
         RegistryMachine,
         settings=settings(
-            max_examples=40,
+            max_examples=40 if os.environ.get("AAM_DEEP") else 10,
             stateful_step_count=30,
             deadline=None,
             derandomize=True,

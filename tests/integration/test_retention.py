@@ -18,6 +18,7 @@ from shared import registry
 from shared.config import Settings, postgres_address
 from shared.database import Database
 from shared.models import StreamSchema
+from shared.observability import metrics
 from tests.waiting import until
 
 Sql = Any
@@ -569,6 +570,10 @@ def test_retention_setting_formats() -> None:
     assert kept["repairs"] is kept["snapshots"] is kept["stream_schemas"] is None
     assert kept["drifts"] == 365 * DAY
     assert {one.every for one in histories(settings())} == {timedelta(minutes=10), DAY}
+
+
+def test_pruned_rows_of_every_table_are_counted_by_its_name() -> None:
+    assert {one.table for one in histories(settings())} == set(metrics.PRUNED.values["table"] or ())
 
 
 @pytest.mark.parametrize(
