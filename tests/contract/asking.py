@@ -53,8 +53,8 @@ class Asked:
     url: str
     examples: int
     """Number of random requests per operation, and of stateful sequences."""
-    has_boundaries: bool
-    """Whether to send the boundary values of the schemas, which is most of the requests."""
+    phases: list[str]
+    """Of examples, coverage (the boundary values of the schemas), fuzzing and stateful."""
     seed: int
     authorization: str = ""
     """The Authorization header of every request; empty with `signing_key`."""
@@ -107,7 +107,7 @@ class Result:
 
 
 def ask(asked: Asked) -> Result:
-    """Run all four phases against a service."""
+    """Run the phases against a service."""
     schema = schemathesis.openapi.from_url(f"{asked.url}/openapi.json", config=_config(asked))
 
     calls = count()
@@ -158,9 +158,13 @@ def _config(asked: Asked) -> SchemathesisConfig:
         request_timeout=_LONGEST_REQUEST_S,
         generation=generation(),
         phases=PhasesConfig(
-            coverage=CoveragePhaseConfig(enabled=asked.has_boundaries),
+            coverage=CoveragePhaseConfig(enabled="coverage" in asked.phases),
             fuzzing=FuzzingPhaseConfig(generation=generation()),
-            stateful=StatefulPhaseConfig(generation=generation(), max_steps=_LONGEST_WALK),
+            stateful=StatefulPhaseConfig(
+                enabled="stateful" in asked.phases,
+                generation=generation(),
+                max_steps=_LONGEST_WALK,
+            ),
         ),
     )
     project.checks.update(included_check_names=CHECKS)

@@ -3,7 +3,8 @@
 Each service runs with a real registry and the scripted Airbyte. The requests come in four phases:
 examples, boundary values of the schemas, random requests, and stateful sequences along OpenAPI
 links. AAM_SCHEMATHESIS=100 sets the number of random requests per operation and of sequences;
-AAM_SEED sets the random seed. Boundary values are sent with AAM_DEEP=1, as by `make test-all`.
+AAM_SEED sets the random seed. Boundary values and sequences, which are most of the requests, are
+sent with AAM_DEEP=1, as by `make test-all`.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ from tests.integration.conftest import (
 __all__ = ["redis", "registry_url", "sql"]
 
 EXAMPLES = int(os.environ.get("AAM_SCHEMATHESIS", "5"))
-HAS_BOUNDARIES = bool(os.environ.get("AAM_DEEP"))
-PHASES = ("examples", "fuzzing", "stateful", *(("coverage",) if HAS_BOUNDARIES else ()))
+IS_DEEP = bool(os.environ.get("AAM_DEEP"))
+PHASES = ("examples", "fuzzing", *(("coverage", "stateful") if IS_DEEP else ()))
 
 
 @pytest.fixture
@@ -105,7 +106,7 @@ async def test_service_is_as_it_is_described(service: str, mesh: Mesh) -> None:
         asked = Asked(
             url,
             examples=EXAMPLES,
-            has_boundaries=HAS_BOUNDARIES,
+            phases=list(PHASES),
             seed=FAULT_SEED,
             authorization="" if service == "auth_broker" else access.HEADERS["Authorization"],
             signing_key=str(access.service_keys()["service_private_key_dir"] / "orchestrator.pem")
@@ -126,5 +127,5 @@ async def test_service_is_as_it_is_described(service: str, mesh: Mesh) -> None:
         f"{name}\n{what}" for name, what in described.found.items()
     )
     assert all(described.cases[phase] > 0 for phase in PHASES)
-    assert described.transitions > 0
+    assert described.transitions > 0 or not IS_DEEP
     assert described.statuses[200] > 0

@@ -270,3 +270,34 @@ async def test_periodic_task_survives_a_cancelled_dependency(
         async with asyncio.timeout(10):
             await again.wait()
     await db.close()
+
+
+async def test_rare_tasks_run_first_some_seconds_after_the_start(
+    registry_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that starts has more urgent work; a process that stops does not wait for it."""
+    monkeypatch.setattr(periodic, "_RARE_AFTER_S", 0.5)
+    began = asyncio.get_running_loop().time()
+    runs: dict[str, float] = {}
+    done = asyncio.Event()
+
+    async def run(name: str) -> None:
+        runs.setdefault(name, asyncio.get_running_loop().time() - began)
+        if len(runs) == 2:
+            done.set()
+
+    def task(name: str, interval: timedelta) -> periodic.PeriodicTask:
+        return periodic.PeriodicTask(lambda: run(name), interval)
+
+    db = Database.at(
+        Settings(_env_file=None, supabase_db_url=registry_url).registry_address, application="test"
+    )
+    often, rarely = task("often", timedelta(seconds=5)), task("rarely", timedelta(minutes=1))
+    async with asyncio.timeout(10):
+        async with periodic.repeating(db, often, rarely):
+            await done.wait()
+        monkeypatch.setattr(periodic, "_RARE_AFTER_S", 60)
+        async with periodic.repeating(db, rarely):
+            pass
+    assert runs["often"] < 0.5 <= runs["rarely"]
+    await db.close()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from services.drift_repair_agent.repairs.executor import RepairExecutor
 from tests.integration.applying import seen
 from tests.integration.conftest import Mesh
 from tests.integration.drifting import ACCOUNT, drift, offering, planned, repairs, repairs_until
@@ -109,3 +112,23 @@ async def test_persons_pause_holds_for_new_repairs(mesh: Mesh) -> None:
     (repair,) = await repairs_until(mesh, connection, ["proposed"])
     await approve(mesh, repair)
     assert upstream(mesh, connection)["status"] == "inactive"
+
+
+async def test_approval_is_applied_although_the_connection_is_paused_meanwhile(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once, with the state of then, and not by the next run of a periodic task."""
+    connection = await mesh.onboard()
+    repair = await proposal(mesh, connection, offering({"Id": "string", "Name": "string"}))
+    order = RepairExecutor._order
+
+    async def paused_meanwhile(self: RepairExecutor, *rest: Any) -> Any:
+        found = await order(self, *rest)
+        await mesh.sql.execute("UPDATE connections SET pause_requested_by = 'Ada'")
+        return found
+
+    monkeypatch.setattr(RepairExecutor, "_order", paused_meanwhile)
+
+    status, decided = await approve(mesh, repair)
+
+    assert (status, decided["state"]) == (200, "applied"), str(decided)

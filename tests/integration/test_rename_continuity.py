@@ -36,7 +36,7 @@ async def renamed(mesh: Mesh, connection: Json, offered: Json, new: str, **choic
     repair = await proposal(mesh, connection, offering(offered))
     choices = {removal(repair)["id"]: {"became": [new], **choice}}
     status, decided = await approve(mesh, repair, choices=choices)
-    assert (status, decided["state"]) == (200, "applied"), decided
+    assert (status, decided["state"]) == (200, "applied"), str(decided)
     return decided
 
 
@@ -51,7 +51,7 @@ async def test_rename_keeps_its_column_until_its_new_name_is_adopted(mesh: Mesh)
 
     status, decided = await approve(mesh, repair, **order, continuity="keep_column")
 
-    assert (status, decided["state"]) == (200, "applied"), decided
+    assert (status, decided["state"]) == (200, "applied"), str(decided)
     assert removal(decided)["decision"]["continuity"] == "keep_column"
     assert mappers(mesh, connection) == [("Title", "Name")]
     assert "Name" not in fields(mesh, connection)
@@ -66,7 +66,7 @@ async def test_rename_keeps_its_column_until_its_new_name_is_adopted(mesh: Mesh)
     found = await fetch(mesh, f"/drifts/{drift_id}")
     assert [one["kind"] for one in found["changes"]] == ["mapping_conflict"]
     status, decided = await approve(mesh, repair)
-    assert (status, decided["state"]) == (200, "applied"), decided
+    assert (status, decided["state"]) == (200, "applied"), str(decided)
     assert "Name" not in fields(mesh, connection)
     assert mappers(mesh, connection) == [("Label", "Name")]
 

@@ -540,14 +540,6 @@ async def test_batch_is_bounded_with_any_query_plan(sql: Sql, off: str) -> None:
     assert (deleted, await sql.fetchval("SELECT count(*) FROM repairs")) == (2, 4)
 
 
-async def test_first_run_after_a_start_prunes_nothing(db: Database, sql: Sql) -> None:
-    await a_repair(sql, await a_connection(sql))
-    task = Retention(db, [History("repairs", KEPT)]).task
-    for left in (1, 0):
-        await task.run()
-        assert await sql.fetchval("SELECT count(*) FROM repairs") == left
-
-
 def settings(**values: str) -> Settings:
     """Settings as the environment gives them."""
     return Settings.model_validate({"supabase_db_url": "postgresql://u:p@h/d", **values})

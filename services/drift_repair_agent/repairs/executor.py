@@ -42,6 +42,7 @@ from shared.outbox import EventType
 log = logs.get(__name__)
 
 _BATCH_SIZE = 20
+_PAUSED_OR_RESUMED = "paused_or_resumed"
 _AGAIN_AFTER = timedelta(seconds=10)
 SOON = timedelta(seconds=3)
 """Delay before the periodic task begins a decided repair that its decider has not begun."""
@@ -233,7 +234,12 @@ class RepairExecutor:
             await self._end_unchanged(repair)
             return None
         order = await self._order(repair, found, afterwards)
-        return await self._begun(repair, order, found.catalog)
+        begun = await self._begun(repair, order, found.catalog)
+        if isinstance(begun, UUID):
+            return begun
+        if begun.body == _PAUSED_OR_RESUMED and known is not None:
+            return await self._begin(repair, None, None)  # with its present state
+        return None
 
     async def _wanted(
         self, repair: Repair, known: CurrentState | None, healed: HealedCatalog | None
@@ -306,7 +312,7 @@ class RepairExecutor:
             renamed=() if is_rollback else renamed_by(repair),
         )
 
-    async def _begun(self, repair: Repair, order: Heal, wanted: Catalog) -> UUID | None:
+    async def _begun(self, repair: Repair, order: Heal, wanted: Catalog) -> UUID | HttpResult:
         expected = repair.state
 
         async def take(session: AsyncSession, operation_id: UUID) -> HttpResult | None:
@@ -315,20 +321,20 @@ class RepairExecutor:
             if held.state != expected:
                 return HttpResult(409, "")
             expect_healable(row, order.base_version)
-            if (row.pause_requested_by is not None) is not order.is_paused_by_person:
-                return HttpResult(409, "")
-            if (row.paused_by is not None) is not order.is_paused:
-                return HttpResult(409, "")  # paused or resumed meanwhile: `afterwards` is outdated
+            if (row.pause_requested_by is not None, row.paused_by is not None) != (
+                order.is_paused_by_person,
+                order.is_paused,
+            ):
+                return HttpResult(409, _PAUSED_OR_RESUMED)  # so `afterwards` is outdated
             transitions.mark_applying(held, operation_id)
             registry.begin_heal(row, operation_id)
             outbox.record(session, EventType.CATALOG_HEALING, row, ref=operation_id)
             return None
 
         failpoints.at("repair.approved")
-        begun = await self._operations.begin(
+        return await self._operations.begin(
             Intent("apply", repair.connection_id, order, catalogs.dump(wanted)), take
         )
-        return begun if isinstance(begun, UUID) else None
 
     async def _healed(self, repair: Repair, now: CurrentState, exclusions: Exclusions) -> bytes:
         """The catalog that results from the decisions.
