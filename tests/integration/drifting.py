@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection
 from copy import deepcopy
 from typing import Any
@@ -10,6 +9,7 @@ from uuid import UUID
 
 from tests.fakes.airbyte_server import DEFAULT_CATALOG, catalog, stream
 from tests.integration.conftest import FAULT_RATE, Mesh
+from tests.waiting import until
 
 Json = dict[str, Any]
 ACCOUNT = {"Id": "string", "Name": "string", "AnnualRevenue": "number"}
@@ -57,11 +57,14 @@ async def repairs_until(
 ) -> list[Json]:
     """Wait until the connection's repairs have exactly these states; return them in this order."""
     found: list[Json] = []
+
+    async def are_there() -> bool:
+        nonlocal found
+        found = (await repairs(mesh, connection))[::-1]
+        return sorted(one["state"] for one in found) == sorted(states)
+
     try:
-        async with asyncio.timeout(within):
-            while sorted(one["state"] for one in found) != sorted(states):
-                await asyncio.sleep(0.05)
-                found = (await repairs(mesh, connection))[::-1]
+        await until(are_there, within=within)
     except TimeoutError:
         raise AssertionError([(one["state"], one["waits_for"]) for one in found]) from None
     return [
@@ -72,17 +75,12 @@ async def repairs_until(
 
 async def planned(mesh: Mesh, connection: Json, drift_id: str, *, within: float = 60) -> None:
     """Wait until the drift_repair_agent has planned the connection for this drift."""
-    async with asyncio.timeout(within):
-        while True:
-            found = await mesh.sql.fetchval(
-                "SELECT p.connection_id FROM plans p JOIN drifts d"
-                " ON d.after_snapshot_id = p.snapshot_id WHERE d.id = $1 AND p.connection_id = $2",
-                UUID(drift_id),
-                UUID(connection["id"]),
-            )
-            if found is not None:
-                return
-            await asyncio.sleep(0.05)
+    query = (
+        "SELECT p.connection_id FROM plans p JOIN drifts d"
+        " ON d.after_snapshot_id = p.snapshot_id WHERE d.id = $1 AND p.connection_id = $2"
+    )
+    asked = UUID(drift_id), UUID(connection["id"])
+    await until(lambda: mesh.sql.fetchval(query, *asked), within=within)
 
 
 async def post(mesh: Mesh, path: str, body: Json, **headers: str) -> tuple[int, Json]:
