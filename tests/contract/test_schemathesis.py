@@ -43,7 +43,7 @@ from tests.integration.conftest import (
 
 __all__ = ["redis", "registry_url", "sql"]
 
-EXAMPLES = int(os.environ.get("AAM_SCHEMATHESIS", "5"))
+EXAMPLES = int(os.environ.get("AAM_SCHEMATHESIS", "2"))
 IS_DEEP = bool(os.environ.get("AAM_DEEP"))
 PHASES = ("examples", "fuzzing", *(("coverage", "stateful") if IS_DEEP else ()))
 

@@ -13,7 +13,7 @@ EDIT = {"credential_id": "salesforce-second", "prefix": "crm_"}
 _OPEN = "SELECT 1 FROM operations WHERE status IN ('running', 'undoing')"
 
 
-@pytest.mark.deep(after=1)
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "failpoint",
     [

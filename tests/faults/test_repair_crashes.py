@@ -116,7 +116,7 @@ async def test_decision_survives_a_crash(world: World) -> None:
     assert await _versions(world) == [1, 2]
 
 
-@pytest.mark.deep(after=1)
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "failpoint",
     [
@@ -144,7 +144,7 @@ async def test_pause_is_finished_by_another_replica(world: World, failpoint: str
     assert await _events(world, "connection.paused") == 1
 
 
-@pytest.mark.deep(after=1)
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "failpoint",
     [

@@ -40,7 +40,7 @@ async def absent(world: World) -> AsyncIterator[Parts]:
     await world.end("auth_broker")
 
 
-@pytest.mark.deep(after=1)
+@pytest.mark.deep
 @pytest.mark.parametrize(
     "position, order", [pytest.param(n, one, id="-".join(one)) for n, one in enumerate(_ORDERS)]
 )

@@ -86,6 +86,7 @@ async def stage(tmp_path: Path, warehouse_url: str) -> AsyncIterator[Stage]:
         await db.close()
 
 
+@pytest.mark.deep
 async def test_org_is_synced_and_then_its_new_field(stage: Stage) -> None:
     """A new field has values in the warehouse after discovery, update and sync."""
     answer = await stage.api.ask("sources/check_connection", sourceId=stage.source["sourceId"])

@@ -75,6 +75,7 @@ def _digest(text: str) -> str:
     return f"sha256={base64.urlsafe_b64encode(digest).decode().rstrip('=')}"
 
 
+@pytest.mark.deep
 async def test_package_that_is_not_pinned_is_resolved_recorded_and_offered(
     publish: Index, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
