@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Generator, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
@@ -13,10 +15,11 @@ from playwright.async_api import Browser, async_playwright, expect
 
 from local.demo_steps import NO_SCHEDULED_OBSERVATIONS, ORDER
 from local.environment import given_environment
-from local.mesh_client import Mesh, MeshConnection
+from local.mesh_client import Json, Mesh, MeshConnection
 from local.supervisor import CONSOLE, temporary_stack
 from tests import leaks
 from tests.browser import chromium as found
+from tests.browser import story
 from tests.browser.person import TIMEOUT_MS, Person, visiting
 
 IS_REQUIRED = bool(os.environ.get("AAM_DEEP") or os.environ.get("CI"))
@@ -72,12 +75,44 @@ async def mesh(
     chromium: Browser, org_secrets: None, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Mesh]:
     """A running mesh for the browser tests: leave it as it was."""
-    logs = tmp_path_factory.mktemp("browser") / "logs"
+    async with _running(tmp_path_factory.mktemp("browser") / "logs") as mesh:
+        yield mesh
+
+
+@asynccontextmanager
+async def _running(logs: Path) -> AsyncIterator[Mesh]:
     environment = given_environment() | NO_SCHEDULED_OBSERVATIONS
     async with temporary_stack(environment=environment, keep_logs=logs) as stack:
         leaks.add_mesh(stack.settings.state_dir)  # knows its first key from here on
         yield Mesh(stack)
         leaks.add_mesh(stack.settings.state_dir)
+
+
+@dataclass(frozen=True)
+class Story:
+    """A mesh in which the sample org's story was played; its tests may change everything."""
+
+    mesh: Mesh
+    connection: MeshConnection
+    repair: Json
+    """The proposal after the first rename."""
+
+
+@pytest.fixture(scope="module")
+async def played(
+    chromium: Browser, org_secrets: None, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Story]:
+    """The story, for the tests of one module."""
+    async with _running(tmp_path_factory.mktemp("story") / "logs") as mesh:
+        connection, repair = await story.renamed(mesh)
+        yield Story(mesh, connection, repair)
+
+
+@pytest.fixture
+async def reader(chromium: Browser, played: Story) -> AsyncIterator[Arrives]:
+    """Bring people to the console of the story's mesh, as `person` does."""
+    async with _arrivals(chromium, played.mesh) as arrives:
+        yield arrives
 
 
 @pytest.fixture(scope="package")
@@ -90,6 +125,12 @@ async def connection(mesh: Mesh) -> MeshConnection:
 @pytest.fixture
 async def person(chromium: Browser, mesh: Mesh) -> AsyncIterator[Arrives]:
     """Bring people to the console; at the end, no browser may have a complaint."""
+    async with _arrivals(chromium, mesh) as arrives:
+        yield arrives
+
+
+@asynccontextmanager
+async def _arrivals(chromium: Browser, mesh: Mesh) -> AsyncIterator[Arrives]:
     people: list[Person] = []
     async with AsyncExitStack() as visits:
 

@@ -39,7 +39,7 @@ MORE: Final = {
     "catalog": "{connection}/catalog",
     "versions": "{connection}/versions",
     "compare": "{connection}/versions/1..2",
-    "observations": "{connection}/observations",
+    "schema": "{connection}/schema",
     "syncs": "{connection}/syncs",
     "policy": "{connection}/policy",
     "repairs": "/repairs",
@@ -47,7 +47,12 @@ MORE: Final = {
     "drifts": "/drifts",
     "operations": "/operations",
     "onboard": "/onboard",
-    "onboard-salesforce": "/onboard/Salesforce",
+    "onboard-salesforce": "{source_type}",
+    "observations": "/observations",
+    "credentials": "/access/credentials",
+    "credential-reads": "/access/reads",
+    "drift": "{drift}",
+    "search": "/search?q=Salesforce",
     "import": "/import",
     "notifications": "/notifications",
     "knowledge": "/knowledge",
@@ -59,6 +64,8 @@ MORE: Final = {
 _LINKS: Final = {
     "connection": ("/connections", "tbody a[href^='/connections/']"),
     "repair": ("/", "a[href^='/repairs/']"),
+    "drift": ("/drifts", "tbody a[href^='/drifts/']"),
+    "source_type": ("/onboard", "#types a[href^='/onboard/']"),
 }
 
 
