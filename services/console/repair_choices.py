@@ -203,7 +203,7 @@ class Decisions:
             return made
         for item in items:
             item.fill(form)
-        made.reason = form.text("why")
+        made.reason = form.line("why")
         made.on_global_state = _one_of(form.text("on_global_state"), "refresh", "accept_gap")
         made.on_renamed_stream = _one_of(form.text("on_renamed_stream"), "take_state", "read_again")
         return made

@@ -77,7 +77,7 @@ async def test_rollback(signed_in: Browser, double: Double) -> None:
     assert 'aria-invalid="true"' in refused.html
 
     double.answers[ROLLBACK] = shapes.REPAIR | {"id": shapes.CHILD_ID, "kind": "rollback"}
-    done = await signed_in.post(PATH, {"why": "Rows were duplicated."})
+    done = await signed_in.post(PATH, {"why": "Rows were\r\nduplicated."})
 
     assert (done.status, done.location) == (303, f"/repairs/{shapes.CHILD_ID}")
     sent = double.of("POST", f"{CONNECTION}/rollback")[-1]

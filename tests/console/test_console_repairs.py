@@ -86,7 +86,7 @@ async def test_preview_is_a_dry_run(signed_in: Browser, double: Double) -> None:
             f"choice.{key('c4')}": "other",
             f"other.{key('c4')}": "Credit.Limit",
             f"choice.{key('c5')}": "reject",
-            "why": "Renamed in a release.",
+            "why": "Renamed\r\nin a release.",
         },
     )
 
@@ -462,7 +462,7 @@ async def test_group_is_decided_at_once(signed_in: Browser, double: Double) -> N
     assert "Write why" in unexplained.text
     shown = await signed_in.post(
         "/repairs/groups",
-        {**fields, "why": "Release 12.", "repair": shapes.REPAIR_ID, "name": "Salesforce <x>"},
+        {**fields, "why": "Release\r\n12.", "repair": shapes.REPAIR_ID, "name": "Salesforce <x>"},
     )
 
     (asked,) = double.of("POST", "/repairs/decide")

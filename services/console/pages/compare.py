@@ -65,7 +65,7 @@ async def roll_back(
 ) -> Response:
     """Apply the older version as a new one, or show again why that is not possible."""
     agent = api.drift_repair_agent
-    if not form.text("why"):
+    if not form.line("why"):
         return await _shown(request, api, connection_id, (a, b), form=form, why_error=_WHY)
     connection = await api.orchestrator.get("/connections/{}", connection_id)
     if connection["catalog_version"] != a:
@@ -142,7 +142,7 @@ async def _shown(
         shown=_rows(panels["changes"]),
         effects=_effects(rehearsal.value),
         problem=problem,
-        why="" if form is None else form.text("why"),
+        why="" if form is None else form.line("why"),
         why_error=why_error,
         on_global_state="" if form is None else form.text("on_global_state"),
         words=repair_words,
@@ -215,8 +215,8 @@ async def _none() -> None:
 
 def _order(form: Form | None, version: int) -> dict[str, Any]:
     order: dict[str, Any] = {"version": version}
-    if form is not None and form.text("why"):
-        order["reason"] = form.text("why")
+    if form is not None and form.line("why"):
+        order["reason"] = form.line("why")
     if form is not None and form.text("on_global_state") in ("refresh", "accept_gap"):
         order["on_global_state"] = form.text("on_global_state")
     return order

@@ -93,7 +93,7 @@ async def decide_group(request: Request, api: CallerApi, form: SubmittedForm) ->
     if verdict not in ("approve", "reject"):
         raise PageProblem(422, "invalid_request", "Choose an answer, then send the form again.")
     body: dict[str, Any] = {"verdict": verdict, "group": form.text("group")}
-    if reason := form.text("why"):
+    if reason := form.line("why"):
         body["reason"] = reason
     if verdict == "approve":
         if form.text("loses") == "yes" and not reason:
@@ -135,7 +135,7 @@ async def _groups(
         suggested=_suggested(page["items"]),
         problem=problem,
         sent_group="" if form is None else form.text("group"),
-        sent_why="" if form is None else form.text("why"),
+        sent_why="" if form is None else form.line("why"),
         words=repair_words,
         rows=diffs,
     )
