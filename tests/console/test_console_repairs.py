@@ -11,6 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.console import text
+from services.console.diffs import dotted
+from services.console.forms import Form
 from services.console.repair_choices import Decisions
 from tests.console import repairs as shapes
 from tests.console.browser import SAME_ORIGIN, Browser, Page
@@ -26,6 +28,13 @@ def key(change_id: str) -> str:
     """The name of a change in the form's fields."""
     items = Decisions.of(shapes.REPAIR).items
     return next(item.key for item in items if item.id == change_id)
+
+
+def renamed(*path: str) -> str:
+    """The value of the choice that a field was renamed to this path."""
+    options = next(item for item in Decisions.of(shapes.REPAIR).items if item.id == "c2").options
+    name = dotted(list(path))
+    return next(one.value for one in options if one.name == name)
 
 
 def orders(double: Double, verb: str = "approve") -> list[tuple[str, Any]]:
@@ -66,7 +75,7 @@ async def test_nothing_that_loses_data_is_preselected(signed_in: Browser, double
 
     assert values == {
         "c1": "later",
-        "c2": "suggested",
+        "c2": renamed("Sales_Region__c"),
         "c4": "later",
         "c5": "apply",
         "c6": "later",
@@ -189,7 +198,7 @@ async def test_choices_that_contradict_each_other(signed_in: Browser, double: Do
     shown = await previewed(
         signed_in,
         {
-            f"choice.{key('c2')}": "alternative-0",
+            f"choice.{key('c2')}": renamed("Partner_Tier__c"),
             f"choice.{key('c5')}": "reject",
             f"choice.{key('c4')}": "other",
         },
@@ -230,6 +239,54 @@ async def test_stale_plan_keeps_what_was_typed(signed_in: Browser, double: Doubl
     assert carried.status == 200
     assert 'id="c1-gone" value="gone" checked' in carried.html
     assert "It was dropped." in carried.html
+
+
+async def test_choices_keep_their_meaning_in_a_newer_plan(
+    signed_in: Browser, double: Double
+) -> None:
+    """Every decided change is carried, a rename by its name wherever the newer plan lists it."""
+    shapes.answer(double, state="superseded", superseded_by=shapes.NEWER_ID)
+    choices = {
+        f"choice.{key('c2')}": renamed("Sales_Region__c"),
+        f"choice.{key('c4')}": "gone",
+        "on_global_state": "refresh",
+        "on_renamed_stream": "read_again",
+        "why": "Renamed.",
+    }
+    await signed_in.get("/preferences")
+    shown = await signed_in.post(PATH, {"do": "approve", **choices})
+    carried = {
+        name: value
+        for name, value in shown.fields.items()
+        if name.startswith(("choice.", "on_", "why"))
+    }
+    assert carried == choices | {f"choice.{key('c5')}": "apply"}
+
+    other = {"became": ["Sales_Region__c"], "confidence": 0.3}
+    first = {"became": ["Partner_Tier__c"], "alternatives": [other]}
+    gone = shapes.RENAMED | {"pair": "c5", "suggestion": shapes.RENAMED["suggestion"] | first}
+    newer = Decisions.of(shapes.REPAIR | {"changes": [gone, shapes.ADDED]}, Form([*carried.items()]))
+    assert newer.items[0].became == ["Sales_Region__c"]
+    alone = gone["suggestion"] | {"alternatives": []}
+    newer = Decisions.of(
+        shapes.REPAIR | {"changes": [gone | {"suggestion": alone}, shapes.ADDED]},
+        Form([*carried.items()]),
+    )
+    assert newer.items[0].is_open
+
+
+def test_mapper_that_follows_a_rename_starts_undecided() -> None:
+    """It has the suggestion of its field, which is decided there, and not a choice of its own."""
+    lapsed = shapes.change("c7", "mapper_lapsed", ["Region__c"], choices=["drop", "follow"])
+    lapsed |= {"pair": "c3", "suggestion": shapes.RENAMED["suggestion"]}
+
+    made = Decisions.of(
+        shapes.REPAIR | {"changes": [shapes.RENAMED, shapes.NEW_NAME, lapsed]}, Form()
+    )
+
+    item = next(one for one in made.items if one.id == "c7")
+    assert (item.value, item.pair) == ("later", None)
+    assert made.approval()["changes"] == ["c2", "c3"]
 
 
 async def test_decided_meanwhile(signed_in: Browser, double: Double) -> None:

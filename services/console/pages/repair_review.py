@@ -244,8 +244,13 @@ async def _shown(
 
 def _all_fields(decisions: Decisions) -> list[tuple[str, str]]:
     """The fields that carry every choice over to a newer repair."""
-    fields = [pair for item in decisions.items for pair in item.hidden()]
-    return [*fields, ("why", decisions.reason)]
+    fields = [
+        *[pair for item in decisions.items for pair in item.hidden()],
+        ("why", decisions.reason),
+        ("on_global_state", decisions.on_global_state),
+        ("on_renamed_stream", decisions.on_renamed_stream),
+    ]
+    return [(name, value) for name, value in fields if value]
 
 
 def _outline(items: Iterable[Item]) -> list[dict[str, Any]]:
