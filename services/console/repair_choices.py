@@ -229,8 +229,19 @@ class Decisions:
 
     @property
     def rejected(self) -> list[Item]:
-        """The changes to reject."""
-        return [item for item in self.items if item.value == REJECT]
+        """The changes to reject.
+
+        The mappers of an approved removal are not among them: the approval decides them, too.
+        """
+        approved = {
+            _place(item.change) for item in self.approved if item.change["kind"] == "field_removed"
+        }
+        return [
+            item
+            for item in self.items
+            if item.value == REJECT
+            and not (item.change["kind"] == "mapper_lapsed" and _place(item.change) in approved)
+        ]
 
     @property
     def open(self) -> list[Item]:

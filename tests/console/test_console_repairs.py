@@ -289,6 +289,18 @@ def test_mapper_that_follows_a_rename_starts_undecided() -> None:
     assert made.approval()["changes"] == ["c2", "c3"]
 
 
+def test_mappers_of_an_approved_removal_are_not_rejected() -> None:
+    """The approval decides them, too, so that the repair no longer has them afterwards."""
+    lapsed = shapes.change("c7", "mapper_lapsed", ["Credit_Limit__c"], choices=["drop"])
+    repair = shapes.REPAIR | {"changes": [shapes.GONE, lapsed]}
+    gone, mapper = Decisions.of(repair).items
+    fields = [(f"choice.{mapper.key}", "reject")]
+
+    made = Decisions.of(repair, Form([(f"choice.{gone.key}", "gone"), *fields]))
+    assert (made.approval()["changes"], made.rejected) == (["c4"], [])
+    assert Decisions.of(repair, Form(fields)).rejection()["changes"] == ["c7"]
+
+
 async def test_decided_meanwhile(signed_in: Browser, double: Double) -> None:
     """A form for a repair that has ended does nothing, and the reason is still to be read."""
     shapes.answer(double, state="superseded", superseded_by=shapes.NEWER_ID)
