@@ -262,9 +262,10 @@ class Decisions:
         )
 
     def choose_harmless(self) -> None:
-        """Approve what is open and neither loses nor resets anything."""
+        """Approve what is open, harmless, and neither loses nor resets anything."""
         for item in self.items:
-            if item.is_open and not item.is_removal and not item.loses_or_resets:
+            is_harmless = item.severity == "harmless" and not item.loses_or_resets
+            if item.is_open and is_harmless and not item.is_removal:
                 value = next(iter(item.options)).value
                 item.value = APPLY if value == APPLY else item.value
 

@@ -301,6 +301,17 @@ def test_mappers_of_an_approved_removal_are_not_rejected() -> None:
     assert Decisions.of(repair, Form(fields)).rejection()["changes"] == ["c7"]
 
 
+def test_only_harmless_changes_are_accepted_together() -> None:
+    """Others stay open, even if they lose nothing."""
+    harmless = shapes.change("c7", "sync_modes_changed", [], severity="harmless")
+    changes = [shapes.RETYPED | {"resets": []}, harmless]
+
+    made = Decisions.of(shapes.REPAIR | {"changes": changes})
+    made.choose_harmless()
+
+    assert {one.id: one.value for one in made.items} == {"c6": "later", "c7": "apply"}
+
+
 async def test_decided_meanwhile(signed_in: Browser, double: Double) -> None:
     """A form for a repair that has ended does nothing, and the reason is still to be read."""
     shapes.answer(double, state="superseded", superseded_by=shapes.NEWER_ID)
