@@ -296,10 +296,12 @@ class Decisions:
     def approval(self) -> dict[str, Any]:
         """The body of an approval."""
         choices = {item.id: choice for item in self.approved if (choice := item.choice())}
+        # The page offers the choice of a renamed stream's start after its first preview alone.
+        start = self.on_renamed_stream or "take_state"
         more = {
             "reason": self.reason,
             "on_global_state": self.on_global_state,
-            "on_renamed_stream": self.on_renamed_stream if self.renames_stream else "",
+            "on_renamed_stream": start if self.renames_stream else "",
         }
         body = {"changes": _ids(self.approved), "choices": choices}
         return body | {name: value for name, value in more.items() if value}

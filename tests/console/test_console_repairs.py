@@ -312,6 +312,21 @@ def test_only_harmless_changes_are_accepted_together() -> None:
     assert {one.id: one.value for one in made.items} == {"c6": "later", "c7": "apply"}
 
 
+async def test_renamed_stream_by_hand(signed_in: Browser, double: Double) -> None:
+    """Its first preview can be approved: the start that the page offers is the previewed one."""
+    gone = shapes.change("c1", "stream_removed", [], entity="stream")
+    shapes.answer(double, changes=[gone])
+    item = Decisions.of(shapes.REPAIR | {"changes": [gone]}).items[0]
+    choices = {f"choice.{item.key}": "other", f"other.{item.key}": "Accounts", "why": "x"}
+    shown = await previewed(signed_in, choices)
+    double.answers[APPROVE] = shapes.REPAIR | {"id": shapes.CHILD_ID, "state": "approved"}
+
+    fields = {"previewed": shown.fields["previewed"], "on_renamed_stream": "take_state"}
+    answer = await signed_in.post(PATH, {"do": "approve", **fields, **choices})
+
+    assert (answer.status, answer.location) == (303, f"/repairs/{shapes.CHILD_ID}")
+
+
 async def test_decided_meanwhile(signed_in: Browser, double: Double) -> None:
     """A form for a repair that has ended does nothing, and the reason is still to be read."""
     shapes.answer(double, state="superseded", superseded_by=shapes.NEWER_ID)
