@@ -282,7 +282,8 @@ class Decisions:
                 continue
             if _target(item.change, became) in rejected:
                 shown = dotted(became)
-                item.error = f"{shown} is rejected below, and chosen here as the new name."
+                error = f"{shown} is chosen here as the new name, but its own change is rejected."
+                item.error = error
         return not any(item.error for item in self.items)
 
     def place(self, problem_fields: Iterable[Json]) -> None:

@@ -205,7 +205,9 @@ async def test_choices_that_contradict_each_other(signed_in: Browser, double: Do
     )
 
     assert shown.status == 422
-    assert "Partner_Tier__c is rejected below" in shown.text
+    assert "Partner_Tier__c is chosen here as the new name, but its own change is rejected." in (
+        shown.text
+    )
     assert "Enter the name, or choose another answer." in shown.text
     assert orders(double) == []
 
@@ -265,7 +267,9 @@ async def test_choices_keep_their_meaning_in_a_newer_plan(
     other = {"became": ["Sales_Region__c"], "confidence": 0.3}
     first = {"became": ["Partner_Tier__c"], "alternatives": [other]}
     gone = shapes.RENAMED | {"pair": "c5", "suggestion": shapes.RENAMED["suggestion"] | first}
-    newer = Decisions.of(shapes.REPAIR | {"changes": [gone, shapes.ADDED]}, Form([*carried.items()]))
+    newer = Decisions.of(
+        shapes.REPAIR | {"changes": [gone, shapes.ADDED]}, Form([*carried.items()])
+    )
     assert newer.items[0].became == ["Sales_Region__c"]
     alone = gone["suggestion"] | {"alternatives": []}
     newer = Decisions.of(
@@ -325,6 +329,19 @@ async def test_renamed_stream_by_hand(signed_in: Browser, double: Double) -> Non
     answer = await signed_in.post(PATH, {"do": "approve", **fields, **choices})
 
     assert (answer.status, answer.location) == (303, f"/repairs/{shapes.CHILD_ID}")
+
+
+async def test_column_of_a_rename_by_hand(signed_in: Browser, double: Double) -> None:
+    """Where its values go can be chosen for every removed field, before and after the preview."""
+    shapes.answer(double)
+    name = f'name="column.{key("c4")}"'
+    assert (await signed_in.get(PATH)).html.count(name) == 2
+
+    choices = {f"choice.{key('c4')}": "other", f"other.{key('c4')}": "Limit"}
+    shown = await previewed(signed_in, {**choices, f"column.{key('c4')}": "new_column"})
+
+    assert f'{name} id="c4-new_column" value="new_column" checked' in shown.html
+    assert orders(double)[-1][1]["choices"]["c4"]["continuity"] == "new_column"
 
 
 async def test_decided_meanwhile(signed_in: Browser, double: Double) -> None:
