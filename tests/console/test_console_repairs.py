@@ -611,8 +611,31 @@ async def test_group_is_decided_at_once(signed_in: Browser, double: Double) -> N
         "choice": {"became": ["Amount__c"]},
     }
     assert "1 of 2 approved" in shown.text
+    assert "1 could not be decided; it waits as before." in shown.text
     assert "stale_plan" in shown.text
     assert "Salesforce <x>" in unescape(shown.html)
+
+
+async def test_group_is_shown_again_as_it_was_answered(signed_in: Browser, double: Double) -> None:
+    """On the same page of groups, with the answer, the column and the reason."""
+    group = shapes.GROUP | {"connection_count": 1_240}
+    double.answers["GET /repairs/groups"] = page(group)
+    double.answers["POST /repairs/decide"] = lambda _: problem(503, "unavailable", "Away.")
+    shown = await signed_in.get("/repairs/groups?after=3-0f0f")
+    assert "Approve for 200" in shown.text
+    assert shown.fields["after"] == "3-0f0f"
+
+    fields = {"group": group["id"], "verdict": "approve", "loses": "yes", "after": "3-0f0f"}
+    fields |= {"answer": "became-1", "part.1": "Amount__c", "column": "new_column"}
+    again = await signed_in.post("/repairs/groups", {**fields, "why": "Release 12."})
+
+    assert again.status == 503
+    assert 'value="became-1" required checked' in again.html
+    assert 'value="new_column" checked' in again.html
+    assert "Release 12." in again.html
+    assert double.of("GET", "/repairs/groups")[-1].query == "after=3-0f0f&limit=20"
+    gone = await signed_in.post("/repairs/groups", {**fields, "answer": "gone"})
+    assert 'value="gone" required checked' in gone.html
 
 
 async def test_rejection_of_all(signed_in: Browser, double: Double) -> None:
