@@ -121,6 +121,18 @@ async def test_impossible_rollback(signed_in: Browser, double: Double) -> None:
     assert "Account has no field Id." in shown.text
 
 
+async def test_older_service_is_not_asked_to_rehearse(signed_in: Browser, double: Double) -> None:
+    """The page says why there is no preview; one without dry runs would roll back."""
+    answer(double)
+    double.answers["GET /repairs/summary"] = lambda _: problem(422, "invalid_request", "No UUID.")
+
+    shown = await signed_in.get(PATH)
+
+    assert shown.status == 200
+    assert "dry_run_unsupported" in shown.text
+    assert double.of("POST", f"{CONNECTION}/rollback") == []
+
+
 async def test_choice_about_global_state(signed_in: Browser, double: Double) -> None:
     """Asked for where the API does, and sent with the order."""
     answer(double)
