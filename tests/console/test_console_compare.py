@@ -175,6 +175,21 @@ async def test_two_older_versions(signed_in: Browser, double: Double) -> None:
     assert chosen.location == f"{CONNECTION}/versions/13..12"
 
 
+async def test_streams_are_searched(signed_in: Browser, double: Double) -> None:
+    """By a part of the name, which stays in the address and in its field."""
+    answer(double)
+    double.answers[f"GET {CONNECTION}/catalog-versions/14/diff/11/summary"] = page(next="n" * 3_000)
+
+    chosen = await signed_in.get(f"{CONNECTION}/versions/compare?a=14&b=11&search=a%26b")
+    shown = await signed_in.get(chosen.location)
+
+    assert chosen.location == f"{PATH}?search=a%26b"
+    assert 'name="search" value="a&amp;b"' in shown.html
+    asked = double.of("GET", f"{CONNECTION}/catalog-versions/14/diff/11/summary")[-1]
+    assert asked.query == "search=a%26b&limit=50"
+    assert (await signed_in.get(f"{PATH}?after={'n' * 3_000}")).status == 200
+
+
 async def test_one_stream(signed_in: Browser, double: Double) -> None:
     """All of its changes, a page at a time."""
     answer(double)

@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
-from services.console import diffs, repair_words
+from services.console import diffs, repair_words, text
 from services.console.api import Api, CallerApi, Panel, load
 from services.console.diffs import Json
 from services.console.dry_runs import expect_supported
@@ -31,9 +31,12 @@ async def chosen(
     connection_id: UUID,
     a: Annotated[int, Query(ge=1, le=2**31 - 1)],
     b: Annotated[int, Query(ge=1, le=2**31 - 1)],
+    search: Annotated[str, Query(max_length=200)] = "",
 ) -> Response:
     """Go to the comparison of the two versions that were picked."""
-    return RedirectResponse(f"/connections/{connection_id}/versions/{a}..{b}", status_code=303)
+    query = f"?{text.address({'search': search.strip()})}" if search.strip() else ""
+    path = f"/connections/{connection_id}/versions/{a}..{b}"
+    return RedirectResponse(f"{path}{query}", status_code=303)
 
 
 @router.get(_PATH)
@@ -46,7 +49,7 @@ async def compare(
     stream: Annotated[str | None, Query(max_length=512)] = None,
     namespace: Annotated[str | None, Query(max_length=512)] = None,
     search: Annotated[str, Query(max_length=200)] = "",
-    after: Annotated[str | None, Query(max_length=2_000)] = None,
+    after: Annotated[str | None, Query(max_length=8_192)] = None,
 ) -> Response:
     """Show what changes from version `a` to `b`; if `a` is the newest one, the rollback to `b`."""
     if stream is not None:
@@ -160,7 +163,7 @@ async def _of_stream(
     namespace: str | None,
     after: str | None,
 ) -> Response:
-    """All changes of one stream, a page at a time; for htmx, its rows alone."""
+    """All changes of one stream, a page at a time."""
     a, b = pair
     position = int(after) if after is not None and after.isdecimal() else 0
     panels = await load(
