@@ -289,7 +289,11 @@ async def test_dry_run_and_import(signed_in: Browser, double: Double) -> None:
 
 async def test_running_import_is_polled(signed_in: Browser, double: Double) -> None:
     """Without a script a link refreshes it."""
-    report = {**samples.IMPORT, "status": "running", "outcomes": {"pending": 7}, "items": []}
+    report = {**samples.IMPORT, "status": "running", "outcomes": {"pending": 1}, "items": []}
+    double.answers[f"GET /imports/{samples.OPERATION_ID}"] = report
+    shown = await signed_in.get(f"/import/{samples.OPERATION_ID}")
+    assert "1 connection found, 1 not read yet." in shown.text
+    report["outcomes"] = {"pending": 7}
     double.answers[f"GET /imports/{samples.OPERATION_ID}"] = report
     path = f"/import/{samples.OPERATION_ID}"
     shown = await signed_in.get(path)
@@ -309,6 +313,31 @@ async def test_import_that_runs_already(signed_in: Browser, double: Double) -> N
     await signed_in.get("/import")
     answer = await signed_in.post("/import", {"do": "dry_run"})
     assert answer.location == f"/import/{samples.OPERATION_ID}"
+
+
+async def test_refused_import_keeps_its_workspace(signed_in: Browser, double: Double) -> None:
+    """The id stays in its field, which is open."""
+    double.answers["POST /connections/import"] = lambda _: problem(422, "invalid_request", "No.")
+    await signed_in.get("/import")
+
+    shown = await signed_in.post("/import", {"do": "dry_run", "workspace_id": "<ours>"})
+
+    assert shown.status == 422
+    assert '<details class="advanced" open>' in shown.html
+    assert 'name="workspace_id" value="&lt;ours&gt;"' in shown.html
+
+
+async def test_chosen_of_a_page_are_shown_on_that_page(signed_in: Browser, double: Double) -> None:
+    """The filter and the page are in the form's address."""
+    path = f"/import/{samples.OPERATION_ID}?outcome=would_import&after=100"
+    shown = await signed_in.get(path)
+    assert f'action="{path.replace("&", "&amp;")}" id="choose"' in shown.html
+
+    shown = await signed_in.post(path, {})
+
+    assert shown.status == 422
+    asked = double.of("GET", f"/imports/{samples.OPERATION_ID}")[-1]
+    assert asked.query == "outcome=would_import&after=100&limit=100"
 
 
 async def test_nothing_ticked(signed_in: Browser) -> None:
