@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -157,6 +158,8 @@ async def test_faults_are_at_their_fields(signed_in: Browser, double: Double) ->
             "message": "is missing.",
         },
         {"field": "connection_name", "type": "aam", "message": "Input should be shorter"},
+        {"field": "schedule", "type": "aam", "message": "Input should be more"},
+        {"field": "body.configuration.schemas", "path": "$.schemas", "type": "x", "message": "no."},
         {"field": "body.configuration.x", "path": "$.x", "type": "unknown", "message": "is new."},
     ]
     double.answers["POST /connections/onboard"] = lambda _: problem(
@@ -166,13 +169,16 @@ async def test_faults_are_at_their_fields(signed_in: Browser, double: Double) ->
     shown = await signed_in.post(FORM, FILLED | {"v/port": "70000", "do": "onboard"})
 
     assert shown.status == 422
-    assert "4 fields need attention" in shown.text
+    assert "6 fields need attention" in shown.text
     assert "Port must be at most 65536." in shown.text
     assert "Password is missing. It comes from the credential." in shown.text
     assert "$.x is new." in shown.text
     assert 'href="#name"' in shown.html
     assert 'value="70000"' in shown.html
     assert "autofocus" in shown.html
+    groups = re.findall(r'<fieldset[^>]+aria-describedby="([^ "]+-error)', shown.html)
+    assert len(groups) == 2
+    assert all(f'id="{one}"' in shown.html for one in groups)
 
 
 async def test_credential_is_refused(signed_in: Browser, double: Double) -> None:
@@ -257,6 +263,15 @@ async def test_lists_that_are_away(signed_in: Browser, double: Double) -> None:
     assert shown.status == 200
     assert "The list is not available now (Airbyte failed.)" in shown.text
     assert '<input class="input" id="destination"' in shown.html
+
+
+async def test_typed_destination_stays_chosen(signed_in: Browser, double: Double) -> None:
+    """One that was typed by its name, or is not listed, does not become the default."""
+    await signed_in.get(FORM)
+    for typed in (samples.DESTINATION["name"], "Elsewhere"):
+        shown = await signed_in.post(FORM, FILLED | {"do": "show", "destination": typed})
+        chosen = shown.html.partition(f">{typed}")[0].rpartition("<option")[2]
+        assert chosen.endswith(" selected"), typed
 
 
 async def test_dry_run_and_import(signed_in: Browser, double: Double) -> None:
