@@ -41,6 +41,10 @@ class Form:
         """A field's text without the white space around it, with plain line breaks; or empty."""
         return self._fields.get(name, [""])[-1].replace("\r\n", "\n").strip()
 
+    def line(self, name: str) -> str:
+        """A field's text as one line, for texts in which the API accepts no line breaks."""
+        return " ".join(self.text(name).split())
+
     def exact(self, name: str) -> str:
         """A field's value as it was sent, for names of streams and fields; empty if missing."""
         return self._fields.get(name, [""])[-1]

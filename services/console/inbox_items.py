@@ -48,6 +48,14 @@ class Waiting(NamedTuple):
     """Those whose open changes are not all in groups."""
 
 
+class Healed(NamedTuple):
+    """The repairs that ended within a day, the newest first."""
+
+    repairs: Sequence[Json]
+    is_whole: bool
+    """Whether there are no more of them."""
+
+
 class Part(NamedTuple):
     """A part of the bar: its class, where it begins, and its width, of 1000."""
 

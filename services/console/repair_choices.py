@@ -22,8 +22,8 @@ REJECT: Final = "reject"
 OTHER: Final = "other"
 GONE: Final = "gone"
 APPLY: Final = "apply"
-_ALTERNATIVE: Final = re.compile(r"alternative-(\d{1,2})")
 _RANK: Final = {"breaking": 0, "needs_review": 1, "harmless": 2}
+_REMOVALS: Final = ("field_removed", "stream_removed")
 _KEY_PARTS: Final = 4
 _MOST_ALTERNATIVES: Final = 5
 _COLUMNS: Final = ("keep_column", "new_column")
@@ -91,7 +91,7 @@ class Item:
     @property
     def is_removal(self) -> bool:
         """Whether a field or stream is gone, and so may have been renamed."""
-        return self.change["kind"] in ("field_removed", "stream_removed")
+        return self.change["kind"] in _REMOVALS
 
     @property
     def asks_cursor(self) -> bool:
@@ -122,14 +122,22 @@ class Item:
         return list(dict.fromkeys(found))
 
     @property
+    def suggested(self) -> dict[str, tuple[Path, float]]:
+        """The suggested new names with their confidences, by the value of their option."""
+        suggestion = self.change.get("suggestion") if self.is_removal else None
+        if not suggestion:
+            return {}
+        found: dict[str, tuple[Path, float]] = {}
+        for one in [suggestion, *(suggestion.get("alternatives") or ())[:_MOST_ALTERNATIVES]]:
+            path = list(one["became"])
+            found.setdefault(_renamed(path), (path, float(one["confidence"])))
+        return found
+
+    @property
     def became(self) -> Path | None:
         """What it was renamed to, by the choice; None for anything else."""
-        suggestion = self.change.get("suggestion") or {}
-        alternative = _ALTERNATIVE.fullmatch(self.value)
-        if self.value == "suggested":
-            return list(suggestion["became"])
-        if alternative is not None:
-            return list(suggestion["alternatives"][int(alternative[1])]["became"])
+        if self.value in self.suggested:
+            return self.suggested[self.value][0]
         if self.value in (OTHER, "follow") and self.other:
             return self._named(self.other)
         return None
@@ -161,9 +169,12 @@ class Item:
         return made
 
     def hidden(self) -> Iterator[tuple[str, str]]:
-        """Its fields, for a page that does not show it; nothing if it is as at the start."""
+        """Its fields, for a page that does not show it; nothing if it is open from the start.
+
+        A decision is there even if it is the default, which a newer plan may not have.
+        """
         values = [
-            ("choice", self.value if self.value != self.default else ""),
+            ("choice", "" if self.is_open and self.default == LATER else self.value),
             ("other", self.other),
             ("column", self.column),
             ("cursor", self.cursor),
@@ -172,10 +183,13 @@ class Item:
         yield from ((f"{name}.{self.key}", value) for name, value in values if value)
 
     def fill(self, form: Form) -> None:
-        """Take the choice from a submitted form; what it does not have stays as it is."""
+        """Take the choice from a submitted form; what it does not have stays as it is.
+
+        A choice that this plan does not offer leaves the change open.
+        """
         value = form.exact(f"choice.{self.key}")
-        if value in {option.value for option in self.options}:
-            self.value = value
+        if value:
+            self.value = value if value in {option.value for option in self.options} else LATER
         self.other = form.exact(f"other.{self.key}").strip()
         self.cursor = form.exact(f"cursor.{self.key}").strip()
         self.key_parts = [
@@ -203,7 +217,7 @@ class Decisions:
             return made
         for item in items:
             item.fill(form)
-        made.reason = form.text("why")
+        made.reason = form.line("why")
         made.on_global_state = _one_of(form.text("on_global_state"), "refresh", "accept_gap")
         made.on_renamed_stream = _one_of(form.text("on_renamed_stream"), "take_state", "read_again")
         return made
@@ -215,8 +229,19 @@ class Decisions:
 
     @property
     def rejected(self) -> list[Item]:
-        """The changes to reject."""
-        return [item for item in self.items if item.value == REJECT]
+        """The changes to reject.
+
+        The mappers of an approved removal are not among them: the approval decides them, too.
+        """
+        approved = {
+            _place(item.change) for item in self.approved if item.change["kind"] == "field_removed"
+        }
+        return [
+            item
+            for item in self.items
+            if item.value == REJECT
+            and not (item.change["kind"] == "mapper_lapsed" and _place(item.change) in approved)
+        ]
 
     @property
     def open(self) -> list[Item]:
@@ -237,9 +262,10 @@ class Decisions:
         )
 
     def choose_harmless(self) -> None:
-        """Approve what is open and neither loses nor resets anything."""
+        """Approve what is open, harmless, and neither loses nor resets anything."""
         for item in self.items:
-            if item.is_open and not item.is_removal and not item.loses_or_resets:
+            is_harmless = item.severity == "harmless" and not item.loses_or_resets
+            if item.is_open and is_harmless and not item.is_removal:
                 value = next(iter(item.options)).value
                 item.value = APPLY if value == APPLY else item.value
 
@@ -256,7 +282,8 @@ class Decisions:
                 continue
             if _target(item.change, became) in rejected:
                 shown = dotted(became)
-                item.error = f"{shown} is rejected below, and chosen here as the new name."
+                error = f"{shown} is chosen here as the new name, but its own change is rejected."
+                item.error = error
         return not any(item.error for item in self.items)
 
     def place(self, problem_fields: Iterable[Json]) -> None:
@@ -270,10 +297,12 @@ class Decisions:
     def approval(self) -> dict[str, Any]:
         """The body of an approval."""
         choices = {item.id: choice for item in self.approved if (choice := item.choice())}
+        # The page offers the choice of a renamed stream's start after its first preview alone.
+        start = self.on_renamed_stream or "take_state"
         more = {
             "reason": self.reason,
             "on_global_state": self.on_global_state,
-            "on_renamed_stream": self.on_renamed_stream if self.renames_stream else "",
+            "on_renamed_stream": start if self.renames_stream else "",
         }
         body = {"changes": _ids(self.approved), "choices": choices}
         return body | {name: value for name, value in more.items() if value}
@@ -299,7 +328,9 @@ def _items(changes: Sequence[Json]) -> list[Item]:
     pairs = {
         one["id"]: by_id[one["pair"]]
         for one in changes
-        if one.get("pair") in by_id and (one.get("suggestion") or {}).get("taken_by_approve")
+        if one["kind"] in _REMOVALS
+        and one.get("pair") in by_id
+        and (one.get("suggestion") or {}).get("taken_by_approve")
     }
     halves = {one["id"] for one in pairs.values()}
     added = _added(changes)
@@ -346,8 +377,8 @@ def _item(
 def _default(item: Item) -> str:
     """A likely rename, or an addition that loses nothing; everything else is left open."""
     suggestion = item.change.get("suggestion") or {}
-    if suggestion.get("taken_by_approve"):
-        return "suggested"
+    if item.is_removal and suggestion.get("taken_by_approve"):
+        return _renamed(list(suggestion["became"]))
     is_addition = item.change["kind"] in ("field_added", "stream_added")
     if is_addition and item.severity == "harmless" and not item.loses_or_resets:
         return APPLY
@@ -378,15 +409,10 @@ def _options(item: Item) -> Iterator[Option]:
 def _of_removal(item: Item) -> Iterator[Option]:
     suggestion = item.change.get("suggestion") or {}
     what = "stream" if item.change["kind"] == "stream_removed" else "field"
-    if suggestion:
-        share = float(suggestion["confidence"])
-        name = dotted(suggestion["became"])
-        tag = "Suggested" if suggestion.get("taken_by_approve") else ""
-        yield Option("suggested", "Renamed to", name, share=share, tag=tag)
-        others = list(suggestion.get("alternatives") or ())[:_MOST_ALTERNATIVES]
-        for at, one in enumerate(others):
-            name, share = dotted(one["became"]), float(one["confidence"])
-            yield Option(f"alternative-{at}", "Renamed to", name, share=share)
+    for value, (path, share) in item.suggested.items():
+        is_likely = suggestion.get("taken_by_approve") and path == list(suggestion["became"])
+        tag = "Suggested" if is_likely else ""
+        yield Option(value, "Renamed to", dotted(path), share=share, tag=tag)
     yield Option(OTHER, f"Renamed to another new {what}")
     added = "" if item.pair is None else "What seemed to be its new name is added on its own."
     yield Option(GONE, "Removed in the source", hint=f"It is no longer synced. {added}".strip())
@@ -408,6 +434,11 @@ def _of_lapse(item: Item) -> Iterator[Option]:
             label, hint = labels[value]
             yield Option(value, label, hint=hint)
     yield Option(REJECT, "Leave the mappers as they are", hint="You are not asked again.")
+
+
+def _renamed(path: Path) -> str:
+    """The value of an option that names what something became; the same in every plan."""
+    return f"renamed-{hashlib.sha256(orjson.dumps(path)).hexdigest()[:12]}"
 
 
 def _place(change: Json) -> tuple[str, str, tuple[str, ...]]:

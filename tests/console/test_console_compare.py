@@ -77,7 +77,7 @@ async def test_rollback(signed_in: Browser, double: Double) -> None:
     assert 'aria-invalid="true"' in refused.html
 
     double.answers[ROLLBACK] = shapes.REPAIR | {"id": shapes.CHILD_ID, "kind": "rollback"}
-    done = await signed_in.post(PATH, {"why": "Rows were duplicated."})
+    done = await signed_in.post(PATH, {"why": "Rows were\r\nduplicated."})
 
     assert (done.status, done.location) == (303, f"/repairs/{shapes.CHILD_ID}")
     sent = double.of("POST", f"{CONNECTION}/rollback")[-1]
@@ -121,6 +121,18 @@ async def test_impossible_rollback(signed_in: Browser, double: Double) -> None:
     assert "Account has no field Id." in shown.text
 
 
+async def test_older_service_is_not_asked_to_rehearse(signed_in: Browser, double: Double) -> None:
+    """The page says why there is no preview; one without dry runs would roll back."""
+    answer(double)
+    double.answers["GET /repairs/summary"] = lambda _: problem(422, "invalid_request", "No UUID.")
+
+    shown = await signed_in.get(PATH)
+
+    assert shown.status == 200
+    assert "dry_run_unsupported" in shown.text
+    assert double.of("POST", f"{CONNECTION}/rollback") == []
+
+
 async def test_choice_about_global_state(signed_in: Browser, double: Double) -> None:
     """Asked for where the API does, and sent with the order."""
     answer(double)
@@ -161,6 +173,21 @@ async def test_two_older_versions(signed_in: Browser, double: Double) -> None:
     assert "Roll back to version" not in shown.text
     chosen = await signed_in.get(f"{CONNECTION}/versions/compare?a=13&b=12")
     assert chosen.location == f"{CONNECTION}/versions/13..12"
+
+
+async def test_streams_are_searched(signed_in: Browser, double: Double) -> None:
+    """By a part of the name, which stays in the address and in its field."""
+    answer(double)
+    double.answers[f"GET {CONNECTION}/catalog-versions/14/diff/11/summary"] = page(next="n" * 3_000)
+
+    chosen = await signed_in.get(f"{CONNECTION}/versions/compare?a=14&b=11&search=a%26b")
+    shown = await signed_in.get(chosen.location)
+
+    assert chosen.location == f"{PATH}?search=a%26b"
+    assert 'name="search" value="a&amp;b"' in shown.html
+    asked = double.of("GET", f"{CONNECTION}/catalog-versions/14/diff/11/summary")[-1]
+    assert asked.query == "search=a%26b&limit=50"
+    assert (await signed_in.get(f"{PATH}?after={'n' * 3_000}")).status == 200
 
 
 async def test_one_stream(signed_in: Browser, double: Double) -> None:

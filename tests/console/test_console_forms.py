@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from services.console import csrf
-from services.console.forms import parse
+from services.console.forms import Form, parse
 from services.console.problems import PageProblem
 from tests.console.browser import SAME_ORIGIN, Browser
 from tests.console.double import Double, page
@@ -119,3 +119,11 @@ def test_values_of_a_form() -> None:
     assert form.starting_with("choice.") == {"7": "gone"}
     with pytest.raises(PageProblem):
         _ = form.idempotency_key
+
+
+def test_text_as_one_line() -> None:
+    """Line breaks of any kind become spaces; a missing field is empty."""
+    form = Form([("why", "  Renamed in\r\nrelease 12.\u2028\x85 See\tthe notes.\n")])
+
+    assert form.line("why") == "Renamed in release 12. See the notes."
+    assert form.line("other") == ""

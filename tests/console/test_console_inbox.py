@@ -137,6 +137,36 @@ async def test_inbox_without_anything_to_do(signed_in: Browser, double: Double) 
     assert "Healed" not in shown.text
 
 
+async def test_inbox_of_one_connection(signed_in: Browser, double: Double) -> None:
+    """It is not counted against itself."""
+    fill(double)
+    double.answers["GET /connections/summary"] = summary(failed=1)
+
+    shown = await signed_in.get("/")
+
+    assert "The connection needs a decision or a fix." in shown.text
+    assert "2 suspicious or failed checks in a row" in shown.text
+
+
+async def test_all_that_healed_is_counted(signed_in: Browser, double: Double) -> None:
+    """The first ten are listed; whether there are more than the services listed is visible."""
+    fill(double)
+    now = datetime.now(UTC)
+    many = [
+        repair(9, f"Healed {n}", state="applied", ended_at=(now - timedelta(hours=n)).isoformat())
+        for n in range(1, 13)
+    ]
+    key = ("GET /repairs", "state=applied")
+    double.by_query[key] = page(*many, next="more")
+    shown = await signed_in.get("/")
+    assert "Healed in the last 24 hours 12+ Show as a list" in shown.text
+    assert shown.html.count(">Healed ") == 11
+
+    old = repair(9, "Old", state="applied", ended_at=(now - timedelta(days=2)).isoformat())
+    double.by_query[key] = page(*many, old, next="more")
+    assert "Healed in the last 24 hours 12 Show" in (await signed_in.get("/")).text
+
+
 async def test_inbox_without_connections(signed_in: Browser, double: Double) -> None:
     """The first use: how to begin."""
     double.answers |= {

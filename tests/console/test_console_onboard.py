@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -157,6 +158,8 @@ async def test_faults_are_at_their_fields(signed_in: Browser, double: Double) ->
             "message": "is missing.",
         },
         {"field": "connection_name", "type": "aam", "message": "Input should be shorter"},
+        {"field": "schedule", "type": "aam", "message": "Input should be more"},
+        {"field": "body.configuration.schemas", "path": "$.schemas", "type": "x", "message": "no."},
         {"field": "body.configuration.x", "path": "$.x", "type": "unknown", "message": "is new."},
     ]
     double.answers["POST /connections/onboard"] = lambda _: problem(
@@ -166,13 +169,16 @@ async def test_faults_are_at_their_fields(signed_in: Browser, double: Double) ->
     shown = await signed_in.post(FORM, FILLED | {"v/port": "70000", "do": "onboard"})
 
     assert shown.status == 422
-    assert "4 fields need attention" in shown.text
+    assert "6 fields need attention" in shown.text
     assert "Port must be at most 65536." in shown.text
     assert "Password is missing. It comes from the credential." in shown.text
     assert "$.x is new." in shown.text
     assert 'href="#name"' in shown.html
     assert 'value="70000"' in shown.html
     assert "autofocus" in shown.html
+    groups = re.findall(r'<fieldset[^>]+aria-describedby="([^ "]+-error)', shown.html)
+    assert len(groups) == 2
+    assert all(f'id="{one}"' in shown.html for one in groups)
 
 
 async def test_credential_is_refused(signed_in: Browser, double: Double) -> None:
@@ -259,6 +265,15 @@ async def test_lists_that_are_away(signed_in: Browser, double: Double) -> None:
     assert '<input class="input" id="destination"' in shown.html
 
 
+async def test_typed_destination_stays_chosen(signed_in: Browser, double: Double) -> None:
+    """One that was typed by its name, or is not listed, does not become the default."""
+    await signed_in.get(FORM)
+    for typed in (samples.DESTINATION["name"], "Elsewhere"):
+        shown = await signed_in.post(FORM, FILLED | {"do": "show", "destination": typed})
+        chosen = shown.html.partition(f">{typed}")[0].rpartition("<option")[2]
+        assert chosen.endswith(" selected"), typed
+
+
 async def test_dry_run_and_import(signed_in: Browser, double: Double) -> None:
     """The dry run is listed; those ticked are imported one by one, and one may fail."""
     await signed_in.get("/import")
@@ -289,7 +304,11 @@ async def test_dry_run_and_import(signed_in: Browser, double: Double) -> None:
 
 async def test_running_import_is_polled(signed_in: Browser, double: Double) -> None:
     """Without a script a link refreshes it."""
-    report = {**samples.IMPORT, "status": "running", "outcomes": {"pending": 7}, "items": []}
+    report = {**samples.IMPORT, "status": "running", "outcomes": {"pending": 1}, "items": []}
+    double.answers[f"GET /imports/{samples.OPERATION_ID}"] = report
+    shown = await signed_in.get(f"/import/{samples.OPERATION_ID}")
+    assert "1 connection found, 1 not read yet." in shown.text
+    report["outcomes"] = {"pending": 7}
     double.answers[f"GET /imports/{samples.OPERATION_ID}"] = report
     path = f"/import/{samples.OPERATION_ID}"
     shown = await signed_in.get(path)
@@ -309,6 +328,31 @@ async def test_import_that_runs_already(signed_in: Browser, double: Double) -> N
     await signed_in.get("/import")
     answer = await signed_in.post("/import", {"do": "dry_run"})
     assert answer.location == f"/import/{samples.OPERATION_ID}"
+
+
+async def test_refused_import_keeps_its_workspace(signed_in: Browser, double: Double) -> None:
+    """The id stays in its field, which is open."""
+    double.answers["POST /connections/import"] = lambda _: problem(422, "invalid_request", "No.")
+    await signed_in.get("/import")
+
+    shown = await signed_in.post("/import", {"do": "dry_run", "workspace_id": "<ours>"})
+
+    assert shown.status == 422
+    assert '<details class="advanced" open>' in shown.html
+    assert 'name="workspace_id" value="&lt;ours&gt;"' in shown.html
+
+
+async def test_chosen_of_a_page_are_shown_on_that_page(signed_in: Browser, double: Double) -> None:
+    """The filter and the page are in the form's address."""
+    path = f"/import/{samples.OPERATION_ID}?outcome=would_import&after=100"
+    shown = await signed_in.get(path)
+    assert f'action="{path.replace("&", "&amp;")}" id="choose"' in shown.html
+
+    shown = await signed_in.post(path, {})
+
+    assert shown.status == 422
+    asked = double.of("GET", f"/imports/{samples.OPERATION_ID}")[-1]
+    assert asked.query == "outcome=would_import&after=100&limit=100"
 
 
 async def test_nothing_ticked(signed_in: Browser) -> None:

@@ -11,6 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.console import text
+from services.console.diffs import dotted
+from services.console.forms import Form
 from services.console.repair_choices import Decisions
 from tests.console import repairs as shapes
 from tests.console.browser import SAME_ORIGIN, Browser, Page
@@ -26,6 +28,13 @@ def key(change_id: str) -> str:
     """The name of a change in the form's fields."""
     items = Decisions.of(shapes.REPAIR).items
     return next(item.key for item in items if item.id == change_id)
+
+
+def renamed(*path: str) -> str:
+    """The value of the choice that a field was renamed to this path."""
+    options = next(item for item in Decisions.of(shapes.REPAIR).items if item.id == "c2").options
+    name = dotted(list(path))
+    return next(one.value for one in options if one.name == name)
 
 
 def orders(double: Double, verb: str = "approve") -> list[tuple[str, Any]]:
@@ -66,7 +75,7 @@ async def test_nothing_that_loses_data_is_preselected(signed_in: Browser, double
 
     assert values == {
         "c1": "later",
-        "c2": "suggested",
+        "c2": renamed("Sales_Region__c"),
         "c4": "later",
         "c5": "apply",
         "c6": "later",
@@ -86,7 +95,7 @@ async def test_preview_is_a_dry_run(signed_in: Browser, double: Double) -> None:
             f"choice.{key('c4')}": "other",
             f"other.{key('c4')}": "Credit.Limit",
             f"choice.{key('c5')}": "reject",
-            "why": "Renamed in a release.",
+            "why": "Renamed\r\nin a release.",
         },
     )
 
@@ -162,7 +171,7 @@ async def test_reason_is_required_where_something_is_lost(
 
     assert answer.status == 422
     assert 'aria-invalid="true"' in answer.html
-    assert "Write why: something is lost or read again." in answer.text
+    assert answer.text.count("Write why: something is lost or read again.") == 2
     assert 'id="c4-gone" value="gone" checked' in answer.html
     assert all(query == "dry_run=true" for query, _ in orders(double))
 
@@ -189,14 +198,16 @@ async def test_choices_that_contradict_each_other(signed_in: Browser, double: Do
     shown = await previewed(
         signed_in,
         {
-            f"choice.{key('c2')}": "alternative-0",
+            f"choice.{key('c2')}": renamed("Partner_Tier__c"),
             f"choice.{key('c5')}": "reject",
             f"choice.{key('c4')}": "other",
         },
     )
 
     assert shown.status == 422
-    assert "Partner_Tier__c is rejected below" in shown.text
+    assert "Partner_Tier__c is chosen here as the new name, but its own change is rejected." in (
+        shown.text
+    )
     assert "Enter the name, or choose another answer." in shown.text
     assert orders(double) == []
 
@@ -232,6 +243,107 @@ async def test_stale_plan_keeps_what_was_typed(signed_in: Browser, double: Doubl
     assert "It was dropped." in carried.html
 
 
+async def test_choices_keep_their_meaning_in_a_newer_plan(
+    signed_in: Browser, double: Double
+) -> None:
+    """Every decided change is carried, a rename by its name wherever the newer plan lists it."""
+    shapes.answer(double, state="superseded", superseded_by=shapes.NEWER_ID)
+    choices = {
+        f"choice.{key('c2')}": renamed("Sales_Region__c"),
+        f"choice.{key('c4')}": "gone",
+        "on_global_state": "refresh",
+        "on_renamed_stream": "read_again",
+        "why": "Renamed.",
+    }
+    await signed_in.get("/preferences")
+    shown = await signed_in.post(PATH, {"do": "approve", **choices})
+    carried = {
+        name: value
+        for name, value in shown.fields.items()
+        if name.startswith(("choice.", "on_", "why"))
+    }
+    assert carried == choices | {f"choice.{key('c5')}": "apply"}
+
+    other = {"became": ["Sales_Region__c"], "confidence": 0.3}
+    first = {"became": ["Partner_Tier__c"], "alternatives": [other]}
+    gone = shapes.RENAMED | {"pair": "c5", "suggestion": shapes.RENAMED["suggestion"] | first}
+    newer = Decisions.of(
+        shapes.REPAIR | {"changes": [gone, shapes.ADDED]}, Form([*carried.items()])
+    )
+    assert newer.items[0].became == ["Sales_Region__c"]
+    alone = gone["suggestion"] | {"alternatives": []}
+    newer = Decisions.of(
+        shapes.REPAIR | {"changes": [gone | {"suggestion": alone}, shapes.ADDED]},
+        Form([*carried.items()]),
+    )
+    assert newer.items[0].is_open
+
+
+def test_mapper_that_follows_a_rename_starts_undecided() -> None:
+    """It has the suggestion of its field, which is decided there, and not a choice of its own."""
+    lapsed = shapes.change("c7", "mapper_lapsed", ["Region__c"], choices=["drop", "follow"])
+    lapsed |= {"pair": "c3", "suggestion": shapes.RENAMED["suggestion"]}
+
+    made = Decisions.of(
+        shapes.REPAIR | {"changes": [shapes.RENAMED, shapes.NEW_NAME, lapsed]}, Form()
+    )
+
+    item = next(one for one in made.items if one.id == "c7")
+    assert (item.value, item.pair) == ("later", None)
+    assert made.approval()["changes"] == ["c2", "c3"]
+
+
+def test_mappers_of_an_approved_removal_are_not_rejected() -> None:
+    """The approval decides them, too, so that the repair no longer has them afterwards."""
+    lapsed = shapes.change("c7", "mapper_lapsed", ["Credit_Limit__c"], choices=["drop"])
+    repair = shapes.REPAIR | {"changes": [shapes.GONE, lapsed]}
+    gone, mapper = Decisions.of(repair).items
+    fields = [(f"choice.{mapper.key}", "reject")]
+
+    made = Decisions.of(repair, Form([(f"choice.{gone.key}", "gone"), *fields]))
+    assert (made.approval()["changes"], made.rejected) == (["c4"], [])
+    assert Decisions.of(repair, Form(fields)).rejection()["changes"] == ["c7"]
+
+
+def test_only_harmless_changes_are_accepted_together() -> None:
+    """Others stay open, even if they lose nothing."""
+    harmless = shapes.change("c7", "sync_modes_changed", [], severity="harmless")
+    changes = [shapes.RETYPED | {"resets": []}, harmless]
+
+    made = Decisions.of(shapes.REPAIR | {"changes": changes})
+    made.choose_harmless()
+
+    assert {one.id: one.value for one in made.items} == {"c6": "later", "c7": "apply"}
+
+
+async def test_renamed_stream_by_hand(signed_in: Browser, double: Double) -> None:
+    """Its first preview can be approved: the start that the page offers is the previewed one."""
+    gone = shapes.change("c1", "stream_removed", [], entity="stream")
+    shapes.answer(double, changes=[gone])
+    item = Decisions.of(shapes.REPAIR | {"changes": [gone]}).items[0]
+    choices = {f"choice.{item.key}": "other", f"other.{item.key}": "Accounts", "why": "x"}
+    shown = await previewed(signed_in, choices)
+    double.answers[APPROVE] = shapes.REPAIR | {"id": shapes.CHILD_ID, "state": "approved"}
+
+    fields = {"previewed": shown.fields["previewed"], "on_renamed_stream": "take_state"}
+    answer = await signed_in.post(PATH, {"do": "approve", **fields, **choices})
+
+    assert (answer.status, answer.location) == (303, f"/repairs/{shapes.CHILD_ID}")
+
+
+async def test_column_of_a_rename_by_hand(signed_in: Browser, double: Double) -> None:
+    """Where its values go can be chosen for every removed field, before and after the preview."""
+    shapes.answer(double)
+    name = f'name="column.{key("c4")}"'
+    assert (await signed_in.get(PATH)).html.count(name) == 2
+
+    choices = {f"choice.{key('c4')}": "other", f"other.{key('c4')}": "Limit"}
+    shown = await previewed(signed_in, {**choices, f"column.{key('c4')}": "new_column"})
+
+    assert f'{name} id="c4-new_column" value="new_column" checked' in shown.html
+    assert orders(double)[-1][1]["choices"]["c4"]["continuity"] == "new_column"
+
+
 async def test_decided_meanwhile(signed_in: Browser, double: Double) -> None:
     """A form for a repair that has ended does nothing, and the reason is still to be read."""
     shapes.answer(double, state="superseded", superseded_by=shapes.NEWER_ID)
@@ -239,9 +351,33 @@ async def test_decided_meanwhile(signed_in: Browser, double: Double) -> None:
 
     shown = await signed_in.post(PATH, {"do": "approve", "why": "My reason."})
 
-    assert "Nothing was decided by you" in shown.text
+    assert "The form that you sent changed nothing" in shown.text
     assert "My reason." in shown.html
     assert orders(double) == []
+
+    shapes.answer(double, state="expired")
+    headers = {**SAME_ORIGIN, "HX-Request": "true"}
+    part = await signed_in.post(PATH, {"do": "preview", "why": "x"}, headers=headers)
+    assert "This repair no longer waits for a decision: expired." in part.text
+    assert f'href="{PATH}"' in part.html
+
+
+async def test_approval_without_the_rejection(signed_in: Browser, double: Double) -> None:
+    """What was done and what was not, even if a newer plan came in between."""
+    shapes.answer(double)
+    choices = {f"choice.{key('c4')}": "reject", "why": "x"}
+    shown = await previewed(signed_in, choices)
+    double.answers[APPROVE] = shapes.REPAIR | {"id": shapes.CHILD_ID, "state": "approved"}
+    double.answers[f"POST {PATH}/reject"] = lambda _: problem(
+        409, "stale_plan", "The source has changed.", newer=shapes.NEWER_ID
+    )
+
+    fields = {"do": "approve", "previewed": shown.fields["previewed"], **choices}
+    answer = await signed_in.post(PATH, fields)
+
+    assert answer.status == 409
+    assert "The approval is recorded, the rejection is not." in answer.text
+    assert "changed nothing" not in answer.text
 
 
 async def test_forbidden(app: FastAPI, double: Double) -> None:
@@ -361,10 +497,12 @@ async def test_many_changes_are_paged(signed_in: Browser, double: Double) -> Non
     """Choices on other pages are carried in the form."""
     many = [
         shapes.change(f"c{at}", "field_removed", [f"Field_{at:04}"], before=shapes.NUMBER)
-        for at in range(1, 131)
+        for at in range(1, 130)
     ]
+    many += [shapes.change("c130", "field_removed", ["Id"], stream={"name": "Shipment"})]
     repair = shapes.answer(double, changes=many, catalog=None)
     first = Decisions.of(repair).items[0]
+    assert "130 fields gone in Account , Shipment ." in (await signed_in.get(PATH)).text
 
     await signed_in.get(PATH)
     shown = await signed_in.post(PATH, {"do": "page-4", f"choice.{first.key}": "gone"})
@@ -462,7 +600,7 @@ async def test_group_is_decided_at_once(signed_in: Browser, double: Double) -> N
     assert "Write why" in unexplained.text
     shown = await signed_in.post(
         "/repairs/groups",
-        {**fields, "why": "Release 12.", "repair": shapes.REPAIR_ID, "name": "Salesforce <x>"},
+        {**fields, "why": "Release\r\n12.", "repair": shapes.REPAIR_ID, "name": "Salesforce <x>"},
     )
 
     (asked,) = double.of("POST", "/repairs/decide")
@@ -473,8 +611,31 @@ async def test_group_is_decided_at_once(signed_in: Browser, double: Double) -> N
         "choice": {"became": ["Amount__c"]},
     }
     assert "1 of 2 approved" in shown.text
+    assert "1 could not be decided; it waits as before." in shown.text
     assert "stale_plan" in shown.text
     assert "Salesforce <x>" in unescape(shown.html)
+
+
+async def test_group_is_shown_again_as_it_was_answered(signed_in: Browser, double: Double) -> None:
+    """On the same page of groups, with the answer, the column and the reason."""
+    group = shapes.GROUP | {"connection_count": 1_240}
+    double.answers["GET /repairs/groups"] = page(group)
+    double.answers["POST /repairs/decide"] = lambda _: problem(503, "unavailable", "Away.")
+    shown = await signed_in.get("/repairs/groups?after=3-0f0f")
+    assert "Approve for 200" in shown.text
+    assert shown.fields["after"] == "3-0f0f"
+
+    fields = {"group": group["id"], "verdict": "approve", "loses": "yes", "after": "3-0f0f"}
+    fields |= {"answer": "became-1", "part.1": "Amount__c", "column": "new_column"}
+    again = await signed_in.post("/repairs/groups", {**fields, "why": "Release 12."})
+
+    assert again.status == 503
+    assert 'value="became-1" required checked' in again.html
+    assert 'value="new_column" checked' in again.html
+    assert "Release 12." in again.html
+    assert double.of("GET", "/repairs/groups")[-1].query == "after=3-0f0f&limit=20"
+    gone = await signed_in.post("/repairs/groups", {**fields, "answer": "gone"})
+    assert 'value="gone" required checked' in gone.html
 
 
 async def test_rejection_of_all(signed_in: Browser, double: Double) -> None:

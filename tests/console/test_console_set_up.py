@@ -139,6 +139,13 @@ async def test_running_operation(signed_in: Browser, double: Double) -> None:
     assert "The database refuses the password." in part.text
 
 
+async def test_operation_of_the_reconciler(signed_in: Browser, double: Double) -> None:
+    """A catalog that was changed in Airbyte and is sent again."""
+    double.answers["GET /operations"] = samples.listed(samples.OPERATION | {"kind": "reapply"})
+
+    assert "Send the catalog again" in (await signed_in.get("/operations")).text
+
+
 async def test_filters_are_in_the_address(signed_in: Browser, double: Double) -> None:
     """And are passed on to the services."""
     await signed_in.get(f"/operations?status=failed&connection_id={samples.ID}")

@@ -8,7 +8,7 @@ from uuid import UUID
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
-from services.console import diffs, repair_words
+from services.console import diffs, repair_words, text
 from services.console.api import Api, CallerApi, Panel, load
 from services.console.diffs import Json
 from services.console.dry_runs import expect_supported
@@ -31,9 +31,12 @@ async def chosen(
     connection_id: UUID,
     a: Annotated[int, Query(ge=1, le=2**31 - 1)],
     b: Annotated[int, Query(ge=1, le=2**31 - 1)],
+    search: Annotated[str, Query(max_length=200)] = "",
 ) -> Response:
     """Go to the comparison of the two versions that were picked."""
-    return RedirectResponse(f"/connections/{connection_id}/versions/{a}..{b}", status_code=303)
+    query = f"?{text.address({'search': search.strip()})}" if search.strip() else ""
+    path = f"/connections/{connection_id}/versions/{a}..{b}"
+    return RedirectResponse(f"{path}{query}", status_code=303)
 
 
 @router.get(_PATH)
@@ -46,7 +49,7 @@ async def compare(
     stream: Annotated[str | None, Query(max_length=512)] = None,
     namespace: Annotated[str | None, Query(max_length=512)] = None,
     search: Annotated[str, Query(max_length=200)] = "",
-    after: Annotated[str | None, Query(max_length=2_000)] = None,
+    after: Annotated[str | None, Query(max_length=8_192)] = None,
 ) -> Response:
     """Show what changes from version `a` to `b`; if `a` is the newest one, the rollback to `b`."""
     if stream is not None:
@@ -65,7 +68,7 @@ async def roll_back(
 ) -> Response:
     """Apply the older version as a new one, or show again why that is not possible."""
     agent = api.drift_repair_agent
-    if not form.text("why"):
+    if not form.line("why"):
         return await _shown(request, api, connection_id, (a, b), form=form, why_error=_WHY)
     connection = await api.orchestrator.get("/connections/{}", connection_id)
     if connection["catalog_version"] != a:
@@ -142,7 +145,7 @@ async def _shown(
         shown=_rows(panels["changes"]),
         effects=_effects(rehearsal.value),
         problem=problem,
-        why="" if form is None else form.text("why"),
+        why="" if form is None else form.line("why"),
         why_error=why_error,
         on_global_state="" if form is None else form.text("on_global_state"),
         words=repair_words,
@@ -160,7 +163,7 @@ async def _of_stream(
     namespace: str | None,
     after: str | None,
 ) -> Response:
-    """All changes of one stream, a page at a time; for htmx, its rows alone."""
+    """All changes of one stream, a page at a time."""
     a, b = pair
     position = int(after) if after is not None and after.isdecimal() else 0
     panels = await load(
@@ -215,8 +218,8 @@ async def _none() -> None:
 
 def _order(form: Form | None, version: int) -> dict[str, Any]:
     order: dict[str, Any] = {"version": version}
-    if form is not None and form.text("why"):
-        order["reason"] = form.text("why")
+    if form is not None and form.line("why"):
+        order["reason"] = form.line("why")
     if form is not None and form.text("on_global_state") in ("refresh", "accept_gap"):
         order["on_global_state"] = form.text("on_global_state")
     return order

@@ -24,20 +24,23 @@ _RUNNING: Final = ("running", "undoing")
 Outcome = Literal[
     "pending", "imported", "would_import", "already_managed", "not_importable", "failed"
 ]
+OutcomeFilter = Annotated[Outcome | None, Query()]
+Cursor = Annotated[int | None, Query(ge=1, le=2**31 - 1)]
 
 
 @router.get("/import")
 async def start(request: Request) -> Response:
     """Show what an import does, and the button for its dry run."""
-    return render(request, "import.j2", report=None, problem=None, results=[])
+    return _start(request)
 
 
 @router.post("/import")
 async def begin(request: Request, api: CallerApi, form: SubmittedForm) -> Response:
     """Start the dry run, or import the whole workspace; its progress has a page of its own."""
     body: dict[str, Any] = {"dry_run": form.text("do") != "import_all"}
-    if form.text("workspace_id"):
-        body["workspace_id"] = form.text("workspace_id")
+    workspace_id = form.text("workspace_id")
+    if workspace_id:
+        body["workspace_id"] = workspace_id
     try:
         reply = await api.orchestrator.post(
             "/connections/import",
@@ -45,14 +48,27 @@ async def begin(request: Request, api: CallerApi, form: SubmittedForm) -> Respon
             query={"wait": _WAIT_S},
             idempotency_key=form.idempotency_key,
         )
-    except ApiProblem as problem:
-        running = problem.members.get("operation_id")
+    except PageProblem as problem:
+        members = problem.members if isinstance(problem, ApiProblem) else {}
+        running = members.get("operation_id")
         if problem.code == "import_running" and isinstance(running, str):
             return RedirectResponse(f"/import/{UUID(running)}", status_code=303)
-        return render(
-            request, "import.j2", status=problem.status, report=None, problem=problem, results=[]
-        )
+        return _start(request, workspace_id=workspace_id, problem=problem)
     return RedirectResponse(f"/import/{UUID(reply.body['operation_id'])}", status_code=303)
+
+
+def _start(
+    request: Request, *, workspace_id: str = "", problem: PageProblem | None = None
+) -> Response:
+    return render(
+        request,
+        "import.j2",
+        status=200 if problem is None else problem.status,
+        report=None,
+        workspace_id=workspace_id,
+        problem=problem,
+        results=[],
+    )
 
 
 @router.get("/import/{import_id}")
@@ -60,8 +76,8 @@ async def report(
     request: Request,
     api: CallerApi,
     import_id: UUID,
-    outcome: Annotated[Outcome | None, Query()] = None,
-    after: Annotated[int | None, Query(ge=1, le=2**31 - 1)] = None,
+    outcome: OutcomeFilter = None,
+    after: Cursor = None,
 ) -> Response:
     """Show the progress of an import and what it found."""
     return await _report(request, api, import_id, outcome=outcome, after=after)
@@ -69,15 +85,20 @@ async def report(
 
 @router.post("/import/{import_id}")
 async def import_chosen(
-    request: Request, api: CallerApi, import_id: UUID, form: SubmittedForm
+    request: Request,
+    api: CallerApi,
+    import_id: UUID,
+    form: SubmittedForm,
+    outcome: OutcomeFilter = None,
+    after: Cursor = None,
 ) -> Response:
     """Import the ticked connections of a page, one after another; each result is shown."""
     chosen = list(dict.fromkeys(form.all("connection")))[:_MOST]
     if not chosen:
         none = PageProblem(422, "nothing_chosen", "Tick the connections to import.")
-        return await _report(request, api, import_id, problem=none)
+        return await _report(request, api, import_id, outcome=outcome, after=after, problem=none)
     results = await _each_imported(api, chosen, form)
-    return await _report(request, api, import_id, results=results)
+    return await _report(request, api, import_id, outcome=outcome, after=after, results=results)
 
 
 async def _each_imported(api: Api, chosen: list[str], form: Form) -> list[dict[str, Any]]:
@@ -149,6 +170,7 @@ async def _report(
         is_running=found["status"] in _RUNNING,
         outcome=outcome,
         is_first=after is None,
+        query={name: value for name, value in (("outcome", outcome), ("after", after)) if value},
         results=results or [],
         problem=problem,
     )

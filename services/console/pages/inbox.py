@@ -47,6 +47,7 @@ async def inbox(request: Request, api: CallerApi) -> Response:
         broken=panels["broken"],
         suspicious=panels["suspicious"],
         healed=_healed(panels["ended"]),
+        most_healed=_MOST_HEALED,
     )
 
 
@@ -67,7 +68,9 @@ def _proposed(panels: dict[str, Panel[Any]]) -> int | None:
     return len(listed["items"]) if listed is not None and not listed["next"] else None
 
 
-def _healed(ended: Panel[Any]) -> Panel[list[inbox_items.Json]]:
+def _healed(ended: Panel[Any]) -> Panel[inbox_items.Healed]:
     if ended.value is None:
         return Panel(None, ended.problem)
-    return Panel(inbox_items.healed(ended.value["items"])[:_MOST_HEALED])
+    recent = inbox_items.healed(ended.value["items"])
+    is_whole = not ended.value["next"] or len(recent) < len(ended.value["items"])
+    return Panel(inbox_items.Healed(recent, is_whole))

@@ -26,7 +26,7 @@ KINDS: Final = {
     "apply": "Apply a catalog",
     "pause": "Pause",
     "upgrade": "Upgrade the connector",
-    "reconcile": "Reconcile",
+    "reapply": "Send the catalog again",
 }
 STEPS: Final = {
     "onboard": (

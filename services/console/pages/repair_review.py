@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Final
 from uuid import UUID
 
@@ -138,7 +138,7 @@ async def _approved(api: Api, found: Json, decisions: Decisions, form: Form) -> 
     is_required = decisions.needs_reason or form.text("resets") == "yes"
     if decisions.approved and is_required and not decisions.reason:
         outcome = await _previewed(api, found, decisions)
-        return Outcome(outcome.dry_run, outcome.is_previewed, outcome.problem, why_error=_WHY)
+        return replace(outcome, notice=_WHY, why_error=_WHY)
     agent, decided = api.drift_repair_agent, None
     try:
         if decisions.approved:
@@ -233,6 +233,7 @@ async def _shown(
         ],
         all_fields=_all_fields(decisions),
         streams=_outline(items),
+        all_streams=repair_words.streams_of(found["changes"]),
         counts=repair_words.counted(Counter(one["kind"] for one in found["changes"])),
         page=page,
         expected=None if found["catalog"] is None else _difference(found["catalog"]),
@@ -244,8 +245,13 @@ async def _shown(
 
 def _all_fields(decisions: Decisions) -> list[tuple[str, str]]:
     """The fields that carry every choice over to a newer repair."""
-    fields = [pair for item in decisions.items for pair in item.hidden()]
-    return [*fields, ("why", decisions.reason)]
+    fields = [
+        *[pair for item in decisions.items for pair in item.hidden()],
+        ("why", decisions.reason),
+        ("on_global_state", decisions.on_global_state),
+        ("on_renamed_stream", decisions.on_renamed_stream),
+    ]
+    return [(name, value) for name, value in fields if value]
 
 
 def _outline(items: Iterable[Item]) -> list[dict[str, Any]]:

@@ -18,6 +18,8 @@ router = APIRouter()
 
 _LIMIT: Final = 50
 _GROUPS: Final = 20
+_MOST_DECIDED: Final = 200
+"""Most repairs of a group that the drift_repair_agent decides at once."""
 _ALL: Final = "all"
 _MOST_STATES: Final = 12
 FILTERS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
@@ -93,7 +95,7 @@ async def decide_group(request: Request, api: CallerApi, form: SubmittedForm) ->
     if verdict not in ("approve", "reject"):
         raise PageProblem(422, "invalid_request", "Choose an answer, then send the form again.")
     body: dict[str, Any] = {"verdict": verdict, "group": form.text("group")}
-    if reason := form.text("why"):
+    if reason := form.line("why"):
         body["reason"] = reason
     if verdict == "approve":
         if form.text("loses") == "yes" and not reason:
@@ -125,20 +127,39 @@ async def _groups(
     form: Form | None = None,
     problem: PageProblem | None = None,
 ) -> Response:
+    if form is not None:
+        after = form.text("after") or None
     page = await api.drift_repair_agent.get("/repairs/groups", after=after, limit=_GROUPS)
     return render(
         request,
         "repair_groups.j2",
         status=200 if problem is None else problem.status,
         page=page,
-        is_first=after is None,
+        after=after,
+        most_decided=_MOST_DECIDED,
         suggested=_suggested(page["items"]),
         problem=problem,
-        sent_group="" if form is None else form.text("group"),
-        sent_why="" if form is None else form.text("why"),
+        sent=_sent(form or Form()),
         words=repair_words,
         rows=diffs,
     )
+
+
+def _sent(form: Form) -> dict[str, Any]:
+    """What was answered about a group, for the page that is shown again."""
+    return {
+        "group": form.text("group"),
+        "why": form.line("why"),
+        "is_gone": form.text("answer") == "gone",
+        "became": _parts(form),
+        "column": form.text("column"),
+    }
+
+
+def _parts(form: Form) -> list[str]:
+    """The path of the suggestion that was chosen; empty for another answer."""
+    kind, _, number = form.text("answer").partition("-")
+    return form.all(f"part.{number}") if kind == "became" else []
 
 
 def _suggested(groups: list[Any]) -> dict[str, list[tuple[str, list[str], int]]]:
@@ -155,11 +176,9 @@ def _suggested(groups: list[Any]) -> dict[str, list[tuple[str, list[str], int]]]
 
 def _choice(form: Form) -> dict[str, Any]:
     """What a removed field became: one of the suggestions by its parts, or that it is gone."""
-    answer = form.text("answer")
-    if answer == "gone":
+    if form.text("answer") == "gone":
         return {"became": None}
-    number = answer.removeprefix("became-")
-    parts = form.all(f"part.{number}") if answer.startswith("became-") else []
+    parts = _parts(form)
     choice: dict[str, Any] = {"became": parts} if parts else {}
     if parts and form.text("column") in ("keep_column", "new_column"):
         choice["continuity"] = form.text("column")
