@@ -65,7 +65,7 @@ _LINKS: Final = {
     "connection": ("/connections", "tbody a[href^='/connections/']"),
     "repair": ("/", "a[href^='/repairs/']"),
     "drift": ("/drifts", "tbody a[href^='/drifts/']"),
-    "source_type": ("/onboard", "#types a[href^='/onboard/']"),
+    "source_type": ("/onboard", ".source-types a[href^='/onboard/']"),
 }
 
 
