@@ -133,9 +133,9 @@ async def forward(request: Request) -> Response:
         wait_s = error.members.get("wait_s")
         headers = {} if wait_s is None else {"Retry-After": f"{int(wait_s) + 1}"}
         return problem_response(error.problem(), headers=headers)
-    if answer.status_code == 401:
+    if presented and answer.status_code == 401:
         guesses.fail(address)
-    elif answer.is_success:
+    elif presented and answer.is_success:
         guesses.prove(presented)
     return StreamingResponse(
         _passed_back(answer),

@@ -141,6 +141,20 @@ async def test_guessing_through_it_is_throttled(double: Double, console: Console
     await browser.client.aclose()
 
 
+async def test_requests_without_a_credential_are_no_guesses(
+    double: Double, console: Console
+) -> None:
+    """Any site can make a browser send them, and would otherwise lock a person out."""
+    double.answers["GET /connections"] = page()
+    browser = Browser(console(failed_keys_per_minute=2))
+
+    foreign = [(await browser.client.get("/api/connections")).status_code for _ in range(4)]
+
+    assert foreign == [401] * 4
+    assert (await browser.sign_in(double.key)).status == 303
+    await browser.client.aclose()
+
+
 async def test_service_away(console: Console) -> None:
     """Nothing was sent, which the code says."""
     browser = Browser(console(orchestrator_url="http://127.0.0.1:1"))
