@@ -95,12 +95,19 @@ class Service:
     """
 
     def __init__(
-        self, name: ServiceName, client: httpx.AsyncClient, credential: str, deadline_s: float
+        self,
+        name: ServiceName,
+        client: httpx.AsyncClient,
+        credential: str,
+        deadline_s: float,
+        *,
+        address: str = "",
     ) -> None:
         self.name = name
         self._client = client
         self._credential = credential
         self._deadline_s = deadline_s
+        self._address = address
 
     async def get(self, path: str, *segments: object, **query: object) -> Any:
         """Read JSON; a query parameter that is None is left out, a list is repeated.
@@ -153,6 +160,8 @@ class Service:
         headers = {"Authorization": f"Bearer {self._credential}"}
         if request_id := logs.request_id():
             headers[logs.REQUEST_ID_HEADER] = request_id
+        if self._address:
+            headers["X-Forwarded-For"] = self._address
         if content is not None:
             headers["Content-Type"] = "application/json"
         if idempotency_key is not None:
@@ -242,11 +251,14 @@ class Clients:
         """The client of one service, without a credential."""
         return self._clients[name]
 
-    def acting_with(self, credential: str) -> Api:
-        """The services as one person may use them."""
+    def acting_with(self, credential: str, *, address: str = "") -> Api:
+        """The services as one person may use them.
+
+        `address` is the person's, by which the services count invalid credentials; empty: unknown.
+        """
         return Api(
             **{
-                name: Service(name, client, credential, self._deadline_s)
+                name: Service(name, client, credential, self._deadline_s, address=address)
                 for name, client in self._clients.items()
             }
         )
@@ -289,7 +301,12 @@ class Clients:
 def current_api(request: Request) -> Api:
     """The services with the credential of the request's session."""
     clients: Clients = request.app.state.clients
-    return clients.acting_with(request.state.session.credential)
+    return clients.acting_with(request.state.session.credential, address=address_of(request))
+
+
+def address_of(request: Request) -> str:
+    """The caller's address, behind a trusted proxy the one that it forwards; empty if unknown."""
+    return request.client.host if request.client else ""
 
 
 CallerApi = Annotated[Api, Depends(current_api)]

@@ -20,7 +20,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
 from starlette.requests import ClientDisconnect
 
-from services.console.api import SERVICES, Clients, ServiceName
+from services.console.api import SERVICES, Clients, ServiceName, address_of
 from shared.auth.failed_attempts import Guesses
 from shared.errors import AamError, NotFound, UpstreamUnknown, UpstreamUnreachable
 from shared.http.problems import problem_response
@@ -122,7 +122,7 @@ async def forward(request: Request) -> Response:
     table: RouteTable = request.app.state.api_routes
     clients: Clients = request.app.state.clients
     guesses: Guesses = request.app.state.guesses
-    address = request.client.host if request.client else ""
+    address = address_of(request)
     presented = request.headers.get("authorization", "")
     try:
         guesses.expect_few(address, presented)
@@ -154,8 +154,8 @@ async def _sent(
         logs.REQUEST_ID_HEADER: logs.request_id(),
         "Accept-Encoding": "identity",
     }
-    if request.client is not None:
-        headers["X-Forwarded-For"] = request.client.host
+    if address := address_of(request):
+        headers["X-Forwarded-For"] = address
     has_body = "content-length" in request.headers or "transfer-encoding" in request.headers
     outgoing = client.build_request(
         request.method,

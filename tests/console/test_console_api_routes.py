@@ -155,6 +155,15 @@ async def test_requests_without_a_credential_are_no_guesses(
     await browser.client.aclose()
 
 
+async def test_services_learn_the_callers_address(signed_in: Browser, double: Double) -> None:
+    """From signing in, pages and the API, so that one caller does not use up everybody's limit."""
+    double.answers["GET /connections"] = page()
+    await signed_in.get("/connections")
+    await signed_in.client.get("/api/connections")
+
+    assert {one.headers.get("x-forwarded-for") for one in double.asked} == {"127.0.0.1"}
+
+
 async def test_service_away(console: Console) -> None:
     """Nothing was sent, which the code says."""
     browser = Browser(console(orchestrator_url="http://127.0.0.1:1"))

@@ -164,7 +164,8 @@ async def test_event_reaches_every_page(running: Running, events: Events, double
     leaks.know("a service token", token)
     assert token.count(".") == 2
     assert double.key not in token
-    assert len(double.of("GET", "/whoami")) == 2  # at signing in, and once for both pages
+    _, for_both = double.of("GET", "/whoami")  # the first one is from signing in
+    assert for_both.headers["x-forwarded-for"] == "127.0.0.1"
 
 
 async def test_page_that_connects_again_misses_nothing(running: Running, events: Events) -> None:

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
 from services.console.accepted_callers import AcceptedCallers
+from services.console.api import address_of
 from services.console.live_feed import LiveFeed, Position
 from services.console.problems import PageProblem, SignedOut
 from services.console.session import Session
@@ -65,7 +66,8 @@ async def live(
     session: Session = request.state.session
     if not feed.is_running:
         raise PageProblem(503, "live_updates_off", "There are no live updates here.")
-    if SCOPE not in await callers.scopes(session.credential):
+    address = address_of(request)
+    if SCOPE not in await callers.scopes(session.credential, address=address):
         raise PageProblem(403, "forbidden", f"Live updates need {SCOPE}.")
     streams.expect_room(session.caller_id)
     position = Position.of(last_event_id or after)
@@ -81,7 +83,7 @@ async def live(
                 yield b"".join(one.encoded() for one in messages) or b": heartbeat\n\n"
                 if subscription.is_over or time.monotonic() >= ends_at:
                     return
-                if not await _is_accepted(callers, session):
+                if not await _is_accepted(callers, session, address):
                     return
         finally:
             feed.unsubscribe(subscription)
@@ -90,8 +92,8 @@ async def live(
     return StreamingResponse(chunks(), media_type="text/event-stream", headers=_HEADERS)
 
 
-async def _is_accepted(callers: AcceptedCallers, session: Session) -> bool:
+async def _is_accepted(callers: AcceptedCallers, session: Session, address: str) -> bool:
     try:
-        return SCOPE in await callers.scopes(session.credential)
+        return SCOPE in await callers.scopes(session.credential, address=address)
     except (SignedOut, PageProblem):
         return False

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
 from services.console import sign_in_links
-from services.console.api import Clients
+from services.console.api import Clients, address_of
 from services.console.cookies import Cookies, CookieTooLarge
 from services.console.error_pages import own_path
 from services.console.forms import SubmittedForm
@@ -49,7 +49,7 @@ async def sign_in(request: Request, form: SubmittedForm) -> Response:
     if not _KEY.fullmatch(key):
         return _form(request, then, error="An API key starts with aam_. Paste the whole key.")
     guesses: Guesses = request.app.state.guesses
-    address = request.client.host if request.client else ""
+    address = address_of(request)
     guesses.expect_few(address, key)
     try:
         response = await _with_session(request, key, then)
@@ -100,7 +100,8 @@ async def _with_session(request: Request, credential: str, then: str) -> Respons
     clients: Clients = request.app.state.clients
     sessions: Sessions = request.app.state.sessions
     cookies: Cookies = request.app.state.cookies
-    caller = await clients.acting_with(credential).orchestrator.get("/whoami")
+    api = clients.acting_with(credential, address=address_of(request))
+    caller = await api.orchestrator.get("/whoami")
     session = sessions.signed_in(
         "key",
         credential,
