@@ -18,7 +18,7 @@ let shownText = "";
 let bar = null;
 let saysAt = 0;
 let polling = 0;
-let giving = 0;
+let timer = 0;
 
 export function followEvents() {
   if (region === null && document.querySelector("[hx-trigger*='aam:']") === null) return;
@@ -36,7 +36,7 @@ export function followEvents() {
 function open() {
   if (isSignedOut || source !== null) return;
   source = new EventSource(last === "" ? "/live" : `/live?after=${encodeURIComponent(last)}`);
-  giving = setTimeout(() => setAway(true), PATIENCE_MS);
+  expectConnection();
   source.onmessage = (message) => take(message);
   source.addEventListener("reset", (message) => {
     remember(message);
@@ -46,22 +46,31 @@ function open() {
   source.addEventListener("away", () => setAway(true));
   source.addEventListener("back", () => setAway(false));
   source.onopen = () => {
-    clearTimeout(giving);
+    stopTimer();
     setAway(false);
   };
   source.onerror = () => {
-    clearTimeout(giving);
     if (source.readyState === EventSource.CLOSED) {
       close();
       setAway(true);
     } else {
-      giving = setTimeout(() => setAway(true), PATIENCE_MS);
+      expectConnection();
     }
   };
 }
 
+// From the first failure on: the browser connects again every few seconds, and each of these may fail.
+function expectConnection() {
+  if (timer === 0) timer = setTimeout(() => setAway(true), PATIENCE_MS);
+}
+
+function stopTimer() {
+  clearTimeout(timer);
+  timer = 0;
+}
+
 function close() {
-  clearTimeout(giving);
+  stopTimer();
   source?.close();
   source = null;
   if (document.hidden) stopPolling();
