@@ -281,6 +281,18 @@ async def test_open_page_does_not_prolong_a_session(signed_in: Browser, double: 
     assert "aam-local=" in "".join(opened.response.headers.get_list("set-cookie"))
 
 
+def test_polling_fragments_are_background_requests() -> None:
+    """Templates that fetch again by themselves mark these requests, which prolong no session."""
+    every = {
+        tag
+        for file in (Path(main.__file__).parent / "templates").glob("*.j2")
+        for tag in re.findall(r'hx-trigger="every .*', file.read_text())
+    }
+    assert every
+    for tag in every:
+        assert """hx-headers='{"X-AAM-Background": "1"}'""" in tag
+
+
 async def test_pages_that_are_live(signed_in: Browser, double: Double) -> None:
     """The inbox listens to what needs a person, the list to the connections that it shows."""
     fill(double)
