@@ -129,7 +129,7 @@ class Service:
         method: Literal["POST", "PUT", "PATCH", "DELETE"] = "POST",
         within_s: float | None = None,
     ) -> Reply:
-        """Send an order; with a form's `idempotency_key`, sending it twice does nothing twice.
+        """Send an order; with a form's `idempotency_key`, sending it again has no further effect.
 
         `within_s` is how long to wait for what starts a connector; PEER_TIMEOUT is the default.
 
@@ -177,7 +177,7 @@ class Service:
                     timeout=deadline_s,
                 )
         except (TimeoutError, httpx.HTTPError, aiohttp.ClientError) as error:
-            raise self._lost(method, error) from None
+            raise self._lost(method, error, is_keyed=idempotency_key is not None) from None
         return self._reply(answer)
 
     def _reply(self, answer: httpx.Response) -> Reply:
@@ -201,14 +201,15 @@ class Service:
             wait_s=_wait_s(answer),
         )
 
-    def _lost(self, method: str, error: Exception) -> ApiProblem:
+    def _lost(self, method: str, error: Exception, *, is_keyed: bool) -> ApiProblem:
         # First, since the transport also raises ConnectTimeout for a refused connection.
         if isinstance(error.__cause__, aiohttp.ClientConnectorError):
             sentence = f"The {self.name} cannot be reached. Nothing was changed."
             return self._problem(503, "service_unreachable", sentence)
         if isinstance(error, TimeoutError | httpx.TimeoutException):
-            return self._problem(504, "service_timeout", _late(method, self.name))
-        return self._problem(502, "service_no_answer", _late(method, self.name))
+            sentence = _late(method, self.name, is_keyed=is_keyed)
+            return self._problem(504, "service_timeout", sentence)
+        return self._problem(502, "service_no_answer", _late(method, self.name, is_keyed=is_keyed))
 
     def _problem(self, status: int, code: str, sentence: str) -> ApiProblem:
         return ApiProblem(
@@ -282,10 +283,10 @@ class Clients:
             ) as answer:
                 if answer.status_code != 200:
                     code = f"http_{answer.status_code}"
-                    raise PageProblem(503, code, "The orchestrator refuses its events.")
+                    raise PageProblem(503, code, "The orchestrator refused the event stream.")
                 yield answer.aiter_lines()
         except (TimeoutError, httpx.HTTPError, aiohttp.ClientError):
-            sentence = "The orchestrator's events broke off."
+            sentence = "The orchestrator's event stream was interrupted."
             raise PageProblem(503, "events_broken_off", sentence) from None
 
     async def is_running(self, name: ServiceName) -> bool:
@@ -341,10 +342,10 @@ def _wait_s(answer: httpx.Response) -> float | None:
     return float(given) if _SAFE_RETRY.fullmatch(given) else None
 
 
-def _late(method: str, service: str) -> str:
+def _late(method: str, service: str, *, is_keyed: bool) -> str:
     if method == "GET":
         return f"The {service} did not answer in time."
-    return (
-        f"The {service} did not answer in time, so it is unknown whether it was done. Sending the "
-        "same form again does nothing twice."
-    )
+    unknown = f"The {service} did not answer in time, so it is unknown whether this was done."
+    if is_keyed:
+        return f"{unknown} Sending the same form again has no further effect."
+    return f"{unknown} Check whether it was done before you send the form again."

@@ -7,7 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
+import pytest
+
 from local.processes import servers
+from services.console.problems import ApiProblem
 from tests.console.browser import Browser
 from tests.console.conftest import Console
 from tests.console.double import Double, page, problem
@@ -81,6 +84,24 @@ async def test_unreachable_and_late_services_differ(console: Console, double: Do
     assert "service_timeout" in waited.text
     for one in (browser, late):
         await one.client.aclose()
+
+
+async def test_lost_answer_says_what_repeating_does(console: Console, double: Double) -> None:
+    """Only a request with an Idempotency-Key may be sent again without a look."""
+    async with silent_server() as silent:
+        app = console(orchestrator_url=silent, peer_timeout=timedelta(milliseconds=100))
+        orchestrator = app.state.clients.acting_with(double.key).orchestrator
+
+        with pytest.raises(ApiProblem) as keyed:
+            await orchestrator.post("/connections/onboard", body={}, idempotency_key="k" * 20)
+        with pytest.raises(ApiProblem) as unkeyed:
+            await orchestrator.post("/api-keys", body={})
+
+    unknown = "The orchestrator did not answer in time, so it is unknown whether this was done."
+    again = "Sending the same form again has no further effect."
+    assert keyed.value.sentence == f"{unknown} {again}"
+    look = "Check whether it was done before you send the form again."
+    assert unkeyed.value.sentence == f"{unknown} {look}"
 
 
 @asynccontextmanager
