@@ -35,6 +35,8 @@ SERVICES: Final[tuple[ServiceName, ...]] = (
 _STANDARD: Final = frozenset({"type", "title", "status", "detail", "code", "request_id"})
 _SAFE_RETRY: Final = re.compile(r"\d{1,5}")
 _HEALTH_WITHIN_S: Final = 0.8
+_LIMITS: Final = httpx.Limits(max_connections=1_000, keepalive_expiry=4.0)
+"""Of each client: pages, `/api` and streams share it; idle connections end before uvicorn's 5 s."""
 _SILENT_S: Final = 40.0
 """A stream of events without a heartbeat for this long is broken; there is one every 15 s."""
 
@@ -235,7 +237,9 @@ class Clients:
         self._clients: dict[ServiceName, httpx.AsyncClient] = {
             name: httpx.AsyncClient(
                 base_url=str(getattr(settings, f"{name}_url")),
-                transport=tracing.traced_transport(AiohttpTransport(verify=authorities())),
+                transport=tracing.traced_transport(
+                    AiohttpTransport(verify=authorities(), limits=_LIMITS)
+                ),
                 timeout=self._deadline_s,
                 follow_redirects=False,
                 trust_env=False,

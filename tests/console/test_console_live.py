@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import orjson
 import pytest
+from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
@@ -291,6 +292,16 @@ def test_polling_fragments_are_background_requests() -> None:
     assert every
     for tag in every:
         assert """hx-headers='{"X-AAM-Background": "1"}'""" in tag
+
+
+async def test_streams_leave_connections_for_pages(app: FastAPI, events: Events) -> None:
+    """A hundred open streams through `/api` must not stop every page."""
+    clients = app.state.clients
+    async with asyncio.timeout(WITHIN_S), AsyncExitStack() as streams:
+        for _ in range(101):
+            await streams.enter_async_context(clients.events("a token", ""))
+        assert await clients.is_running("orchestrator")
+        events.cut()
 
 
 async def test_pages_that_are_live(signed_in: Browser, double: Double) -> None:
