@@ -184,11 +184,14 @@ class LiveFeed:
                     self._set_away(is_away=False)
                     await self._read(lines)
                 await asyncio.sleep(_AGAIN_S)  # each stream ends after some minutes
+                continue
             except PageProblem as problem:
                 log.warning("live_updates_away", reason=problem.code)
-                self._set_away(is_away=True)
-                await asyncio.sleep(pause_s * (0.5 + random.random()))  # noqa: S311 - spreads load
-                pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+            except Exception:  # the outermost loop of background work: log and continue
+                log.exception("bug")
+            self._set_away(is_away=True)
+            await asyncio.sleep(pause_s * (0.5 + random.random()))  # noqa: S311 - spreads load
+            pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
     async def _read(self, lines: AsyncIterator[str]) -> None:
         """Hand on a stream until it ends, as each does after some minutes."""
@@ -239,12 +242,14 @@ def _known(data: str) -> bytes:
     """An event's known members, whatever else the orchestrator may send one day.
 
     Raises:
-        PageProblem: it is not JSON.
+        PageProblem: it is not a JSON object.
     """
     try:
         event = orjson.loads(data)
     except orjson.JSONDecodeError:
-        raise PageProblem(503, "events_invalid", "An event is not JSON.") from None
+        event = None
+    if not isinstance(event, dict):
+        raise PageProblem(503, "events_invalid", "An event is not a JSON object.")
     return orjson.dumps({name: event.get(name) for name in _MEMBERS})
 
 

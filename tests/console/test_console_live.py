@@ -206,6 +206,30 @@ async def test_orchestrator_is_away(running: Running, events: Events) -> None:
         assert (await anext(stream)).startswith("back")
 
 
+async def test_bug_does_not_end_live_updates(
+    running: Running, events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is logged, pages see an interruption, and the stream is opened again."""
+    async with running.stream() as stream:
+        await _until(lambda: running.feed.pages == 1)
+        with monkeypatch.context() as broken:
+            broken.setattr(live_feed, "_known", lambda _: 1 / 0)
+            events.event(101)
+            assert (await anext(stream)).startswith("away")
+        assert (await anext(stream)).startswith("back")
+        events.event(102)
+        assert (await anext(stream)).startswith("102-0 ")
+
+
+async def test_event_that_is_no_object(running: Running, events: Events) -> None:
+    """Is an interruption, as text that is not JSON."""
+    async with running.stream() as stream:
+        await _until(lambda: running.feed.pages == 1)
+        events.say("id: 101-0\ndata: [1]\n\n")
+        assert (await anext(stream)).startswith("away")
+        assert (await anext(stream)).startswith("back")
+
+
 async def test_signals_of_the_orchestrator(running: Running, events: Events) -> None:
     """Its own away, back and reset are handed on; a heartbeat is not."""
     async with running.stream() as stream:
