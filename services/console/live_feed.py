@@ -225,6 +225,8 @@ class LiveFeed:
                 self._start = self._kept.popleft().position
             self._hand_on(message)
         elif position is not None:  # a heartbeat
+            if self._end is None:  # pages without a position may have missed events
+                self._hand_on(Message("reset", position=position))
             self._start = self._start or position
             self._end = position
 

@@ -206,6 +206,19 @@ async def test_orchestrator_is_away(running: Running, events: Events) -> None:
         assert (await anext(stream)).startswith("back")
 
 
+async def test_page_that_is_open_before_the_orchestrator(app: FastAPI) -> None:
+    """Has no position yet, so it starts again at the first one that becomes known."""
+    feed: LiveFeed = app.state.live_feed
+    subscription = feed.subscribe(None)
+
+    feed._take("", "", Position(100, 0))
+    feed._take("", "", Position(110, 0))
+
+    found = await subscription.messages(within_s=0)
+    assert Message("reset", position=Position(100, 0)) in found
+    assert [one.kind for one in found].count("reset") == 1
+
+
 async def test_bug_does_not_end_live_updates(
     running: Running, events: Events, monkeypatch: pytest.MonkeyPatch
 ) -> None:
