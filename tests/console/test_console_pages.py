@@ -13,7 +13,7 @@ from local.processes import servers
 from services.console.problems import ApiProblem
 from tests.console.browser import Browser
 from tests.console.conftest import Console
-from tests.console.double import Double, page, problem
+from tests.console.double import Double, json, page, problem
 
 CONNECTION = {
     "id": "7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f",
@@ -133,6 +133,16 @@ async def test_problem_of_a_service_is_a_page(signed_in: Browser, double: Double
     assert "upstream-id" in shown.text
     assert 'href="/connections?q=a">Try again' in shown.html
     assert shown.response.headers["retry-after"] == "7"
+
+
+async def test_problem_with_an_unregistered_status(signed_in: Browser, double: Double) -> None:
+    """Proxies have their own, such as 520."""
+    double.answers["GET /connections"] = lambda _: json({}, 520)
+
+    shown = await signed_in.get("/connections")
+
+    assert shown.status == 520
+    assert "The orchestrator answered 520." in shown.text
 
 
 async def test_problem_is_a_notice_in_a_fragment(signed_in: Browser, double: Double) -> None:
