@@ -24,6 +24,7 @@ from services.console.api import SERVICES, Clients, ServiceName, address_of
 from shared.auth.failed_attempts import Guesses
 from shared.errors import AamError, NotFound, UpstreamUnknown, UpstreamUnreachable
 from shared.http.problems import problem_response
+from shared.http.request_log import is_head
 from shared.observability import logs
 
 ROUTES_FILE: Final = Path(__file__).with_name("api_routes.txt")
@@ -158,7 +159,7 @@ async def _sent(
         headers["X-Forwarded-For"] = address
     has_body = "content-length" in request.headers or "transfer-encoding" in request.headers
     outgoing = client.build_request(
-        request.method,
+        "HEAD" if is_head(request) else request.method,
         client.base_url.copy_with(raw_path=target),
         headers=headers,
         content=request.stream() if has_body else None,

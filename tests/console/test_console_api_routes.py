@@ -155,6 +155,17 @@ async def test_requests_without_a_credential_are_no_guesses(
     await browser.client.aclose()
 
 
+async def test_head_is_passed_on_as_head(browser: Browser, double: Double) -> None:
+    """A service must not start what a GET would."""
+    key = {"Authorization": f"Bearer {double.key}"}
+    double.answers["HEAD /connections"] = page()
+    answer = await browser.client.head("/api/connections", headers=key)
+
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["content-type"] == "application/json"
+    assert [one.method for one in double.asked] == ["HEAD"]
+
+
 async def test_services_learn_the_callers_address(signed_in: Browser, double: Double) -> None:
     """From signing in, pages and the API, so that one caller does not use up everybody's limit."""
     double.answers["GET /connections"] = page()

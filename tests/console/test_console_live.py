@@ -274,6 +274,18 @@ async def test_who_may_follow(running: Running, double: Double, signed_in: Brows
     assert "Live updates need connections:read." in refused.text
 
 
+async def test_head_opens_no_stream(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gets the headers at once."""
+    subscribed: list[object] = []
+    monkeypatch.setattr(running.feed, "subscribe", subscribed.append)
+    answer = await running.client.head("/live")
+
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert answer.headers["cache-control"] == "no-store"
+    assert subscribed == []
+
+
 def test_number_of_streams() -> None:
     """Limited for each person, and for all."""
     streams = OpenStreams()

@@ -16,6 +16,7 @@ from services.console.api import address_of
 from services.console.live_feed import LiveFeed, Position
 from services.console.problems import PageProblem, SignedOut
 from services.console.session import Session
+from shared.http.request_log import is_head
 
 router = APIRouter()
 
@@ -70,6 +71,8 @@ async def live(
     if SCOPE not in await callers.scopes(session.credential, address=address):
         raise PageProblem(403, "forbidden", f"Live updates need {SCOPE}.")
     streams.expect_room(session.caller_id)
+    if is_head(request):
+        return Response(headers=_HEADERS, media_type="text/event-stream")
     position = Position.of(last_event_id or after)
 
     async def chunks() -> AsyncIterator[bytes]:

@@ -19,6 +19,7 @@ from services.console.rendering import render
 from services.console.session import Sessions
 from shared.auth.failed_attempts import Guesses
 from shared.config import ConsoleSettings
+from shared.http.request_log import is_head
 from shared.observability import logs
 
 log = logs.get(__name__)
@@ -66,8 +67,11 @@ async def sign_in_by_link(
 ) -> Response:
     """Sign in by a one-time link, which works once and for a minute.
 
-    Where there is a session already, a used link just leads to the inbox.
+    Where there is a session already, a used link just leads to the inbox. HEAD, as programs that
+    preview links send it, uses nothing up.
     """
+    if is_head(request):
+        return Response()
     settings: ConsoleSettings = request.app.state.settings
     key = await sign_in_links.redeemed(settings.console_sign_in_dir, token)
     if key is None and request.state.session.is_signed_in:
