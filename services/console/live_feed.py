@@ -11,7 +11,7 @@ import random
 import re
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -22,6 +22,7 @@ from services.console.api import Clients
 from services.console.problems import PageProblem
 from shared.auth.service_tokens import BadKey, Signer
 from shared.observability import logs
+from shared.reader_queue import ReaderQueue
 
 log = logs.get(__name__)
 
@@ -72,24 +73,12 @@ AWAY: Final = Message("away")
 BACK: Final = Message("back")
 
 
-class Subscription:
+class Subscription(ReaderQueue[Message]):
     """The messages for one page, in a queue of limited length."""
 
     def __init__(self, position: Position | None) -> None:
+        super().__init__()
         self.position = position
-        self.is_over = False
-        self._queue: deque[Message] = deque()
-        self._wakes = asyncio.Event()
-
-    async def messages(self, *, within_s: float) -> list[Message]:
-        """What has come, as soon as there is anything; empty after the time or at the end."""
-        if not self._queue and not self.is_over:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._wakes.wait(), within_s)
-        self._wakes.clear()
-        found = list(self._queue)
-        self._queue.clear()
-        return found
 
     def put(self, message: Message) -> None:
         """Queue a message that is new here; a page that is too slow starts again."""
@@ -101,13 +90,7 @@ class Subscription:
         if len(self._queue) >= _QUEUE:
             self._queue.clear()
             message = Message("reset", position=self.position)
-        self._queue.append(message)
-        self._wakes.set()
-
-    def end(self) -> None:
-        """Nothing will come any more."""
-        self.is_over = True
-        self._wakes.set()
+        self._append(message)
 
 
 class LiveFeed:

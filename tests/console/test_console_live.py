@@ -214,7 +214,7 @@ async def test_page_that_is_open_before_the_orchestrator(app: FastAPI) -> None:
     feed._take("", "", Position(100, 0))
     feed._take("", "", Position(110, 0))
 
-    found = await subscription.messages(within_s=0)
+    found = await subscription.items(within_s=0)
     assert Message("reset", position=Position(100, 0)) in found
     assert [one.kind for one in found].count("reset") == 1
 
@@ -310,7 +310,7 @@ async def test_slow_page_starts_again() -> None:
         subscription.put(Message(position=Position(10 + n, 0)))
     subscription.put(Message(position=Position(11, 0)))  # already received
 
-    (one,) = await subscription.messages(within_s=0)
+    (one,) = await subscription.items(within_s=0)
 
     assert (one.kind, one.position) == ("reset", Position(10 + live_feed._QUEUE, 0))
 

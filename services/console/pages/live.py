@@ -82,7 +82,7 @@ async def live(
         try:
             yield b"retry: %d\n\n" % (_RETRY_MS + random.randrange(1_000))  # noqa: S311
             while True:
-                messages = await subscription.messages(within_s=HEARTBEAT_S)
+                messages = await subscription.items(within_s=HEARTBEAT_S)
                 yield b"".join(one.encoded() for one in messages) or b": heartbeat\n\n"
                 if subscription.is_over or time.monotonic() >= ends_at:
                     return
