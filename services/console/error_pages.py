@@ -149,8 +149,7 @@ def own_path(given: str | None) -> str:
         or path.partition("?")[0] in ("/login", "/logout", "/sign-in")
     ):
         return "/"
-    parts = urlsplit(path)
-    return path if not parts.scheme and not parts.netloc else "/"
+    return path
 
 
 def login_url(then: str) -> str:
