@@ -21,7 +21,7 @@ from fastapi import Depends, Request
 from httpx_aiohttp import AiohttpTransport
 
 from services.console.problems import ApiProblem, PageProblem, SignedOut
-from shared.config import ConsoleSettings
+from services.console.settings import ConsoleSettings
 from shared.observability import logs, tracing
 from shared.tls import authorities
 

@@ -8,7 +8,7 @@ import orjson
 
 from services.console.api import SERVICES, Clients
 from services.console.live_feed import LiveFeed
-from shared.config import ConsoleSettings
+from services.console.settings import ConsoleSettings
 from tests import access
 from tests.integration.conftest import Mesh, serving
 from tests.waiting import until

@@ -17,8 +17,8 @@ from services.console.forms import SubmittedForm
 from services.console.problems import PageProblem, SignedOut
 from services.console.rendering import render
 from services.console.session import Sessions
+from services.console.settings import ConsoleSettings
 from shared.auth.failed_attempts import Guesses
-from shared.config import ConsoleSettings
 from shared.http.request_log import is_head
 from shared.observability import logs
 
