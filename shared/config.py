@@ -33,7 +33,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 _SSL_MODES: tuple[SslMode, ...] = get_args(SslMode)
 _TRANSACTION_POOLER_PORT = 6543
-_SHORTEST_KEY = 32
+SHORTEST_KEY = 32
 _CLOUD_HOST = "cloud.airbyte.com"
 _CLOUD_PUBLIC_HOST = "api.airbyte.com"
 _CLOUD_TOKEN_URL = f"https://{_CLOUD_PUBLIC_HOST}/v1/applications/token"
@@ -681,8 +681,8 @@ class Settings(RegistrySettings, ServiceAddresses):
     def _keys_are_long_enough(self) -> Self:
         for name in ("webhook_signing_key", "rotation_digest_key"):
             key = getattr(self, name)
-            if key is not None and len(key.get_secret_value()) < _SHORTEST_KEY:
-                raise ValueError(f"{name.upper()} must have {_SHORTEST_KEY} characters or more")
+            if key is not None and len(key.get_secret_value()) < SHORTEST_KEY:
+                raise ValueError(f"{name.upper()} must have {SHORTEST_KEY} characters or more")
         return self
 
     @model_validator(mode="after")
@@ -690,9 +690,9 @@ class Settings(RegistrySettings, ServiceAddresses):
         if self.state_encryption_keys is None:
             return self
         keys = self.state_encryption_keys.get_secret_value().split(",")
-        if any(len(key.strip()) < _SHORTEST_KEY for key in keys):
+        if any(len(key.strip()) < SHORTEST_KEY for key in keys):
             raise ValueError(
-                f"STATE_ENCRYPTION_KEYS must be keys of {_SHORTEST_KEY} characters or more, "
+                f"STATE_ENCRYPTION_KEYS must be keys of {SHORTEST_KEY} characters or more, "
                 "separated by commas"
             )
         return self
@@ -706,51 +706,6 @@ class RagEngineSettings(RegistrySettings):
 
     rag_explainer_timeout: Seconds = timedelta(seconds=5)
     """How long a response waits for that explanation before it is sent without one."""
-
-
-class ConsoleSettings(ServiceAddresses):
-    """What the console reads; it has no registry and no Redis."""
-
-    console_url: HttpUrl = HttpUrl("http://localhost:8006")
-    """Where people open the console, without a path; forms are accepted from this origin only.
-
-    Must be https, except on this machine.
-    """
-
-    console_session_keys: SecretStr
-    """Keys of 32 characters or more, separated by commas, that encrypt the cookie of a session.
-
-    The first encrypts, all decrypt. Every replica has the same.
-    """
-
-    console_session_idle: Seconds = timedelta(hours=8)
-    """How long a session lasts without a request."""
-
-    console_session_lifetime: Seconds = timedelta(hours=24)
-    """How long a session lasts at most."""
-
-    console_name: Annotated[str, Field(max_length=100)] = ""
-    """Name of this installation, for the pages' heads: `Halden Freight, production`."""
-
-    console_sign_in_dir: Optional[Path] = None
-    """Folder with one-time sign-in links, as `make up` makes them. Not set: there are none."""
-
-    aam_console_key_login: Literal["on", "off"] = "on"
-    """Whether people can sign in with an API key."""
-
-    @model_validator(mode="after")
-    def _console_is_set_up(self) -> Self:
-        if not is_secure_or_local(str(self.console_url)):
-            raise ValueError("CONSOLE_URL must be https, except on this machine")
-        if (self.console_url.path or "/") != "/" or self.console_url.query is not None:
-            raise ValueError("CONSOLE_URL must have no path: the console is the whole origin")
-        keys = self.console_session_keys.get_secret_value().split(",")
-        if any(len(key.strip()) < _SHORTEST_KEY for key in keys):
-            raise ValueError(
-                f"CONSOLE_SESSION_KEYS must be keys of {_SHORTEST_KEY} characters or more, "
-                "separated by commas"
-            )
-        return self
 
 
 S = TypeVar("S", bound=BaseSettings)

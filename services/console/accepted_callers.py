@@ -1,4 +1,7 @@
-"""Whose credential was accepted within the last minute, for what is not read with it."""
+"""Remembers for a minute which credentials /whoami accepted, for live events.
+
+These are not read with the person's own credential.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,8 @@ class AcceptedCallers:
         self._clock = clock
         self._until: OrderedDict[bytes, tuple[float, frozenset[str]]] = OrderedDict()
 
-    async def scopes(self, credential: str) -> frozenset[str]:
-        """The scopes of a credential.
+    async def scopes(self, credential: str, *, address: str) -> frozenset[str]:
+        """The scopes of a credential, which was sent from an address.
 
         Raises:
             SignedOut: it is no longer accepted.
@@ -34,7 +37,8 @@ class AcceptedCallers:
         if self._clock() < until:
             return scopes
         self._until.pop(key, None)
-        caller = await self._clients.acting_with(credential).orchestrator.get("/whoami")
+        api = self._clients.acting_with(credential, address=address)
+        caller = await api.orchestrator.get("/whoami")
         found = frozenset(caller["scopes"])
         self._until[key] = (self._clock() + _FRESH_S, found)
         while len(self._until) > _MOST:

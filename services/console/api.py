@@ -21,7 +21,7 @@ from fastapi import Depends, Request
 from httpx_aiohttp import AiohttpTransport
 
 from services.console.problems import ApiProblem, PageProblem, SignedOut
-from shared.config import ConsoleSettings
+from services.console.settings import ConsoleSettings
 from shared.observability import logs, tracing
 from shared.tls import authorities
 
@@ -35,6 +35,8 @@ SERVICES: Final[tuple[ServiceName, ...]] = (
 _STANDARD: Final = frozenset({"type", "title", "status", "detail", "code", "request_id"})
 _SAFE_RETRY: Final = re.compile(r"\d{1,5}")
 _HEALTH_WITHIN_S: Final = 0.8
+_LIMITS: Final = httpx.Limits(max_connections=1_000, keepalive_expiry=4.0)
+"""Of each client: pages, `/api` and streams share it; idle connections end before uvicorn's 5 s."""
 _SILENT_S: Final = 40.0
 """A stream of events without a heartbeat for this long is broken; there is one every 15 s."""
 
@@ -95,12 +97,19 @@ class Service:
     """
 
     def __init__(
-        self, name: ServiceName, client: httpx.AsyncClient, credential: str, deadline_s: float
+        self,
+        name: ServiceName,
+        client: httpx.AsyncClient,
+        credential: str,
+        deadline_s: float,
+        *,
+        address: str = "",
     ) -> None:
         self.name = name
         self._client = client
         self._credential = credential
         self._deadline_s = deadline_s
+        self._address = address
 
     async def get(self, path: str, *segments: object, **query: object) -> Any:
         """Read JSON; a query parameter that is None is left out, a list is repeated.
@@ -122,7 +131,7 @@ class Service:
         method: Literal["POST", "PUT", "PATCH", "DELETE"] = "POST",
         within_s: float | None = None,
     ) -> Reply:
-        """Send an order; with a form's `idempotency_key`, sending it twice does nothing twice.
+        """Send an order; with a form's `idempotency_key`, sending it again has no further effect.
 
         `within_s` is how long to wait for what starts a connector; PEER_TIMEOUT is the default.
 
@@ -153,6 +162,8 @@ class Service:
         headers = {"Authorization": f"Bearer {self._credential}"}
         if request_id := logs.request_id():
             headers[logs.REQUEST_ID_HEADER] = request_id
+        if self._address:
+            headers["X-Forwarded-For"] = self._address
         if content is not None:
             headers["Content-Type"] = "application/json"
         if idempotency_key is not None:
@@ -168,7 +179,7 @@ class Service:
                     timeout=deadline_s,
                 )
         except (TimeoutError, httpx.HTTPError, aiohttp.ClientError) as error:
-            raise self._lost(method, error) from None
+            raise self._lost(method, error, is_keyed=idempotency_key is not None) from None
         return self._reply(answer)
 
     def _reply(self, answer: httpx.Response) -> Reply:
@@ -192,14 +203,15 @@ class Service:
             wait_s=_wait_s(answer),
         )
 
-    def _lost(self, method: str, error: Exception) -> ApiProblem:
+    def _lost(self, method: str, error: Exception, *, is_keyed: bool) -> ApiProblem:
         # First, since the transport also raises ConnectTimeout for a refused connection.
         if isinstance(error.__cause__, aiohttp.ClientConnectorError):
             sentence = f"The {self.name} cannot be reached. Nothing was changed."
             return self._problem(503, "service_unreachable", sentence)
         if isinstance(error, TimeoutError | httpx.TimeoutException):
-            return self._problem(504, "service_timeout", _late(method, self.name))
-        return self._problem(502, "service_no_answer", _late(method, self.name))
+            sentence = _late(method, self.name, is_keyed=is_keyed)
+            return self._problem(504, "service_timeout", sentence)
+        return self._problem(502, "service_no_answer", _late(method, self.name, is_keyed=is_keyed))
 
     def _problem(self, status: int, code: str, sentence: str) -> ApiProblem:
         return ApiProblem(
@@ -225,7 +237,9 @@ class Clients:
         self._clients: dict[ServiceName, httpx.AsyncClient] = {
             name: httpx.AsyncClient(
                 base_url=str(getattr(settings, f"{name}_url")),
-                transport=tracing.traced_transport(AiohttpTransport(verify=authorities())),
+                transport=tracing.traced_transport(
+                    AiohttpTransport(verify=authorities(), limits=_LIMITS)
+                ),
                 timeout=self._deadline_s,
                 follow_redirects=False,
                 trust_env=False,
@@ -242,11 +256,14 @@ class Clients:
         """The client of one service, without a credential."""
         return self._clients[name]
 
-    def acting_with(self, credential: str) -> Api:
-        """The services as one person may use them."""
+    def acting_with(self, credential: str, *, address: str = "") -> Api:
+        """The services as one person may use them.
+
+        `address` is the person's, by which the services count invalid credentials; empty: unknown.
+        """
         return Api(
             **{
-                name: Service(name, client, credential, self._deadline_s)
+                name: Service(name, client, credential, self._deadline_s, address=address)
                 for name, client in self._clients.items()
             }
         )
@@ -270,10 +287,10 @@ class Clients:
             ) as answer:
                 if answer.status_code != 200:
                     code = f"http_{answer.status_code}"
-                    raise PageProblem(503, code, "The orchestrator refuses its events.")
+                    raise PageProblem(503, code, "The orchestrator refused the event stream.")
                 yield answer.aiter_lines()
         except (TimeoutError, httpx.HTTPError, aiohttp.ClientError):
-            sentence = "The orchestrator's events broke off."
+            sentence = "The orchestrator's event stream was interrupted."
             raise PageProblem(503, "events_broken_off", sentence) from None
 
     async def is_running(self, name: ServiceName) -> bool:
@@ -289,7 +306,12 @@ class Clients:
 def current_api(request: Request) -> Api:
     """The services with the credential of the request's session."""
     clients: Clients = request.app.state.clients
-    return clients.acting_with(request.state.session.credential)
+    return clients.acting_with(request.state.session.credential, address=address_of(request))
+
+
+def address_of(request: Request) -> str:
+    """The caller's address, behind a trusted proxy the one that it forwards; empty if unknown."""
+    return request.client.host if request.client else ""
 
 
 CallerApi = Annotated[Api, Depends(current_api)]
@@ -324,10 +346,10 @@ def _wait_s(answer: httpx.Response) -> float | None:
     return float(given) if _SAFE_RETRY.fullmatch(given) else None
 
 
-def _late(method: str, service: str) -> str:
+def _late(method: str, service: str, *, is_keyed: bool) -> str:
     if method == "GET":
         return f"The {service} did not answer in time."
-    return (
-        f"The {service} did not answer in time, so it is unknown whether it was done. Sending the "
-        "same form again does nothing twice."
-    )
+    unknown = f"The {service} did not answer in time, so it is unknown whether this was done."
+    if is_keyed:
+        return f"{unknown} Sending the same form again has no further effect."
+    return f"{unknown} Check whether it was done before you send the form again."

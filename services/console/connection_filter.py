@@ -168,7 +168,7 @@ class ConnectionFilter:
     def restored(cls, cookie: str) -> ConnectionFilter:
         """The filter of a cookie, which may hold anything."""
         text = unquote(cookie[:_LONGEST_COOKIE], errors="replace")
-        return replace(cls.of(parse_qsl(text, max_num_fields=100)), after="", back=())
+        return replace(cls.of(parse_qsl(text)), after="", back=())
 
     def _pairs(self) -> list[tuple[str, str]]:
         pairs = [("q", self.q)] if self.q else []

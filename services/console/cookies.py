@@ -24,7 +24,8 @@ class CookieTooLarge(Exception):
 class Cookies:
     """The names and attributes of the cookies of this installation.
 
-    Over https the session has the prefix `__Host-`: no other host and no plain page can set it.
+    Over https the session has the prefix `__Host-`: no other host and no page over plain http can
+    set it.
     """
 
     is_secure: bool

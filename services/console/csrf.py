@@ -27,7 +27,7 @@ class CrossSite(Exception):
 
 
 def origins_of(console_url: str) -> frozenset[str]:
-    """The origins that mean this console; of this machine, by each of its names."""
+    """The console's own origins; for a loopback address, under each of its names."""
     parts = urlsplit(console_url)
     default = 443 if parts.scheme == "https" else 80
     port = "" if parts.port in (None, default) else f":{parts.port}"

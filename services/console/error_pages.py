@@ -25,7 +25,7 @@ from shared.observability import logs
 log = logs.get(__name__)
 
 _LONGEST_NEXT: Final = 2_000
-_TITLES: Final = {
+_TITLES: Final = {one.value: one.phrase for one in HTTPStatus} | {
     403: "Not allowed",
     404: "Not found",
     409: "This has changed",
@@ -106,7 +106,7 @@ def problem_page(request: Request, problem: PageProblem) -> Response:
         "problem.j2",
         status=problem.status,
         problem=problem,
-        title=_TITLES.get(problem.status) or HTTPStatus(problem.status).phrase,
+        title=_TITLES.get(problem.status, "Error"),
         request_id=problem.request_id or logs.request_id(),
         retry_url=_retry_url(request, problem),
     )
@@ -149,8 +149,7 @@ def own_path(given: str | None) -> str:
         or path.partition("?")[0] in ("/login", "/logout", "/sign-in")
     ):
         return "/"
-    parts = urlsplit(path)
-    return path if not parts.scheme and not parts.netloc else "/"
+    return path
 
 
 def login_url(then: str) -> str:

@@ -63,7 +63,7 @@ class Form:
 
     @property
     def idempotency_key(self) -> str:
-        """The key that was made with the rendered form: sending it twice does nothing twice.
+        """The key that was made with the rendered form: sending it again has no further effect.
 
         Raises:
             PageProblem: the form has no key, or it is malformed.
@@ -89,7 +89,7 @@ async def read(
     """Read and parse a request's body.
 
     Raises:
-        PageProblem: it is no urlencoded form in UTF-8, larger than the limits, or late.
+        PageProblem: it is not an urlencoded UTF-8 form, exceeds a limit, or arrives too late.
     """
     types = [value for name, value in headers if name == b"content-type"]
     encodings = [value for name, value in headers if name == b"content-encoding"]

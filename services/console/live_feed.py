@@ -11,7 +11,7 @@ import random
 import re
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -22,6 +22,7 @@ from services.console.api import Clients
 from services.console.problems import PageProblem
 from shared.auth.service_tokens import BadKey, Signer
 from shared.observability import logs
+from shared.reader_queue import ReaderQueue
 
 log = logs.get(__name__)
 
@@ -72,24 +73,12 @@ AWAY: Final = Message("away")
 BACK: Final = Message("back")
 
 
-class Subscription:
+class Subscription(ReaderQueue[Message]):
     """The messages for one page, in a queue of limited length."""
 
     def __init__(self, position: Position | None) -> None:
+        super().__init__()
         self.position = position
-        self.is_over = False
-        self._queue: deque[Message] = deque()
-        self._wakes = asyncio.Event()
-
-    async def messages(self, *, within_s: float) -> list[Message]:
-        """What has come, as soon as there is anything; empty after the time or at the end."""
-        if not self._queue and not self.is_over:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._wakes.wait(), within_s)
-        self._wakes.clear()
-        found = list(self._queue)
-        self._queue.clear()
-        return found
 
     def put(self, message: Message) -> None:
         """Queue a message that is new here; a page that is too slow starts again."""
@@ -101,13 +90,7 @@ class Subscription:
         if len(self._queue) >= _QUEUE:
             self._queue.clear()
             message = Message("reset", position=self.position)
-        self._queue.append(message)
-        self._wakes.set()
-
-    def end(self) -> None:
-        """Nothing will come any more."""
-        self.is_over = True
-        self._wakes.set()
+        self._append(message)
 
 
 class LiveFeed:
@@ -184,11 +167,14 @@ class LiveFeed:
                     self._set_away(is_away=False)
                     await self._read(lines)
                 await asyncio.sleep(_AGAIN_S)  # each stream ends after some minutes
+                continue
             except PageProblem as problem:
                 log.warning("live_updates_away", reason=problem.code)
-                self._set_away(is_away=True)
-                await asyncio.sleep(pause_s * (0.5 + random.random()))  # noqa: S311 - spreads load
-                pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+            except Exception:  # the outermost loop of background work: log and continue
+                log.exception("bug")
+            self._set_away(is_away=True)
+            await asyncio.sleep(pause_s * (0.5 + random.random()))  # noqa: S311 - spreads load
+            pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
     async def _read(self, lines: AsyncIterator[str]) -> None:
         """Hand on a stream until it ends, as each does after some minutes."""
@@ -222,6 +208,8 @@ class LiveFeed:
                 self._start = self._kept.popleft().position
             self._hand_on(message)
         elif position is not None:  # a heartbeat
+            if self._end is None:  # pages without a position may have missed events
+                self._hand_on(Message("reset", position=position))
             self._start = self._start or position
             self._end = position
 
@@ -239,12 +227,14 @@ def _known(data: str) -> bytes:
     """An event's known members, whatever else the orchestrator may send one day.
 
     Raises:
-        PageProblem: it is not JSON.
+        PageProblem: it is not a JSON object.
     """
     try:
         event = orjson.loads(data)
     except orjson.JSONDecodeError:
-        raise PageProblem(503, "events_invalid", "An event is not JSON.") from None
+        event = None
+    if not isinstance(event, dict):
+        raise PageProblem(503, "events_invalid", "An event is not a JSON object.")
     return orjson.dumps({name: event.get(name) for name in _MEMBERS})
 
 

@@ -21,8 +21,9 @@ from services.console.proxy import RouteTable
 from services.console.rendering import Pages
 from services.console.security_headers import SecurityHeaders
 from services.console.session import Sessions
+from services.console.settings import ConsoleSettings
 from shared.auth.failed_attempts import Guesses
-from shared.config import ConsoleSettings, load
+from shared.config import load
 from shared.http.request_log import RequestLog
 from shared.http.shutdown import for_server, stop_on_signal
 from shared.observability import logs, tracing

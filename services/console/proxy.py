@@ -20,10 +20,11 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
 from starlette.requests import ClientDisconnect
 
-from services.console.api import SERVICES, Clients, ServiceName
+from services.console.api import SERVICES, Clients, ServiceName, address_of
 from shared.auth.failed_attempts import Guesses
 from shared.errors import AamError, NotFound, UpstreamUnknown, UpstreamUnreachable
 from shared.http.problems import problem_response
+from shared.http.request_log import is_head
 from shared.observability import logs
 
 ROUTES_FILE: Final = Path(__file__).with_name("api_routes.txt")
@@ -122,7 +123,7 @@ async def forward(request: Request) -> Response:
     table: RouteTable = request.app.state.api_routes
     clients: Clients = request.app.state.clients
     guesses: Guesses = request.app.state.guesses
-    address = request.client.host if request.client else ""
+    address = address_of(request)
     presented = request.headers.get("authorization", "")
     try:
         guesses.expect_few(address, presented)
@@ -133,9 +134,9 @@ async def forward(request: Request) -> Response:
         wait_s = error.members.get("wait_s")
         headers = {} if wait_s is None else {"Retry-After": f"{int(wait_s) + 1}"}
         return problem_response(error.problem(), headers=headers)
-    if answer.status_code == 401:
+    if presented and answer.status_code == 401:
         guesses.fail(address)
-    elif answer.is_success:
+    elif presented and answer.is_success:
         guesses.prove(presented)
     return StreamingResponse(
         _passed_back(answer),
@@ -154,11 +155,11 @@ async def _sent(
         logs.REQUEST_ID_HEADER: logs.request_id(),
         "Accept-Encoding": "identity",
     }
-    if request.client is not None:
-        headers["X-Forwarded-For"] = request.client.host
+    if address := address_of(request):
+        headers["X-Forwarded-For"] = address
     has_body = "content-length" in request.headers or "transfer-encoding" in request.headers
     outgoing = client.build_request(
-        request.method,
+        "HEAD" if is_head(request) else request.method,
         client.base_url.copy_with(raw_path=target),
         headers=headers,
         content=request.stream() if has_body else None,

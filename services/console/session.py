@@ -26,7 +26,7 @@ _KEY_BYTES, _ID_BYTES, _NONCE_BYTES = 32, 4, 12
 _PURPOSE: Final = b"aam console sessions"
 _CSRF_BYTES: Final = 16
 _SEEN_EVERY_S: Final = 60
-"""How exactly the last request is known: a session is not written again within this time."""
+"""Resolution of `seen_at`: a session is written at most once within this time."""
 
 
 class Session(msgspec.Struct, frozen=True, kw_only=True, repr_omit_defaults=True):

@@ -107,7 +107,10 @@ class Installation:
         )
 
     def for_callers(self, *, version: str) -> About:
-        """The same, with versions and features; an old version of Airbyte is read again after."""
+        """The same, with versions and features.
+
+        A stale Airbyte version is refreshed in the background.
+        """
         if self._reading is None and self._clock() >= self._read_again_at:
             self._reading = asyncio.create_task(self._read())
         settings = self._settings

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Final, TypeAlias
 from services.orchestrator.event_log import END, Event, EventLog, Position, Wanted
 from shared.errors import Unavailable
 from shared.observability import logs
+from shared.reader_queue import ReaderQueue
 
 log = logs.get(__name__)
 
@@ -46,26 +46,14 @@ class Reset:
 Item: TypeAlias = Event | Signal | Reset
 
 
-class Subscription:
+class Subscription(ReaderQueue[Item]):
     """The events for one reader, in a queue of limited length."""
 
     def __init__(self, wanted: Wanted, position: Position) -> None:
+        super().__init__()
         self.position = position
         """The newest event that was either queued or not asked for."""
-        self.is_over = False
         self._wanted = wanted
-        self._queue: deque[Item] = deque()
-        self._wakes = asyncio.Event()
-
-    async def items(self, *, within_s: float) -> list[Item]:
-        """What was queued, as soon as there is anything; empty after the time or at the end."""
-        if not self._queue and not self.is_over:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._wakes.wait(), within_s)
-        self._wakes.clear()
-        found = list(self._queue)
-        self._queue.clear()
-        return found
 
     def offer(self, event: Event) -> bool:
         """Queue an event that was asked for and is new here; whether there was room for it."""
@@ -76,31 +64,21 @@ class Subscription:
             return True
         if len(self._queue) >= QUEUE:
             return False
-        self.put(event)
+        self._append(event)
         return True
-
-    def put(self, item: Item) -> None:
-        """Queue an item."""
-        self._queue.append(item)
-        self._wakes.set()
 
     def signal(self, signal: Signal) -> None:
         """Queue a signal; it cancels one that is still at the queue's end."""
         if self._queue and isinstance(self._queue[-1], Signal):
             self._queue.pop()
         else:
-            self.put(signal)
+            self._append(signal)
 
     def reset(self, position: Position) -> None:
         """Replace what is queued by a reset."""
         self._queue.clear()
         self.position = position
-        self.put(Reset(position))
-
-    def end(self) -> None:
-        """Nothing will be queued any more."""
-        self.is_over = True
-        self._wakes.set()
+        self._append(Reset(position))
 
 
 class EventFeed:

@@ -17,6 +17,7 @@ from shared.http.dependencies import from_state
 from shared.http.openapi import example
 from shared.http.paging import Limit
 from shared.http.problems import problems
+from shared.http.request_log import is_head
 from shared.http.responses import raw_json
 from shared.outbox import EventType
 
@@ -164,7 +165,7 @@ async def event_stream(
         Wanted.of(types, connection_id),
         None if position is None else Position.of(position),
     )
-    if getattr(request.state, "is_head", False):
+    if is_head(request):
         streams.expect_room(reader.caller)
         return Response(headers=HEADERS)
     return streams.open(reader)

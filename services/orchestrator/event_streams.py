@@ -39,7 +39,7 @@ _RECHECK_S: Final = 1.0
 _LAST_WORDS_S: Final = 1.0
 """How long a stream that ends waits for its reader to take what is left."""
 _AWAY_S: Final = 0.5
-"""How often a stream without a subscription looks whether Redis is back."""
+"""How often a stream without a subscription checks whether Redis responds again."""
 _CHUNK: Final = 64
 _WAIT_S: Final = 10.0
 """What a caller with too many streams is asked to wait."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from uuid import uuid4
 
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.errors import AamError
@@ -87,6 +87,11 @@ class RequestLog:
             bug = AamError("Unexpected error; the log has the details under the request id.")
             # If a response has already started, the server closes the connection.
             await problem_response(bug.problem())(scope, receive, send)
+
+
+def is_head(request: Request) -> bool:
+    """Whether a request that routes see as GET is HEAD, which must have no effects."""
+    return bool(getattr(request.state, "is_head", False))
 
 
 def _request_id(headers: Sequence[tuple[bytes, bytes]]) -> str:

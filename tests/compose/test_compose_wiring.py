@@ -15,8 +15,8 @@ import yaml
 
 from local.processes import servers
 from services.auth_broker.settings import BrokerSettings
+from services.console.settings import ConsoleSettings
 from shared.config import (
-    ConsoleSettings,
     MigrationSettings,
     RagEngineSettings,
     Settings,

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from services.console import main
 from services.console.api import SERVICES
-from shared.config import ConsoleSettings
+from services.console.settings import ConsoleSettings
 from tests import leaks
 from tests.console.browser import Browser
 from tests.console.double import Double

@@ -141,6 +141,40 @@ async def test_guessing_through_it_is_throttled(double: Double, console: Console
     await browser.client.aclose()
 
 
+async def test_requests_without_a_credential_are_no_guesses(
+    double: Double, console: Console
+) -> None:
+    """Any site can make a browser send them, and would otherwise lock a person out."""
+    double.answers["GET /connections"] = page()
+    browser = Browser(console(failed_keys_per_minute=2))
+
+    foreign = [(await browser.client.get("/api/connections")).status_code for _ in range(4)]
+
+    assert foreign == [401] * 4
+    assert (await browser.sign_in(double.key)).status == 303
+    await browser.client.aclose()
+
+
+async def test_head_is_passed_on_as_head(browser: Browser, double: Double) -> None:
+    """A service must not start what a GET would."""
+    key = {"Authorization": f"Bearer {double.key}"}
+    double.answers["HEAD /connections"] = page()
+    answer = await browser.client.head("/api/connections", headers=key)
+
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["content-type"] == "application/json"
+    assert [one.method for one in double.asked] == ["HEAD"]
+
+
+async def test_services_learn_the_callers_address(signed_in: Browser, double: Double) -> None:
+    """From signing in, pages and the API, so that one caller does not use up everybody's limit."""
+    double.answers["GET /connections"] = page()
+    await signed_in.get("/connections")
+    await signed_in.client.get("/api/connections")
+
+    assert {one.headers.get("x-forwarded-for") for one in double.asked} == {"127.0.0.1"}
+
+
 async def test_service_away(console: Console) -> None:
     """Nothing was sent, which the code says."""
     browser = Browser(console(orchestrator_url="http://127.0.0.1:1"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import orjson
 import pytest
+from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
@@ -164,7 +165,8 @@ async def test_event_reaches_every_page(running: Running, events: Events, double
     leaks.know("a service token", token)
     assert token.count(".") == 2
     assert double.key not in token
-    assert len(double.of("GET", "/whoami")) == 2  # at signing in, and once for both pages
+    _, for_both = double.of("GET", "/whoami")  # the first one is from signing in
+    assert for_both.headers["x-forwarded-for"] == "127.0.0.1"
 
 
 async def test_page_that_connects_again_misses_nothing(running: Running, events: Events) -> None:
@@ -204,6 +206,43 @@ async def test_orchestrator_is_away(running: Running, events: Events) -> None:
         assert (await anext(stream)).startswith("back")
 
 
+async def test_page_that_is_open_before_the_orchestrator(app: FastAPI) -> None:
+    """Has no position yet, so it starts again at the first one that becomes known."""
+    feed: LiveFeed = app.state.live_feed
+    subscription = feed.subscribe(None)
+
+    feed._take("", "", Position(100, 0))
+    feed._take("", "", Position(110, 0))
+
+    found = await subscription.items(within_s=0)
+    assert Message("reset", position=Position(100, 0)) in found
+    assert [one.kind for one in found].count("reset") == 1
+
+
+async def test_bug_does_not_end_live_updates(
+    running: Running, events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is logged, pages see an interruption, and the stream is opened again."""
+    async with running.stream() as stream:
+        await _until(lambda: running.feed.pages == 1)
+        with monkeypatch.context() as broken:
+            broken.setattr(live_feed, "_known", lambda _: 1 / 0)
+            events.event(101)
+            assert (await anext(stream)).startswith("away")
+        assert (await anext(stream)).startswith("back")
+        events.event(102)
+        assert (await anext(stream)).startswith("102-0 ")
+
+
+async def test_event_that_is_no_object(running: Running, events: Events) -> None:
+    """Is an interruption, as text that is not JSON."""
+    async with running.stream() as stream:
+        await _until(lambda: running.feed.pages == 1)
+        events.say("id: 101-0\ndata: [1]\n\n")
+        assert (await anext(stream)).startswith("away")
+        assert (await anext(stream)).startswith("back")
+
+
 async def test_signals_of_the_orchestrator(running: Running, events: Events) -> None:
     """Its own away, back and reset are handed on; a heartbeat is not."""
     async with running.stream() as stream:
@@ -235,6 +274,18 @@ async def test_who_may_follow(running: Running, double: Double, signed_in: Brows
     assert "Live updates need connections:read." in refused.text
 
 
+async def test_head_opens_no_stream(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gets the headers at once."""
+    subscribed: list[object] = []
+    monkeypatch.setattr(running.feed, "subscribe", subscribed.append)
+    answer = await running.client.head("/live")
+
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert answer.headers["cache-control"] == "no-store"
+    assert subscribed == []
+
+
 def test_number_of_streams() -> None:
     """Limited for each person, and for all."""
     streams = OpenStreams()
@@ -259,7 +310,7 @@ async def test_slow_page_starts_again() -> None:
         subscription.put(Message(position=Position(10 + n, 0)))
     subscription.put(Message(position=Position(11, 0)))  # already received
 
-    (one,) = await subscription.messages(within_s=0)
+    (one,) = await subscription.items(within_s=0)
 
     assert (one.kind, one.position) == ("reset", Position(10 + live_feed._QUEUE, 0))
 
@@ -278,6 +329,28 @@ async def test_open_page_does_not_prolong_a_session(signed_in: Browser, double: 
     assert "aam-local" not in polled.response.headers.get("set-cookie", "")
     assert "set-cookie" not in live_.response.headers
     assert "aam-local=" in "".join(opened.response.headers.get_list("set-cookie"))
+
+
+def test_polling_fragments_are_background_requests() -> None:
+    """Templates that fetch again by themselves mark these requests, which prolong no session."""
+    every = {
+        tag
+        for file in (Path(main.__file__).parent / "templates").glob("*.j2")
+        for tag in re.findall(r'hx-trigger="every .*', file.read_text())
+    }
+    assert every
+    for tag in every:
+        assert """hx-headers='{"X-AAM-Background": "1"}'""" in tag
+
+
+async def test_streams_leave_connections_for_pages(app: FastAPI, events: Events) -> None:
+    """A hundred open streams through `/api` must not stop every page."""
+    clients = app.state.clients
+    async with asyncio.timeout(WITHIN_S), AsyncExitStack() as streams:
+        for _ in range(101):
+            await streams.enter_async_context(clients.events("a token", ""))
+        assert await clients.is_running("orchestrator")
+        events.cut()
 
 
 async def test_pages_that_are_live(signed_in: Browser, double: Double) -> None:

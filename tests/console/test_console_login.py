@@ -118,6 +118,9 @@ async def test_link_works_once(double: Double, console: Console, tmp_path: Path)
     assert link is not None
     assert [file.stat().st_mode & 0o077 for file in (folder, *folder.iterdir())] == [0, 0]
 
+    previewed = await replicas[0].client.head(link)
+    assert (previewed.status_code, previewed.headers.get("set-cookie")) == (200, None)
+
     answers = await asyncio.gather(*(one.get(link) for one in replicas))
 
     assert sorted(one.status for one in answers) == [303, 403]

@@ -7,10 +7,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 
+import pytest
+
 from local.processes import servers
+from services.console.problems import ApiProblem
 from tests.console.browser import Browser
 from tests.console.conftest import Console
-from tests.console.double import Double, page, problem
+from tests.console.double import Double, json, page, problem
 
 CONNECTION = {
     "id": "7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f",
@@ -83,6 +86,24 @@ async def test_unreachable_and_late_services_differ(console: Console, double: Do
         await one.client.aclose()
 
 
+async def test_lost_answer_says_what_repeating_does(console: Console, double: Double) -> None:
+    """Only a request with an Idempotency-Key may be sent again without a look."""
+    async with silent_server() as silent:
+        app = console(orchestrator_url=silent, peer_timeout=timedelta(milliseconds=100))
+        orchestrator = app.state.clients.acting_with(double.key).orchestrator
+
+        with pytest.raises(ApiProblem) as keyed:
+            await orchestrator.post("/connections/onboard", body={}, idempotency_key="k" * 20)
+        with pytest.raises(ApiProblem) as unkeyed:
+            await orchestrator.post("/api-keys", body={})
+
+    unknown = "The orchestrator did not answer in time, so it is unknown whether this was done."
+    again = "Sending the same form again has no further effect."
+    assert keyed.value.sentence == f"{unknown} {again}"
+    look = "Check whether it was done before you send the form again."
+    assert unkeyed.value.sentence == f"{unknown} {look}"
+
+
 @asynccontextmanager
 async def silent_server() -> AsyncIterator[str]:
     """A server that accepts connections and never answers; yields its address."""
@@ -112,6 +133,16 @@ async def test_problem_of_a_service_is_a_page(signed_in: Browser, double: Double
     assert "upstream-id" in shown.text
     assert 'href="/connections?q=a">Try again' in shown.html
     assert shown.response.headers["retry-after"] == "7"
+
+
+async def test_problem_with_an_unregistered_status(signed_in: Browser, double: Double) -> None:
+    """Proxies have their own, such as 520."""
+    double.answers["GET /connections"] = lambda _: json({}, 520)
+
+    shown = await signed_in.get("/connections")
+
+    assert shown.status == 520
+    assert "The orchestrator answered 520." in shown.text
 
 
 async def test_problem_is_a_notice_in_a_fragment(signed_in: Browser, double: Double) -> None:

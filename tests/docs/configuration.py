@@ -26,10 +26,10 @@ from local.sample_org.settings import Settings as SampleOrgSettings
 from local.settings import Settings as LocalSettings
 from services.auth_broker import salesforce
 from services.auth_broker.settings import BrokerSettings
+from services.console.settings import ConsoleSettings
 from services.orchestrator.airbyte_setup import SetupSettings
 from shared import config
 from shared.config import (
-    ConsoleSettings,
     MigrationSettings,
     ProcessSettings,
     RagEngineSettings,

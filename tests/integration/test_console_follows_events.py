@@ -8,7 +8,7 @@ import orjson
 
 from services.console.api import SERVICES, Clients
 from services.console.live_feed import LiveFeed
-from shared.config import ConsoleSettings
+from services.console.settings import ConsoleSettings
 from tests import access
 from tests.integration.conftest import Mesh, serving
 from tests.waiting import until
@@ -30,7 +30,7 @@ async def test_console_gets_events_of_the_orchestrator(mesh: Mesh) -> None:
 
             found: list[dict[str, Any]] = []
             while "connection.onboarded" not in [event["type"] for event in found]:
-                messages = await subscription.messages(within_s=20)
+                messages = await subscription.items(within_s=20)
                 assert messages
                 found += [orjson.loads(one.data) for one in messages if not one.kind]
             assert {event["connection_id"] for event in found} == {connection["id"]}

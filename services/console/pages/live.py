@@ -12,9 +12,11 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
 from services.console.accepted_callers import AcceptedCallers
+from services.console.api import address_of
 from services.console.live_feed import LiveFeed, Position
 from services.console.problems import PageProblem, SignedOut
 from services.console.session import Session
+from shared.http.request_log import is_head
 
 router = APIRouter()
 
@@ -65,9 +67,12 @@ async def live(
     session: Session = request.state.session
     if not feed.is_running:
         raise PageProblem(503, "live_updates_off", "There are no live updates here.")
-    if SCOPE not in await callers.scopes(session.credential):
+    address = address_of(request)
+    if SCOPE not in await callers.scopes(session.credential, address=address):
         raise PageProblem(403, "forbidden", f"Live updates need {SCOPE}.")
     streams.expect_room(session.caller_id)
+    if is_head(request):
+        return Response(headers=_HEADERS, media_type="text/event-stream")
     position = Position.of(last_event_id or after)
 
     async def chunks() -> AsyncIterator[bytes]:
@@ -77,11 +82,11 @@ async def live(
         try:
             yield b"retry: %d\n\n" % (_RETRY_MS + random.randrange(1_000))  # noqa: S311
             while True:
-                messages = await subscription.messages(within_s=HEARTBEAT_S)
+                messages = await subscription.items(within_s=HEARTBEAT_S)
                 yield b"".join(one.encoded() for one in messages) or b": heartbeat\n\n"
                 if subscription.is_over or time.monotonic() >= ends_at:
                     return
-                if not await _is_accepted(callers, session):
+                if not await _is_accepted(callers, session, address):
                     return
         finally:
             feed.unsubscribe(subscription)
@@ -90,8 +95,8 @@ async def live(
     return StreamingResponse(chunks(), media_type="text/event-stream", headers=_HEADERS)
 
 
-async def _is_accepted(callers: AcceptedCallers, session: Session) -> bool:
+async def _is_accepted(callers: AcceptedCallers, session: Session, address: str) -> bool:
     try:
-        return SCOPE in await callers.scopes(session.credential)
+        return SCOPE in await callers.scopes(session.credential, address=address)
     except (SignedOut, PageProblem):
         return False

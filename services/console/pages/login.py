@@ -10,15 +10,16 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
 from services.console import sign_in_links
-from services.console.api import Clients
+from services.console.api import Clients, address_of
 from services.console.cookies import Cookies, CookieTooLarge
 from services.console.error_pages import own_path
 from services.console.forms import SubmittedForm
 from services.console.problems import PageProblem, SignedOut
 from services.console.rendering import render
 from services.console.session import Sessions
+from services.console.settings import ConsoleSettings
 from shared.auth.failed_attempts import Guesses
-from shared.config import ConsoleSettings
+from shared.http.request_log import is_head
 from shared.observability import logs
 
 log = logs.get(__name__)
@@ -49,7 +50,7 @@ async def sign_in(request: Request, form: SubmittedForm) -> Response:
     if not _KEY.fullmatch(key):
         return _form(request, then, error="An API key starts with aam_. Paste the whole key.")
     guesses: Guesses = request.app.state.guesses
-    address = request.client.host if request.client else ""
+    address = address_of(request)
     guesses.expect_few(address, key)
     try:
         response = await _with_session(request, key, then)
@@ -66,8 +67,11 @@ async def sign_in_by_link(
 ) -> Response:
     """Sign in by a one-time link, which works once and for a minute.
 
-    Where there is a session already, a used link just leads to the inbox.
+    Where there is a session already, a used link just leads to the inbox. HEAD, as programs that
+    preview links send it, uses nothing up.
     """
+    if is_head(request):
+        return Response()
     settings: ConsoleSettings = request.app.state.settings
     key = await sign_in_links.redeemed(settings.console_sign_in_dir, token)
     if key is None and request.state.session.is_signed_in:
@@ -100,7 +104,8 @@ async def _with_session(request: Request, credential: str, then: str) -> Respons
     clients: Clients = request.app.state.clients
     sessions: Sessions = request.app.state.sessions
     cookies: Cookies = request.app.state.cookies
-    caller = await clients.acting_with(credential).orchestrator.get("/whoami")
+    api = clients.acting_with(credential, address=address_of(request))
+    caller = await api.orchestrator.get("/whoami")
     session = sessions.signed_in(
         "key",
         credential,

@@ -6,7 +6,6 @@ from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 
 from services.console.cookies import THEMES, TIMES, Cookies
-from services.console.error_pages import own_path
 from services.console.forms import SubmittedForm
 from services.console.rendering import render
 
@@ -21,9 +20,9 @@ async def preferences(request: Request) -> Response:
 
 @router.post("/preferences")
 async def choose(request: Request, form: SubmittedForm) -> Response:
-    """Store the chosen ones, and go back to the page where they were chosen."""
+    """Store the chosen ones, and show the form again."""
     cookies: Cookies = request.app.state.cookies
-    response = RedirectResponse(own_path(form.text("back") or "/preferences"), status_code=303)
+    response = RedirectResponse("/preferences", status_code=303)
     if form.text("theme") in THEMES:
         stored = cookies.set_preference("theme", form.text("theme"))
         response.headers.append("set-cookie", stored)

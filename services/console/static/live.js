@@ -1,8 +1,8 @@
-// Live updates. Events hold ids and codes only: each becomes a DOM event `aam:<connection>`, on which a fragment
-// can fetch itself again. A page with `data-live` (`all`, or ids of connections; `data-live-types`: what their types
-// start with) says how much is new and lets people choose when to see it: nothing moves under the pointer.
+// Live updates. Events hold ids and codes only. A page with `data-live` (`all`, or ids of connections;
+// `data-live-types`: what their types start with) says how much is new and lets people choose when to see it: nothing
+// moves under the pointer.
 const POLL_MS = 30000;
-const PATIENCE_MS = 10000; // a connection that breaks off for less is not worth a word
+const PATIENCE_MS = 10000; // shorter interruptions are not reported
 const SAY_MS = 5000;
 
 const region = document.querySelector("[data-live]");
@@ -18,17 +18,15 @@ let shownText = "";
 let bar = null;
 let saysAt = 0;
 let polling = 0;
-let giving = 0;
+let timer = 0;
 
 export function followEvents() {
-  if (region === null && document.querySelector("[hx-trigger*='aam:']") === null) return;
-  if (region !== null) {
-    shownText = textOf(region);
-    bar = document.createElement("div");
-    bar.className = "live";
-    bar.setAttribute("role", "status");
-    region.before(bar);
-  }
+  if (region === null) return;
+  shownText = textOf(region);
+  bar = document.createElement("div");
+  bar.className = "live";
+  bar.setAttribute("role", "status");
+  region.before(bar);
   document.addEventListener("visibilitychange", () => (document.hidden ? close() : open()));
   if (!document.hidden) open();
 }
@@ -36,7 +34,7 @@ export function followEvents() {
 function open() {
   if (isSignedOut || source !== null) return;
   source = new EventSource(last === "" ? "/live" : `/live?after=${encodeURIComponent(last)}`);
-  giving = setTimeout(() => setAway(true), PATIENCE_MS);
+  expectConnection();
   source.onmessage = (message) => take(message);
   source.addEventListener("reset", (message) => {
     remember(message);
@@ -46,22 +44,31 @@ function open() {
   source.addEventListener("away", () => setAway(true));
   source.addEventListener("back", () => setAway(false));
   source.onopen = () => {
-    clearTimeout(giving);
+    stopTimer();
     setAway(false);
   };
   source.onerror = () => {
-    clearTimeout(giving);
     if (source.readyState === EventSource.CLOSED) {
       close();
       setAway(true);
     } else {
-      giving = setTimeout(() => setAway(true), PATIENCE_MS);
+      expectConnection();
     }
   };
 }
 
+// From the first failure on: the browser connects again every few seconds, and each of these may fail.
+function expectConnection() {
+  if (timer === 0) timer = setTimeout(() => setAway(true), PATIENCE_MS);
+}
+
+function stopTimer() {
+  clearTimeout(timer);
+  timer = 0;
+}
+
 function close() {
-  clearTimeout(giving);
+  stopTimer();
   source?.close();
   source = null;
   if (document.hidden) stopPolling();
@@ -74,9 +81,8 @@ function remember(message) {
 function take(message) {
   remember(message);
   const event = JSON.parse(message.data);
-  document.body.dispatchEvent(new CustomEvent(`aam:${event.connection_id}`, { detail: event }));
   const isWanted = wanted[0] === "all" || wanted.includes(event.connection_id);
-  if (region === null || !isWanted || !types.some((type) => event.type.startsWith(type))) return;
+  if (!isWanted || !types.some((type) => event.type.startsWith(type))) return;
   changed.add(event.ref ?? event.connection_id);
   say();
 }
@@ -96,7 +102,7 @@ function stopPolling() {
 
 async function poll() {
   if (source === null) open();
-  if (region === null || mayHaveChanged) return;
+  if (mayHaveChanged) return;
   let answer;
   try {
     answer = await fetch(location.href, { headers: { "X-AAM-Background": "1" }, cache: "no-store" });
@@ -121,7 +127,7 @@ function textOf(element) {
 
 // Says what is new, at most once in five seconds.
 function say() {
-  if (bar === null || saysAt > Date.now()) return;
+  if (saysAt > Date.now()) return;
   const wait = Math.max(0, saysAt + SAY_MS - Date.now());
   saysAt = Date.now() + wait;
   setTimeout(show, wait);
@@ -135,7 +141,7 @@ function show() {
   } else if (count > 0 || mayHaveChanged) {
     parts.push(link(count > 0 ? `${count} new – show` : "Something has changed – show", location.href));
   }
-  if (isAway && !isSignedOut) parts.push("Live updates are away; this page looks for news every 30 seconds.");
+  if (isAway && !isSignedOut) parts.push("Live updates are unavailable; this page checks for changes every 30 seconds.");
   bar.replaceChildren(...parts);
 }
 

@@ -22,7 +22,7 @@ export function showTimes(root) {
   for (const element of root.querySelectorAll("time[datetime]")) {
     const at = new Date(element.dateTime);
     if (Number.isNaN(at.valueOf())) continue;
-    element.title = element.textContent;
+    element.title ||= element.textContent; // at first, htmx reports the body, which is done already
     element.textContent = mode === "local" ? `${local.format(at)} ${zoneName(at)}` : distance(at);
   }
 }
