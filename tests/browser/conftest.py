@@ -75,12 +75,12 @@ async def mesh(
     chromium: Browser, org_secrets: None, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Mesh]:
     """A running mesh for the browser tests: leave it as it was."""
-    async with _running(tmp_path_factory.mktemp("browser") / "logs") as mesh:
+    async with running(tmp_path_factory.mktemp("browser") / "logs") as mesh:
         yield mesh
 
 
 @asynccontextmanager
-async def _running(logs: Path) -> AsyncIterator[Mesh]:
+async def running(logs: Path) -> AsyncIterator[Mesh]:
     environment = given_environment() | NO_SCHEDULED_OBSERVATIONS
     async with temporary_stack(environment=environment, keep_logs=logs) as stack:
         leaks.add_mesh(stack.settings.state_dir)  # knows its first key from here on
@@ -103,7 +103,7 @@ async def played(
     chromium: Browser, org_secrets: None, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Story]:
     """The story, for the tests of one module."""
-    async with _running(tmp_path_factory.mktemp("story") / "logs") as mesh:
+    async with running(tmp_path_factory.mktemp("story") / "logs") as mesh:
         connection, repair = await story.renamed(mesh)
         yield Story(mesh, connection, repair)
 
@@ -111,7 +111,7 @@ async def played(
 @pytest.fixture
 async def reader(chromium: Browser, played: Story) -> AsyncIterator[Arrives]:
     """Bring people to the console of the story's mesh, as `person` does."""
-    async with _arrivals(chromium, played.mesh) as arrives:
+    async with arrivals(chromium, played.mesh) as arrives:
         yield arrives
 
 
@@ -125,12 +125,12 @@ async def connection(mesh: Mesh) -> MeshConnection:
 @pytest.fixture
 async def person(chromium: Browser, mesh: Mesh) -> AsyncIterator[Arrives]:
     """Bring people to the console; at the end, no browser may have a complaint."""
-    async with _arrivals(chromium, mesh) as arrives:
+    async with arrivals(chromium, mesh) as arrives:
         yield arrives
 
 
 @asynccontextmanager
-async def _arrivals(chromium: Browser, mesh: Mesh) -> AsyncIterator[Arrives]:
+async def arrivals(chromium: Browser, mesh: Mesh) -> AsyncIterator[Arrives]:
     people: list[Person] = []
     async with AsyncExitStack() as visits:
 

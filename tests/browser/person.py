@@ -60,6 +60,7 @@ class Person:
     context: BrowserContext
     page: Page
     console_url: str
+    has_scripts: bool = True
     complaints: list[str] = field(default_factory=list)
     expected: set[int] = field(default_factory=set)
 
@@ -138,7 +139,8 @@ async def visiting(browser: Browser, console_url: str, **options: Any) -> AsyncI
     try:
         context.set_default_timeout(TIMEOUT_MS)
         await context.add_init_script(_REPORT_VIOLATIONS)
-        one = Person(context, await context.new_page(), console_url)
+        has_scripts = bool(options.get("java_script_enabled", True))
+        one = Person(context, await context.new_page(), console_url, has_scripts)
         _watch(one)
         yield one
         leaks.add("the cookies of a browser", str(await context.cookies()))

@@ -1,32 +1,104 @@
-"""The story of the demo by clicking: see a healed drift, decide a rename, compare, take it back."""
+"""The story of the demo by clicking: take a healed change back, and decide a rename."""
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Final
 
 import pytest
-from playwright.async_api import Locator, expect
+from playwright.async_api import Browser, expect
 
-from tests.browser.conftest import Arrives, Story
-from tests.browser.person import Person, new_key
+from local.demo_steps import ORDER, REGIONS
+from local.mesh_client import MeshConnection
+from tests.browser.conftest import arrivals, running
+from tests.browser.person import Person
 
 pytestmark = [pytest.mark.deep, pytest.mark.timeout(600)]
 
-GONE = "NumberofLocations__c"
-SUGGESTED = "LocationCount__c"
-OTHER = "Tier__c"
-WHY = "Tier__c holds it now.\nAda asked the Salesforce team."
+GONE: Final = "NumberofLocations__c"
+SUGGESTED: Final = "LocationCount__c"
+CHOSEN: Final = "Tier__c"
 
 
-@pytest.fixture(autouse=True)
-async def repair_waits(played: Story) -> AsyncIterator[None]:
-    """A rename that waits for a decision, for each test: the others are taken back."""
-    if not await played.connection.proposals():
-        await played.rename_again()
-    yield
+@pytest.fixture
+async def healed(
+    chromium: Browser, org_secrets: None, tmp_path: Path
+) -> AsyncIterator[MeshConnection]:
+    """A connection of a mesh of the test's own: synced, and healed once, to version 2."""
+    async with running(tmp_path / "logs") as mesh:
+        made = await mesh.ask("orchestrator", "POST", "/connections/onboard", ORDER, expect=201)
+        one = MeshConnection(mesh, made["id"])
+        await one.synced()
+        field = {"name": "Region__c", "type": "string", "values": REGIONS}
+        await mesh.change("POST", "/Account/fields", field)
+        await one.healed()
+        yield one
 
 
-def choice(one: Person, name: str | re.Pattern[str]) -> Locator:
-    """A choice of the change that is shown."""
-    return one.page.locator("fieldset.choices").get_by_label(name)
+async def ends(one: Person, words: str) -> None:
+    """Wait until a repair has ended with these words; without scripts a person refreshes."""
+    main = one.page.locator("main")
+    refresh = main.get_by_role("link", name="Refresh")
+    async with asyncio.timeout(60):
+        while not one.has_scripts and words not in await one.text():
+            await asyncio.sleep(0.5)  # as a person would
+            await refresh.click()
+    await expect(main).to_contain_text(words)
+
+
+async def take_back(one: Person, connection: MeshConnection) -> None:
+    """From the inbox to what was healed, and back to version 1."""
+    await one.open("/")
+    link = one.page.get_by_role("link", name="Salesforce demo").first
+    await link.click()
+    await expect(one.page.get_by_role("heading", level=1)).to_contain_text("1 change")
+    await expect(one.page.locator("main")).to_contain_text("Region__c")
+    await one.page.get_by_role("link", name="Compare, roll back…").click()
+    await expect(one.page.locator("main")).to_contain_text("Version 2 → 1, as version 3")
+    await one.page.get_by_label("Why").fill("Not needed yet.\nAda")
+    await one.page.get_by_role("button", name="Roll back").click()
+    await ends(one, "Airbyte held version 3")
+    assert await connection.version() == 3
+
+
+async def decide(one: Person, connection: MeshConnection) -> None:
+    """From the inbox to the rename, with another name than the suggested one."""
+    await one.open("/")
+    await one.page.get_by_role("link", name=re.compile("^Review")).first.click()
+    await expect(one.page.get_by_role("heading", level=1)).to_contain_text("to decide")
+    change = one.page.locator("article.change").filter(has_text=GONE).first
+    await expect(change).to_contain_text(SUGGESTED)
+    await change.get_by_text("Renamed to another new field").click()
+    await change.get_by_label(re.compile("^The new name of")).fill(CHOSEN)
+    await change.get_by_text("A new column starts").click()
+    why = "Tier__c holds it now.\nThe Salesforce team confirmed it."
+    await one.page.get_by_label("Why").fill(why)
+    await one.page.get_by_role("button", name="Preview", exact=True).click()
+    await expect(one.page.locator("#preview")).to_contain_text("When you approve")
+    await one.page.get_by_role("button", name=re.compile("^Approve")).click()
+    await ends(one, "Airbyte held version 4")
+    assert await connection.version() == 4
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["with scripts", "without scripts"])
+async def test_story_by_clicking(chromium: Browser, healed: MeshConnection, scripts: bool) -> None:
+    """Healed, taken back, and a rename that is decided otherwise than it was suggested."""
+    async with arrivals(chromium, healed.mesh) as arrives:
+        one = await arrives(java_script_enabled=scripts)
+        await take_back(one, healed)
+        await healed.mesh.change("POST", f"/Account/fields/{GONE}/rename", {"to": SUGGESTED})
+        tier = {"name": CHOSEN, "values": ["A", "B"]}
+        await healed.mesh.change("POST", "/Account/fields", tier)
+        await healed.proposed()
+        await decide(one, healed)
+
+    repairs = await healed.repairs()
+    decided = next(one for one in repairs if one["version_number"] == 4)
+    found = await healed.mesh.ask("drift_repair_agent", "GET", f"/repairs/{decided['id']}")
+    (gone,) = [each for each in found["changes"] if each["kind"] == "field_removed"]
+    assert gone["decision"]["became"] == [CHOSEN]
+    assert found["decisions"][-1]["reason"].endswith("The Salesforce team confirmed it.")
+    assert (await healed.synced())["status"] == "succeeded"
