@@ -169,10 +169,13 @@ def _paused(facts: Facts) -> Verdict | None:
     if facts.paused_by is not None:
         waiting = facts.proposed
         if waiting is None or waiting.id != facts.paused_by:
+            what = "has ended without resuming it"
+            if facts.under_way is not None:
+                what = "is being carried out"
             return Verdict(
                 Health.PAUSED_BY_REPAIR,
                 "paused_by_repair",
-                "A repair paused it, which is being carried out.",
+                f"A repair paused it, which {what}.",
                 repair_id=facts.paused_by,
             )
         return _of_repair(Health.PAUSED_BY_REPAIR, "paused_by_repair", waiting)
