@@ -93,7 +93,6 @@ class Facts:
     pause_requested_by: str | None = None
     healing_since: datetime | None = None
     credential_rejected_since: datetime | None = None
-    credential_rejected_cause: str | None = None
     proposed: OpenRepair | None = None
     under_way: OpenRepair | None = None
     jobs: Sequence[JobFact] = ()
