@@ -301,7 +301,7 @@ async def preview_policy(
     order: PolicyOrder,
     db: Registry,
     after: After = None,
-    limit: Annotated[int, Query(ge=1, le=100, description="Maximum number of drifts")] = 20,
+    limit: Annotated[int, Query(ge=1, le=20, description="Maximum number of drifts")] = 20,
 ) -> PolicyPreview:
     """Preview a change of the connection's policy on its newest drifts; nothing is changed.
 
