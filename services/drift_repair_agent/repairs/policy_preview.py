@@ -100,8 +100,10 @@ async def previewed(
 ) -> PolicyPreview:
     """What the policy with this update would have done with the newest drifts.
 
-    Suggestions of renames are those that were made for the drift. What depends on the catalog
-    at that time is left out: names nested in a field, the destination, earlier rejections.
+    Suggestions of renames are those that were made for the drift. What depended on the connection
+    at that time is left out, and each may have AAM propose a change instead of applying it: names
+    nested in a field, the column of a renamed field (`continuity`), mappers, a global state, limits
+    of the destination, and earlier rejections.
 
     Raises:
         NotFound: there is no such connection.

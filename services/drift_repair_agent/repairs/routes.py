@@ -306,8 +306,10 @@ async def preview_policy(
     """Preview a change of the connection's policy on its newest drifts; nothing is changed.
 
     The body is that of PUT. For each change of a drift, the response has the reaction of the policy
-    in effect and of the previewed one. What depends on the catalog at that time is left out: names
-    nested in a field, the limits of the destination, and earlier rejections.
+    in effect and of the previewed one. What depended on the connection at that time is left out,
+    and each may have AAM propose a change that is shown as applied: names nested in a field, the
+    column of a renamed field (`continuity`), mappers, a global state, limits of the destination,
+    and earlier rejections.
     """
     return await previewed(db, connection_id, order, after=after, limit=limit)
 
