@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from shared.domain.health import TIMED, Health
 from shared.errors import Invalid
 from shared.models import ConnectionStatus
-from shared.registry import CONNECTION_FIELDS, read_cursor, stamp
+from shared.registry import CONNECTION_FIELDS, like, read_cursor, stamp
 
 
 class Sort(StrEnum):
@@ -94,7 +94,7 @@ def _conditions(shown: ConnectionFilter) -> list[Part]:
     parts = [Part(f"t.archived_at IS {'NOT ' if is_archived else ''}NULL", {})]
     for sql, name, value in (
         ("t.status = CAST(:status AS connection_status)", "status", shown.status),
-        ("t.name ILIKE :name", "name", _like(shown.name)),
+        ("t.name ILIKE :name", "name", like(shown.name)),
         ("t.airbyte_workspace_id = :workspace", "workspace", shown.workspace_id),
         ("t.source_type = :source_type", "source_type", shown.source_type),
         ("t.credential_id = :credential", "credential", shown.credential_id),
@@ -120,14 +120,7 @@ def _anything(sought: str) -> Part:
             {"sought": UUID(sought.strip())},
         )
     except ValueError:
-        return Part("t.name ILIKE :sought", {"sought": _like(sought)})
-
-
-def _like(part: str | None) -> str | None:
-    if part is None:
-        return None
-    escaped = part.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return f"%{escaped}%"
+        return Part("t.name ILIKE :sought", {"sought": like(sought)})
 
 
 def _of_health(words: Sequence[Health]) -> str:
