@@ -75,7 +75,7 @@ HEALTH_JSON: Final = f"""
     json_build_object(
         'health', {HEALTH},
         'code', CASE WHEN {IS_OVERDUE} THEN 'check_overdue' ELSE h.code END,
-        'reason', CASE WHEN {IS_OVERDUE} THEN 'The check of its source is overdue.'
+        'reason', CASE WHEN {IS_OVERDUE} THEN 'The observation of its source is overdue.'
             ELSE h.reason END,
         'since', CASE WHEN {IS_OVERDUE} THEN {stamp("h.overdue_at")} ELSE {stamp("h.since")} END,
         'severity', h.severity, 'repair_id', h.repair_id,

@@ -1,7 +1,7 @@
 """The health of a connection: one word, the first that applies, with its reason.
 
-`derive` depends on nothing but its facts. What depends on the clock is left to the reader: a
-connection in one of `TIMED` is OVERDUE instead once `overdue_at` has passed.
+`derive` depends on nothing but its facts. What depends on the clock is decided when the health is
+read: a connection in one of `TIMED` is OVERDUE instead once `overdue_at` has passed.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Verdict:
     reason: str
     """The reason as a sentence."""
     since: datetime | None = None
-    """None where no fact tells: then it is since the verdict changed."""
+    """None if no fact says; then the time of the last change of health or code is used."""
     severity: str | None = None
     repair_id: UUID | None = None
 

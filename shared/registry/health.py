@@ -1,9 +1,9 @@
-"""The projection `connection_health`: facts read, `shared.domain.health` asked, its answer stored.
+"""Maintains the projection `connection_health`: reads the facts, derives the health and stores it.
 
 A transaction that changes a fact refreshes the projection itself, as its last step before the
-commit. Changes of rows by the ORM are noticed when they are flushed; a statement that writes such a
-table by SQL calls `mark_changed`. The rows of the projection are locked before the facts are read,
-so of two transactions the later one sees the facts of both.
+commit. Changes made through the ORM are noticed at flush; code that writes these tables with SQL
+statements calls `mark_changed`. The rows of the projection are locked before the facts are read, so
+of two transactions the later one sees the facts of both.
 """
 
 from __future__ import annotations
@@ -212,7 +212,7 @@ _COMPARED: Final = (
 )
 """The columns that follow from the facts alone, as `since` may not."""
 
-# `since` where no fact tells it: the stored one while the verdict is the same, else now; in a new
+# `since` if no fact says: the stored one while the verdict is the same, else now; in a new
 # row the last change of the connection, which is now unless the projection is being rebuilt.
 _STORE = text(f"""
     INSERT INTO connection_health AS h (connection_id, since, {", ".join(_COMPARED)})

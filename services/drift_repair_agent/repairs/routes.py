@@ -183,7 +183,8 @@ async def approve(
     the same choices. 409 `same_approver`: the first approval is by the same caller.
 
     With `dry_run`, nothing is recorded or changed: the response has the difference between the
-    catalogs, the effects, and what the repair would wait for. What would be refused is refused.
+    catalogs, the effects, and what the repair would wait for. A request that would be refused gets
+    the same error.
     """
     if dry_run:
         return raw_json((await repairs.dry_run_approve(repair_id, order)).model_dump_json())
