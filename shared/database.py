@@ -146,7 +146,7 @@ class Database:
     async def rehearsal(self) -> AsyncIterator[AsyncSession]:
         """A transaction that is rolled back at the end of the block, also if it succeeds.
 
-        For dry runs: what would be refused under locks is refused, and nothing is recorded.
+        For dry runs: what is refused under locks raises the same error, and nothing is recorded.
 
         Raises:
             Unavailable: Postgres is unavailable.

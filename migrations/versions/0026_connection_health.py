@@ -182,8 +182,10 @@ _FILL = """
         WHERE c.status = 'FAILED'
         UNION ALL
         SELECT 2, 'paused_by_repair', 'paused_by_repair',
-            coalesce(w.reason, 'A repair paused it, which is being carried out.'), w.created_at,
-            w.severity, c.paused_by
+            coalesce(w.reason, CASE
+                WHEN u.id IS NULL THEN 'A repair paused it, which has ended without resuming it.'
+                ELSE 'A repair paused it, which is being carried out.'
+            END), w.created_at, w.severity, c.paused_by
         FROM (SELECT) one LEFT JOIN waiting w ON w.id = c.paused_by
         WHERE c.paused_by IS NOT NULL
         UNION ALL

@@ -132,8 +132,8 @@ async def fields(
 ) -> FieldPage:
     """List the top-level fields of one stream, by name.
 
-    A version has what Airbyte was sent. If its fields are selected one by one, Airbyte removes the
-    others from the schema, so that they are not in it.
+    A version is the catalog as it was sent to Airbyte. If a stream's fields are selected
+    individually, unselected fields are missing from its schema, and so from this list.
     """
     return await pages.fields(
         connection_id,

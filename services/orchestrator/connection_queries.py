@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from shared.domain.health import TIMED, Health
 from shared.errors import Invalid
 from shared.models import ConnectionStatus
-from shared.registry import CONNECTION_FIELDS, read_cursor, stamp
+from shared.registry import CONNECTION_FIELDS, like, read_cursor, stamp
 
 
 class Sort(StrEnum):
@@ -75,7 +75,7 @@ HEALTH_JSON: Final = f"""
     json_build_object(
         'health', {HEALTH},
         'code', CASE WHEN {IS_OVERDUE} THEN 'check_overdue' ELSE h.code END,
-        'reason', CASE WHEN {IS_OVERDUE} THEN 'The check of its source is overdue.'
+        'reason', CASE WHEN {IS_OVERDUE} THEN 'The observation of its source is overdue.'
             ELSE h.reason END,
         'since', CASE WHEN {IS_OVERDUE} THEN {stamp("h.overdue_at")} ELSE {stamp("h.since")} END,
         'severity', h.severity, 'repair_id', h.repair_id,
@@ -94,7 +94,7 @@ def _conditions(shown: ConnectionFilter) -> list[Part]:
     parts = [Part(f"t.archived_at IS {'NOT ' if is_archived else ''}NULL", {})]
     for sql, name, value in (
         ("t.status = CAST(:status AS connection_status)", "status", shown.status),
-        ("t.name ILIKE :name", "name", _like(shown.name)),
+        ("t.name ILIKE :name", "name", like(shown.name)),
         ("t.airbyte_workspace_id = :workspace", "workspace", shown.workspace_id),
         ("t.source_type = :source_type", "source_type", shown.source_type),
         ("t.credential_id = :credential", "credential", shown.credential_id),
@@ -120,14 +120,7 @@ def _anything(sought: str) -> Part:
             {"sought": UUID(sought.strip())},
         )
     except ValueError:
-        return Part("t.name ILIKE :sought", {"sought": _like(sought)})
-
-
-def _like(part: str | None) -> str | None:
-    if part is None:
-        return None
-    escaped = part.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return f"%{escaped}%"
+        return Part("t.name ILIKE :sought", {"sought": like(sought)})
 
 
 def _of_health(words: Sequence[Health]) -> str:
@@ -160,7 +153,7 @@ async def page_of_connections(
     parts = _conditions(shown)
     if shown.health:
         parts.append(Part(_of_health(shown.health), {}))
-    parameters: dict[str, object] = {"limit": limit}
+    parameters: dict[str, object] = {}
     for part in parts:
         parameters |= part.parameters
     if after is not None:
@@ -168,6 +161,7 @@ async def page_of_connections(
     statement = _page(
         sort,
         " AND ".join(part.sql for part in parts),
+        limit=limit,
         is_first=after is None,
         reads_health=bool(shown.health) or sort is Sort.HEALTH,
         with_health=with_health,
@@ -247,8 +241,19 @@ _ORDERS: Final = {
 
 @functools.lru_cache(maxsize=256)
 def _page(
-    sort: Sort, conditions: str, *, is_first: bool, reads_health: bool, with_health: bool
+    sort: Sort,
+    conditions: str,
+    *,
+    limit: int,
+    is_first: bool,
+    reads_health: bool,
+    with_health: bool,
 ) -> TextClause:
+    """The statement of a page.
+
+    The limit is a literal: without its value, Postgres would plan a prepared statement for a tenth
+    of all rows, and read a whole table in order to find a rare word of health.
+    """
     order = _ORDERS[sort]
     health = "JOIN connection_health h ON h.connection_id = t.id"
     branches = " UNION ALL ".join(
@@ -256,7 +261,7 @@ def _page(
         f"""(
             SELECT t.*, {branch.keys} FROM connections t {health if reads_health else ""}
             WHERE {conditions} AND {branch.condition} AND {"true" if is_first else branch.after}
-            ORDER BY {branch.order} LIMIT :limit + 1
+            ORDER BY {branch.order} LIMIT {limit} + 1
         )"""  # noqa: S608 - no input
         for branch in order.branches
     )
@@ -269,19 +274,19 @@ def _page(
     # nosemgrep: built-sql - all of it is ours, values are parameters
     return text(f"""
         WITH found AS ({branches}), page AS (
-            SELECT * FROM found t ORDER BY {order.merged} LIMIT :limit + 1
+            SELECT * FROM found t ORDER BY {order.merged} LIMIT {limit} + 1
         ), kept AS (
-            SELECT * FROM page t ORDER BY {order.merged} LIMIT :limit
+            SELECT * FROM page t ORDER BY {order.merged} LIMIT {limit}
         )
         SELECT json_build_object(
             'items', coalesce((
                 SELECT json_agg(json_build_object({fields}) ORDER BY {order.merged})
                 FROM kept t {joined}
             ), '[]'),
-            'next', CASE WHEN (SELECT count(*) FROM page) > :limit THEN (
+            'next', CASE WHEN (SELECT count(*) FROM page) > {limit} THEN (
                 SELECT translate(encode(convert_to({order.cursor}, 'UTF8'), 'base64'),
                     E'+/=\\n', '-_')
-                FROM (SELECT * FROM kept t ORDER BY {order.merged} OFFSET :limit - 1) t
+                FROM (SELECT * FROM kept t ORDER BY {order.merged} OFFSET {limit} - 1) t
             ) END
         )::text
     """)  # noqa: S608 - no input

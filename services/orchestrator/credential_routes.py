@@ -35,7 +35,10 @@ _LARGEST_ID = 2**63 - 1
 async def credentials(
     db: Registry,
     rejected: Annotated[
-        bool | None, Query(description="Only those that a source rejects, or only the others")
+        bool | None,
+        Query(
+            description="`true`: only credentials that a source rejects; `false`: only the others"
+        ),
     ] = None,
     after: Annotated[
         str | None,

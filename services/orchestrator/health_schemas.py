@@ -31,7 +31,7 @@ SUMMARY: dict[str, Any] = {
     "health": {word.value: 0 for word in Health}
     | {"failed": 1, "needs_review": 5, "syncing": 5, "healthy": 236},
     "statuses": {"ACTIVE": 246, "FAILED": 1},
-    "source_types": [{"source_type": "Salesforce", "count": 200}],
+    "source_types": [{"source_type": "Salesforce", "count": 247}],
     "destinations": [
         {"destination_id": "9c8b7a6d-5e4f-4d3c-9b2a-1f0e9d8c7b6a", "count": 247},
     ],

@@ -65,22 +65,42 @@ _REPAIR: Final[Mapping[str, str]] = {
     "drift_id": "t.drift_id",
     "severity": "(SELECT d.severity FROM drifts d WHERE d.id = t.drift_id)",
 }
-_LAST_DECISION: Final[Mapping[str, str]] = {
-    "actor": "t.decisions->-1->>'by'",
-    "requested_by": "t.decisions->-1->>'requested_by'",
-    "reason": "t.decisions->-1->>'reason'",
-}
+_IS_COPY: Final = "one ?| ARRAY['repair_id', 'carried_from']"
+"""Whether a decision was made about another repair, or was split off with its changes."""
 _DECISIONS: Final = f"""(
     SELECT coalesce(json_agg(json_build_object(
         'verdict', one->>'verdict', 'by', one->>'by', 'requested_by', one->>'requested_by',
         'at', one->>'at', 'reason', one->>'reason',
-        'change_count', jsonb_array_length(one->'changes')
+        'change_count', jsonb_array_length(one->'changes'), 'is_copy', {_IS_COPY}
     ) ORDER BY n), '[]')
     FROM (
         SELECT one, n FROM jsonb_array_elements(t.decisions) WITH ORDINALITY listed (one, n)
         ORDER BY n DESC LIMIT {_MOST_DECISIONS}
     ) newest
 )"""  # noqa: S608 - no input
+
+
+def _newest_decision(member: str, condition: str) -> str:
+    """SQL for a member of a repair's newest decision, `one`, that meets a condition."""
+    return f"""(
+        SELECT one->>'{member}'
+        FROM jsonb_array_elements(t.decisions) WITH ORDINALITY listed (one, n)
+        WHERE {condition} ORDER BY n DESC LIMIT 1
+    )"""  # noqa: S608 - no input
+
+
+def _decided(member: str) -> str:
+    """SQL for a member of the decision that a repair's `decided_at` is the time of."""
+    return _newest_decision(member, f"NOT ({_IS_COPY})")
+
+
+def _applied(member: str) -> str:
+    """SQL for a member of the decision that an applied repair carries out; null of others.
+
+    That may be a former repair's, which was carried over. AAM itself ends repairs otherwise.
+    """
+    decision = _newest_decision(member, "NOT one ? 'repair_id'")
+    return f"CASE WHEN t.state = 'applied' THEN {decision} END"
 
 
 def _of_operation(member: str) -> str:
@@ -158,8 +178,10 @@ _SOURCES: Final = (
         "decided_at",
         {
             **_REPAIR,
-            **_LAST_DECISION,
-            "outcome": "t.decisions->-1->>'verdict'",
+            "actor": _decided("by"),
+            "requested_by": _decided("requested_by"),
+            "reason": _decided("reason"),
+            "outcome": _decided("verdict"),
             "details": f"{_OUTCOME_OF_REPAIR}, 'decisions', {_DECISIONS})",
         },
         where="t.decided_at IS NOT NULL",
@@ -171,7 +193,9 @@ _SOURCES: Final = (
         "ended_at",
         {
             **_REPAIR,
-            **_LAST_DECISION,
+            "actor": _applied("by"),
+            "requested_by": _applied("requested_by"),
+            "reason": _applied("reason"),
             "outcome": "t.state",
             "code": "t.failure_code",
             "version": "t.version_number",

@@ -83,6 +83,7 @@ DECIDED: dict[str, Any] = {
                 "at": "2026-11-24T10:02:11.123456Z",
                 "reason": "Sales renamed it.",
                 "change_count": 1,
+                "is_copy": False,
             }
         ],
     },

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from shared.errors import NotFound
 from shared.models import Connection, Drift, Snapshot
 from shared.registry.connectors import MANIFEST, VERSION
-from shared.registry.paging import Cursor, after_cursor, page, stamp
+from shared.registry.paging import Cursor, after_cursor, next_position, page, stamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +93,7 @@ _DRIFTS = """
             FROM kept d JOIN snapshots a ON a.id = d.after_snapshot_id
         ), '[]'),
         'next', CASE WHEN (SELECT count(*) FROM page) > :limit THEN (
-            SELECT translate(encode(convert_to(concat_ws(' ',
-                to_char(d.first_seen_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'), d.id
-            ), 'UTF8'), 'base64'), E'+/=\\n', '-_')
+            SELECT {position}
             FROM kept d ORDER BY d.first_seen_at, d.id LIMIT 1) END
     )::text
 """
@@ -125,7 +123,8 @@ async def page_of_drifts(session: AsyncSession, shown: DriftFilter, *, limit: in
 @functools.cache
 def _drifts_statement(conditions: str) -> TextClause:
     # nosemgrep: built-sql - conditions of ours, values are parameters
-    return text(_DRIFTS.format(conditions=conditions, members=_DRIFT_MEMBERS))
+    position = next_position("d.first_seen_at", "d.id")
+    return text(_DRIFTS.format(conditions=conditions, members=_DRIFT_MEMBERS, position=position))
 
 
 async def drift_json(session: AsyncSession, drift_id: UUID) -> str:

@@ -1,7 +1,7 @@
 """The health of a connection: one word, the first that applies, with its reason.
 
-`derive` depends on nothing but its facts. What depends on the clock is left to the reader: a
-connection in one of `TIMED` is OVERDUE instead once `overdue_at` has passed.
+`derive` depends on nothing but its facts. What depends on the clock is decided when the health is
+read: a connection in one of `TIMED` is OVERDUE instead once `overdue_at` has passed.
 """
 
 from __future__ import annotations
@@ -93,7 +93,6 @@ class Facts:
     pause_requested_by: str | None = None
     healing_since: datetime | None = None
     credential_rejected_since: datetime | None = None
-    credential_rejected_cause: str | None = None
     proposed: OpenRepair | None = None
     under_way: OpenRepair | None = None
     jobs: Sequence[JobFact] = ()
@@ -111,7 +110,7 @@ class Verdict:
     reason: str
     """The reason as a sentence."""
     since: datetime | None = None
-    """None where no fact tells: then it is since the verdict changed."""
+    """None if no fact says; then the time of the last change of health or code is used."""
     severity: str | None = None
     repair_id: UUID | None = None
 
@@ -169,10 +168,13 @@ def _paused(facts: Facts) -> Verdict | None:
     if facts.paused_by is not None:
         waiting = facts.proposed
         if waiting is None or waiting.id != facts.paused_by:
+            what = "has ended without resuming it"
+            if facts.under_way is not None:
+                what = "is being carried out"
             return Verdict(
                 Health.PAUSED_BY_REPAIR,
                 "paused_by_repair",
-                "A repair paused it, which is being carried out.",
+                f"A repair paused it, which {what}.",
                 repair_id=facts.paused_by,
             )
         return _of_repair(Health.PAUSED_BY_REPAIR, "paused_by_repair", waiting)

@@ -1,9 +1,9 @@
-"""The projection `connection_health`: facts read, `shared.domain.health` asked, its answer stored.
+"""Maintains the projection `connection_health`: reads the facts, derives the health and stores it.
 
 A transaction that changes a fact refreshes the projection itself, as its last step before the
-commit. Changes of rows by the ORM are noticed when they are flushed; a statement that writes such a
-table by SQL calls `mark_changed`. The rows of the projection are locked before the facts are read,
-so of two transactions the later one sees the facts of both.
+commit. Changes made through the ORM are noticed at flush; code that writes these tables with SQL
+statements calls `mark_changed`. The rows of the projection are locked before the facts are read, so
+of two transactions the later one sees the facts of both.
 """
 
 from __future__ import annotations
@@ -45,7 +45,6 @@ _FACT_COLUMNS: Final = {
         "pause_requested_by",
         "healing_since",
         "credential_rejected_since",
-        "credential_rejected_cause",
         "airbyte_source_id",
     ),
     JobHistory: ("status", "started_at", "ended_at", "failure_code"),
@@ -123,7 +122,7 @@ _LOCK = text("""
 _FACTS = text("""
     SELECT c.id, c.updated_at, CAST(c.status AS text) AS status, c.archived_at, c.failure_code,
         c.failure_detail, c.upstream_code, c.drifted_upstream_at, c.paused_by, c.pause_requested_by,
-        c.healing_since, c.credential_rejected_since, c.credential_rejected_cause,
+        c.healing_since, c.credential_rejected_since,
         p.id AS proposed_id, p.state AS proposed_state, p.created_at AS proposed_at,
         CAST(p.summary->'by_severity' AS text) AS severities,
         u.id AS under_way_id, u.state AS under_way_state, u.created_at AS under_way_at,
@@ -177,7 +176,6 @@ def _facts(row: Any) -> Facts:
         pause_requested_by=row.pause_requested_by,
         healing_since=row.healing_since,
         credential_rejected_since=row.credential_rejected_since,
-        credential_rejected_cause=row.credential_rejected_cause,
         proposed=proposed,
         under_way=under_way,
         jobs=[JobFact(*one) for one in msgspec.json.decode(row.jobs or "[]", type=list[_Job])],
@@ -214,7 +212,7 @@ _COMPARED: Final = (
 )
 """The columns that follow from the facts alone, as `since` may not."""
 
-# `since` where no fact tells it: the stored one while the verdict is the same, else now; in a new
+# `since` if no fact says: the stored one while the verdict is the same, else now; in a new
 # row the last change of the connection, which is now unless the projection is being rebuilt.
 _STORE = text(f"""
     INSERT INTO connection_health AS h (connection_id, since, {", ".join(_COMPARED)})

@@ -41,9 +41,7 @@ def page(table: str, item: str, conditions: str, *, at: str = "created_at") -> T
         SELECT json_build_object(
             'items', coalesce((SELECT json_agg({item} ORDER BY {newest}) FROM kept t), '[]'),
             'next', CASE WHEN (SELECT count(*) FROM page) > :limit THEN (
-                SELECT translate(encode(convert_to(concat_ws(' ',
-                    to_char(t.{at} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'), t.id
-                ), 'UTF8'), 'base64'), E'+/=\\n', '-_')
+                SELECT {next_position(f"t.{at}", "t.id")}
                 FROM kept t ORDER BY t.{at}, t.id LIMIT 1) END
         )::text
     """)  # noqa: S608 - no input
@@ -70,7 +68,7 @@ def after_position(at: str, id_: str) -> str:
 
 
 def next_position(at: str, id_: str) -> str:
-    """SQL for the cursor of a row whose id is a text; `read_position` decodes it."""
+    """SQL for the cursor of a row; `read_cursor` or `read_position` decodes it."""
     return f"""translate(encode(convert_to(concat_ws(' ',
         to_char({at} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'), {id_}
     ), 'UTF8'), 'base64'), E'+/=\\n', '-_')"""

@@ -189,6 +189,23 @@ async def test_timeline_of_one_kind(signed_in: Browser, mesh: Double) -> None:
     assert "quiet days" not in shown.text
 
 
+async def test_copies_of_decisions_are_not_counted(signed_in: Browser, mesh: Double) -> None:
+    """A decision that moved on with a part of the repair is not one about what is left."""
+    own = {"verdict": "approved", "change_count": 3, "is_copy": False}
+    copied = {"verdict": "carried_over", "change_count": 9, "is_copy": True}
+    mesh.answers[f"GET {BASE}/timeline"] = page(
+        entry(
+            *("repair_decided", "2026-11-28T09:00:00Z", "approved"),
+            details={"decisions": [own, copied]},
+        )
+    )
+
+    shown = await signed_in.get(f"{BASE}/timeline")
+
+    assert "3 changes." in shown.text
+    assert "decisions in total" not in shown.text
+
+
 async def test_every_kind_of_entry(signed_in: Browser, mesh: Double) -> None:
     """An entry without details, or of a kind that is newer than the console, is shown, too."""
     kinds = ("repair_ended", "connector", "observation", "upstream", "volume", "operation")

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from sqlalchemy import event
 
+from services.drift_repair_agent.repairs import preview_queries
 from shared import registry
 from shared.auth.scopes import Scope
 from shared.database import Database
+from tests import factories
 from tests.integration.callers import ALL_BUT_DECIDE, caller, history
 from tests.integration.conftest import Mesh
 from tests.integration.drifting import drift, offering, repairs_until
 from tests.integration.observing import by_hand
 from tests.integration.repairing import put
+from tests.pools import Sql
 
 Json = dict[str, Any]
 LESS = {"Id": "string", "Name": "string"}
@@ -239,3 +242,63 @@ async def test_preview_shows_what_a_policy_would_have_done(mesh: Mesh) -> None:
     ]
     assert found[1] == [("apply", "exclude")]
     assert await mesh.sql.fetchval("SELECT count(*) FROM policies") == 0
+
+
+async def test_preview_reads_the_newest_drifts_and_repairs(db: Database, sql: Sql) -> None:
+    """In pages, equal times too; of a drift with many repairs the newest, the last of them last."""
+    snapshot, at = uuid4(), datetime(2026, 11, 24, 9, 30, tzinfo=UTC)
+    await sql.execute(
+        "INSERT INTO snapshots (id, airbyte_source_id, raw_hashes, stream_hashes)"
+        " VALUES ($1, gen_random_uuid(), '', '')",
+        snapshot,
+    )
+    async with db.transaction() as session:
+        row = factories.connection()
+        session.add(row)
+    for number, hours in enumerate((0, 0, 0, 1)):
+        await sql.execute(
+            "INSERT INTO drifts (id, connection_id, after_snapshot_id, head_version, severity,"
+            " affects_sync, changes, first_seen_at)"
+            " VALUES (gen_random_uuid(), $1, $2, $3, 'harmless', true, '[]', $4)",
+            row.id,
+            snapshot,
+            number,
+            at - timedelta(hours=hours),
+        )
+    pages, after = [], None
+    async with db.read() as session:
+        for _ in range(5):
+            found = await preview_queries.newest_drifts(session, row.id, after=after, limit=1)
+            pages += [(one.first_seen_at, one.id) for one in found]
+            after = pages[-1]
+    assert len(pages) == 4
+    assert pages == sorted(pages, reverse=True)
+    newest = pages[0][1]
+    await sql.execute(
+        "INSERT INTO repairs (id, connection_id, drift_id, state, base_version, changes,"
+        " created_at, ended_at) SELECT gen_random_uuid(), $1, $2, 'superseded', 1,"
+        " jsonb_build_array(n), $3::timestamptz + n * interval '1 second', $3"
+        " FROM generate_series(12, 1, -1) n",
+        row.id,
+        newest,
+        at,
+    )
+
+    async with db.read() as session:
+        changes = await preview_queries.changes_of_drifts(session, [one for _, one in pages])
+
+    assert changes == {newest: [f"[{n}]" for n in range(3, 13)]}
+
+
+async def test_preview_is_of_few_drifts(mesh: Mesh) -> None:
+    """Each costs as much as planning for it, so a request has at most twenty."""
+    connection = await mesh.onboard()
+    url = f"/connections/{connection['id']}/policy/preview"
+    order = {"verify": "sync"}
+
+    answers = [
+        await mesh.drift_repair_agent.post(url, json=order, params={"limit": limit})
+        for limit in (20, 21)
+    ]
+
+    assert [one.status_code for one in answers] == [200, 422]

@@ -408,6 +408,25 @@ async def test_renamed_stream_takes_its_state_along(mesh: Mesh, choice: str | No
 
 
 @only_new
+async def test_dry_run_of_a_first_approval_shows_what_becomes_of_states(mesh: Mesh) -> None:
+    """As its choices say, although they are not recorded in the changes yet."""
+    connection = await mesh.onboard()
+    save_state(mesh, connection)
+    await put(mesh, connection, {"two_approvals_from": "needs_review"})
+    repair = await renamed(mesh, connection)
+    path = f"/repairs/{repair['id']}/approve"
+
+    for choice, expected in (("take_state", ["state_taken_along"]), ("read_again", [])):
+        order = {**became_person(repair), "on_renamed_stream": choice}
+        answer = await mesh.drift_repair_agent.post(path, json=order, params={"dry_run": "true"})
+
+        found = answer.json()
+        assert found["outcome"] == "first_approval", found
+        codes = [one["code"] for one in found["catalog"]["effects"]]
+        assert [code for code in codes if code == "state_taken_along"] == expected
+
+
+@only_new
 async def test_renamed_stream_of_a_global_state_takes_nothing_along(mesh: Mesh) -> None:
     connection = await mesh.onboard()
     save_state(mesh, connection, "global")

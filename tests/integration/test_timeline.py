@@ -324,6 +324,76 @@ async def test_decisions_have_the_time_of_the_newest_own_one(sql: Sql) -> None:
         assert found == expected
 
 
+async def add_repair(sql: Sql, connection: UUID, state: str, decisions: list[Json]) -> None:
+    await sql.execute(
+        "INSERT INTO repairs (id, connection_id, state, base_version, changes, decisions, ended_at)"
+        " VALUES (gen_random_uuid(), $1, $2, 1, '[]', $3::jsonb, $4)",
+        connection,
+        state,
+        json.dumps(decisions),
+        None if state == "proposed" else AT,
+    )
+
+
+async def repair_entries(db: Database, connection: UUID) -> dict[str, tuple[str | None, ...]]:
+    """Outcome, actor, caller and reason of the entries about a repair, by kind."""
+    kinds = [Kind.REPAIR_DECIDED, Kind.REPAIR_ENDED]
+    async with db.read() as session:
+        page = await timeline_queries.timeline_json(
+            session, connection, kinds=kinds, before=None, limit=9
+        )
+    return {
+        one["kind"]: (one["outcome"], one["actor"], one["requested_by"], one["reason"])
+        for one in json.loads(page)["items"]
+    }
+
+
+ADA: Json = {
+    "verdict": "approved",
+    "by": "Ada",
+    "requested_by": "key 1",
+    "reason": "It is unused.",
+    "at": "2026-11-24T09:30:00Z",
+    "changes": [],
+}
+LATER: Json = {**ADA, "by": "Bob", "reason": None, "at": "2026-11-25T09:30:00Z"}
+
+
+async def test_copies_of_decisions_are_no_entries(db: Database, sql: Sql) -> None:
+    """An entry has the verdict of the decision whose time it has."""
+    for copy in (
+        {**LATER, "verdict": "carried_over", "repair_id": None},
+        {**LATER, "verdict": "rejected", "repair_id": str(uuid4())},
+        {**LATER, "carried_from": str(uuid4())},
+    ):
+        connection = await add_connection(sql)
+        await add_repair(sql, connection, "proposed", [ADA, copy])
+
+        found = await repair_entries(db, connection)
+
+        assert found == {"repair_decided": ("approved", "Ada", "key 1", "It is unused.")}
+
+
+async def test_only_an_applied_repair_was_ended_by_a_person(db: Database, sql: Sql) -> None:
+    """AAM itself ends the others, whoever decided about them before."""
+    for state in ("expired", "superseded", "failed", "rolled_back"):
+        connection = await add_connection(sql)
+        await add_repair(sql, connection, state, [ADA])
+
+        assert (await repair_entries(db, connection))["repair_ended"] == (state, None, None, None)
+
+    carried = {**LATER, "carried_from": str(uuid4())}
+    for decisions, expected in (
+        ([ADA], ("applied", "Ada", "key 1", "It is unused.")),
+        ([carried], ("applied", "Bob", "key 1", None)),
+        ([ADA, {**LATER, "repair_id": None}], ("applied", "Ada", "key 1", "It is unused.")),
+    ):
+        connection = await add_connection(sql)
+        await add_repair(sql, connection, "applied", decisions)
+
+        assert (await repair_entries(db, connection))["repair_ended"] == expected
+
+
 async def test_events_on_timelines_are_pruned(db: Database, sql: Sql) -> None:
     connection = await add_connection(sql)
     await sql.execute(

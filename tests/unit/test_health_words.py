@@ -73,6 +73,21 @@ def test_first_word_that_applies_wins() -> None:
     )
 
 
+@pytest.mark.parametrize("is_under_way", [True, False])
+def test_decided_repair_that_paused_is_carried_out_or_has_ended(*, is_under_way: bool) -> None:
+    """A rejected or expired one leaves the connection paused."""
+    under_way = OpenRepair(REPAIR, "approved", NOW) if is_under_way else None
+
+    verdict = derive(Facts("ACTIVE", paused_by=REPAIR, under_way=under_way)).verdict
+
+    assert (verdict.health, verdict.repair_id) == (Health.PAUSED_BY_REPAIR, REPAIR)
+    assert verdict.reason == (
+        "A repair paused it, which is being carried out."
+        if is_under_way
+        else "A repair paused it, which has ended without resuming it."
+    )
+
+
 @pytest.mark.parametrize(
     "changes, reason, severity",
     [

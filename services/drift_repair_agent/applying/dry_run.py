@@ -22,7 +22,8 @@ Rehearsed = Annotated[
     Query(
         alias="dry_run",
         description="Check the request and return what it would do. Nothing is recorded or "
-        "changed, what would be refused is refused, and an Idempotency-Key is ignored.",
+        "changed. A request that would be refused gets the same error. An Idempotency-Key is "
+        "ignored.",
     ),
 ]
 

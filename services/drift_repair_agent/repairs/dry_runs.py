@@ -96,7 +96,7 @@ class DryRuns:
             decision.now,
             decision.wanted,
             decision.decided,
-            renamed_by(repair),
+            renamed_by(repair, decision.decided),
             decision.healed.effects,
         )
 

@@ -474,11 +474,17 @@ def _last_decision(repair: Repair) -> dict[str, Any]:
     return decisions[-1]
 
 
-def renamed_by(repair: Repair) -> tuple[Renamed, ...]:
-    """The streams that take their state along, as the last decision about the repair says."""
+def renamed_by(
+    repair: Repair, decided: Iterable[changes_of.PlannedChange] | None = None
+) -> tuple[Renamed, ...]:
+    """The streams that take their state along, as the last decision about the repair says.
+
+    `decided` are its changes as decided; None means as stored. A first approval stores no decision
+    in them.
+    """
     if _last_decision(repair).get("on_renamed_stream") == "read_again":
         return ()
-    return renamed_streams(changes_of.read(repair.changes))
+    return renamed_streams(changes_of.read(repair.changes) if decided is None else decided)
 
 
 def renamed_streams(items: Iterable[changes_of.PlannedChange]) -> tuple[Renamed, ...]:

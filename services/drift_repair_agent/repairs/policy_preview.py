@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import datetime
 from itertools import islice
 from typing import Any, Final, Literal
@@ -99,8 +100,10 @@ async def previewed(
 ) -> PolicyPreview:
     """What the policy with this update would have done with the newest drifts.
 
-    Suggestions of renames are those that were made for the drift. What depends on the catalog
-    at that time is left out: names nested in a field, the destination, earlier rejections.
+    Suggestions of renames are those that were made for the drift. What depended on the connection
+    at that time is left out, and each may have AAM propose a change instead of applying it: names
+    nested in a field, the column of a renamed field (`continuity`), mappers, a global state, limits
+    of the destination, and earlier rejections.
 
     Raises:
         NotFound: there is no such connection.
@@ -116,7 +119,10 @@ async def previewed(
         kept = drifts[:limit]
         repairs = await preview_queries.changes_of_drifts(session, [one.id for one in kept])
     now, other = Policy.of(stored), Policy.of(_with(stored, order))
-    items = [_on_drift(drift, repairs.get(drift.id, []), now, other) for drift in kept]
+    items = []
+    for drift in kept:
+        items.append(_on_drift(drift, repairs.get(drift.id, []), now, other))
+        await asyncio.sleep(0)  # up to 500 changes are weighed twice, so other requests go on
     more = len(drifts) > limit
     return PolicyPreview(
         items=items, next=cursor_of(kept[-1].first_seen_at, kept[-1].id) if more else None

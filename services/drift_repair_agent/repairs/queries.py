@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from shared.domain.drift import Severity
 from shared.errors import NotFound
 from shared.models import Connection, Drift, Plan, Repair, RepairState, StreamVolume
-from shared.registry.paging import stamp
+from shared.registry.paging import next_position, stamp
 from shared.registry.setting_changes import SAME
 
 UNDER_WAY = (
@@ -520,9 +520,7 @@ _PAGE = f"""
             '[]'
         ),
         'next', CASE WHEN (SELECT count(*) FROM page) > :limit THEN (
-            SELECT translate(encode(convert_to(concat_ws(' ',
-                to_char(r.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US'), r.id
-            ), 'UTF8'), 'base64'), E'+/=\\n', '-_')
+            SELECT {next_position("r.created_at", "r.id")}
             FROM kept r ORDER BY r.created_at, r.id LIMIT 1) END
     )::text
 """  # noqa: S608 - no input

@@ -183,7 +183,8 @@ async def approve(
     the same choices. 409 `same_approver`: the first approval is by the same caller.
 
     With `dry_run`, nothing is recorded or changed: the response has the difference between the
-    catalogs, the effects, and what the repair would wait for. What would be refused is refused.
+    catalogs, the effects, and what the repair would wait for. A request that would be refused gets
+    the same error.
     """
     if dry_run:
         return raw_json((await repairs.dry_run_approve(repair_id, order)).model_dump_json())
@@ -301,13 +302,15 @@ async def preview_policy(
     order: PolicyOrder,
     db: Registry,
     after: After = None,
-    limit: Annotated[int, Query(ge=1, le=100, description="Maximum number of drifts")] = 20,
+    limit: Annotated[int, Query(ge=1, le=20, description="Maximum number of drifts")] = 20,
 ) -> PolicyPreview:
     """Preview a change of the connection's policy on its newest drifts; nothing is changed.
 
     The body is that of PUT. For each change of a drift, the response has the reaction of the policy
-    in effect and of the previewed one. What depends on the catalog at that time is left out: names
-    nested in a field, the limits of the destination, and earlier rejections.
+    in effect and of the previewed one. What depended on the connection at that time is left out,
+    and each may have AAM propose a change that is shown as applied: names nested in a field, the
+    column of a renamed field (`continuity`), mappers, a global state, limits of the destination,
+    and earlier rejections.
     """
     return await previewed(db, connection_id, order, after=after, limit=limit)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from uuid import UUID
 
 import msgspec
@@ -60,7 +59,7 @@ class ArchiveSaga:
                 session, operation.connection_id, even_archived=True
             )
             if row.archived_at is None:
-                row.archived_at = datetime.now(UTC)
+                row.archived_at = await registry.now(session)
                 code = "connection_archived"
                 for job_id in await job_queries.end_running_jobs(session, row.id, code=code):
                     outbox.record(

@@ -200,7 +200,7 @@ def _repair_decided(entry: Entry) -> Event:
     details = entry["details"]
     noun = "Rollback" if details.get("kind") == "rollback" else "Repair"
     verdict = str(entry.get("outcome") or "decided")
-    decisions = details.get("decisions") or ()
+    decisions = [one for one in details.get("decisions") or () if not one.get("is_copy")]
     facts = [counted(decisions[-1]["change_count"], "change") + "."] if decisions else []
     if len(decisions) > 1:
         facts.append(f"{len(decisions)} decisions in total.")
