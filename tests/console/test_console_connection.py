@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from html import unescape
 from typing import Any
 
@@ -11,6 +12,7 @@ from services.console import text
 from services.console.pages.connection import selection, words
 from tests.console import connection_samples as samples
 from tests.console.browser import Browser
+from tests.console.conftest import Console
 from tests.console.connection_samples import BASE, CONNECTION, ID, JOB, REPAIR, entry
 from tests.console.double import Double, json, page, problem
 from tests.console.test_console_security import HOSTILE, injected
@@ -419,7 +421,88 @@ async def test_slow_discovery(signed_in: Browser, mesh: Double) -> None:
     shown = await signed_in.post(f"{BASE}/catalog/edit", {"stream": "Account", "namespace": ""})
 
     assert shown.status == 504
-    assert "It goes on: try again in a minute." in shown.text
+    assert "longer than this page waits, and continues: try again in a minute." in shown.text
+    assert f'action="{BASE}/catalog/edit"' in shown.html
+
+
+async def test_discovery_takes_minutes(console: Console, mesh: Double) -> None:
+    """A page waits for it longer than for other answers."""
+    browser = Browser(console(peer_timeout=timedelta(milliseconds=200)))
+    await browser.sign_in(mesh.key)
+    await browser.get(f"{BASE}/catalog")
+    mesh.delays[f"POST {BASE}/discover"] = 0.4
+
+    shown = await browser.post(f"{BASE}/catalog/edit", {"stream": "Account", "namespace": ""})
+
+    assert shown.status == 200
+    assert 'value="Name" checked' in shown.html
+    await browser.client.aclose()
+
+
+@pytest.mark.parametrize("action", ["preview", "apply"])
+async def test_failed_discovery_keeps_the_selection(
+    signed_in: Browser, mesh: Double, action: str
+) -> None:
+    """What was picked is sent again, to the preview."""
+    mesh.answers[f"POST {BASE}/discover"] = lambda _: problem(504, "service_timeout", "Late.")
+    await signed_in.get(f"{BASE}/catalog")
+
+    shown = await signed_in.post(f"{BASE}/catalog/{action}", PICKED | PREVIEWED)
+
+    assert shown.status == 504
+    assert f'action="{BASE}/catalog/preview"' in shown.html
+    assert shown.fields.items() >= {"stream": "Account", "field": "Region__c"}.items()
+    assert shown.fields["stream_selected"] == "yes"
+
+
+async def test_older_agent_has_no_previews_of_selections(signed_in: Browser, mesh: Double) -> None:
+    """It would apply what it is asked to preview."""
+    del mesh.answers["GET /repairs/summary"]
+    await signed_in.get(f"{BASE}/catalog")
+
+    shown = await signed_in.post(f"{BASE}/catalog/preview", PICKED)
+
+    assert shown.status == 503
+    assert "dry_run_unsupported" in shown.text
+    assert not mesh.of("POST", "/repair/apply_new_catalog")
+
+
+async def test_selection_in_a_global_state(signed_in: Browser, mesh: Double) -> None:
+    """A stream is selected again once a person chooses what to do about the gap."""
+    mesh.answers["POST /repair/apply_new_catalog"] = lambda _: problem(
+        409, "global_state", "Its state is global.", choices=["refresh", "accept_gap"]
+    )
+    await signed_in.get(f"{BASE}/catalog")
+    refused = await signed_in.post(f"{BASE}/catalog/preview", PICKED)
+    assert refused.status == 409
+    assert 'name="on_global_state" value="refresh"' in refused.html
+    assert 'name="on_global_state" value="accept_gap"' in refused.html
+    mesh.answers["POST /repair/apply_new_catalog"] = samples.REHEARSAL
+
+    preview = await signed_in.post(
+        f"{BASE}/catalog/preview", PICKED | {"on_global_state": "accept_gap"}
+    )
+    assert preview.fields["on_global_state"] == "accept_gap"
+    await signed_in.post(
+        f"{BASE}/catalog/apply", PICKED | PREVIEWED | {"on_global_state": "accept_gap"}
+    )
+
+    first, *others = mesh.of("POST", "/repair/apply_new_catalog")
+    assert "on_global_state" not in first.json
+    assert [one.json["on_global_state"] for one in others] == ["accept_gap", "accept_gap"]
+
+
+async def test_destination_without_refreshes(signed_in: Browser, mesh: Double) -> None:
+    """Only the choice that it supports is offered."""
+    mesh.answers["POST /repair/apply_new_catalog"] = lambda _: problem(
+        409, "global_state", "Its state is global.", choices=["accept_gap"]
+    )
+    await signed_in.get(f"{BASE}/catalog")
+
+    shown = await signed_in.post(f"{BASE}/catalog/preview", PICKED)
+
+    assert 'value="refresh"' not in shown.html
+    assert 'value="accept_gap"' in shown.html
 
 
 def test_whole_stream_has_no_list_of_fields() -> None:
