@@ -274,6 +274,49 @@ async def test_refused_action(signed_in: Browser, mesh: Double) -> None:
     assert "Repair proposed: 3 changes" in shown.text
 
 
+@pytest.mark.parametrize(
+    "action,route,tab",
+    [
+        ("sync", f"POST {BASE}/sync", "timeline"),
+        ("interval", f"PUT {BASE}/observation", "schema"),
+        (f"syncs/{JOB}/cancel", f"POST {BASE}/jobs/{JOB}/cancel", "syncs"),
+        ("policy/preview", f"POST {BASE}/policy/preview", "policy"),
+    ],
+)
+async def test_links_of_a_refused_action(
+    signed_in: Browser, mesh: Double, action: str, route: str, tab: str
+) -> None:
+    """They lead to the tab, since the form's own address cannot be opened."""
+    await signed_in.get(BASE)
+    mesh.answers[route] = lambda _: problem(409, "conflict", "Not now.")
+    mesh.answers["GET /connections"] = lambda _: problem(503, "unavailable", "Away.")
+    for one in ("timeline", "observation", "jobs", "policy"):
+        mesh.answers[f"GET {BASE}/{one}"] = lambda _: problem(503, "unavailable", "Away.")
+
+    shown = await signed_in.post(f"{BASE}/{action}", {"set.key.lost": "pause"})
+
+    assert shown.status == 409
+    assert f'href="{BASE}/{action}"' not in shown.html
+    assert f'<a href="{BASE}/{tab}">Try again</a>' in shown.html
+
+
+async def test_pages_of_a_refused_action(signed_in: Browser, mesh: Double) -> None:
+    """The pager leads on from the tab."""
+    await signed_in.get(BASE)
+    mesh.answers[f"POST {BASE}/jobs/{JOB}/cancel"] = lambda _: problem(409, "ended", "Ended.")
+
+    shown = await signed_in.post(f"{BASE}/syncs/{JOB}/cancel")
+
+    assert f'href="{BASE}/syncs?after=jobs-2"' in shown.html
+
+
+async def test_observation_is_read_once(signed_in: Browser, mesh: Double) -> None:
+    """The head and the tab show the same one."""
+    await signed_in.get(f"{BASE}/schema")
+
+    assert len(mesh.of("GET", f"{BASE}/observation")) == 1
+
+
 async def test_throttled(signed_in: Browser, mesh: Double) -> None:
     """A page that asks too often says for how long to wait."""
     mesh.answers[f"GET {BASE}"] = lambda _: problem(
