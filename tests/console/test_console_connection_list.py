@@ -360,6 +360,18 @@ async def test_search_for_an_id(
     assert (shown.status, shown.location) == (303, leads_to)
 
 
+async def test_search_for_an_id_of_archived_connections(signed_in: Browser, double: Double) -> None:
+    """An id that several of them share leads to the list of archived ones."""
+    double.answers["GET /connections"] = page()
+    double.by_query["GET /connections", f"q={IDS[1]}&archived=true"] = page(
+        connection(2, "x"), connection(3, "y")
+    )
+
+    shown = await signed_in.get(f"/search?q={IDS[1]}")
+
+    assert shown.location == f"/connections?q={IDS[1]}&health=archived"
+
+
 async def test_search_for_a_name(signed_in: Browser, double: Double) -> None:
     """It leads to the list; nothing leads to everything."""
     found = await signed_in.get("/search?q=Sales+%26+more")
@@ -384,3 +396,6 @@ async def test_address_of_airbyte(signed_in: Browser, double: Double) -> None:
     assert (await signed_in.get(f"/airbyte/{IDS[1]}")).location == f"/connections/{IDS[2]}"
     double.answers["GET /connections"] = page()
     assert (await signed_in.get(f"/airbyte/{IDS[1]}")).status == 404
+    query = f"airbyte_connection_id={IDS[1]}&archived=true"
+    double.by_query["GET /connections", query] = page(connection(3, "y"))
+    assert (await signed_in.get(f"/airbyte/{IDS[1]}")).location == f"/connections/{IDS[3]}"
