@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from services.console import text
-from services.console.pages.connection import selection, words
+from services.console.pages.connection import chart, selection, words
 from tests.console import connection_samples as samples
 from tests.console.browser import Browser
 from tests.console.conftest import Console
@@ -175,6 +175,43 @@ async def test_timeline(signed_in: Browser, mesh: Double) -> None:
     assert f'href="{BASE}/versions/13..14"' in shown.html
     assert "before=older-1" in shown.html
     assert "Records of the last 23 syncs" in shown.html
+
+
+async def test_times_of_folded_syncs(signed_in: Browser, mesh: Double) -> None:
+    """Both are shown in the chosen zone, and the days of every page in UTC."""
+    mesh.answers[f"GET {BASE}/timeline"] = page(*samples.TIMELINE)
+
+    shown = await signed_in.get(f"{BASE}/timeline")
+
+    since = '<time datetime="2026-11-28T01:00:00Z" title="28 Nov 2026, 01:00 UTC">01:00</time>'
+    assert f'{since}\u2013<time datetime="2026-11-28T07:00:00Z"' in shown.html
+    assert "Days are in UTC." in shown.text
+
+
+async def test_versions_in_the_timeline(signed_in: Browser, mesh: Double) -> None:
+    """Older ones are no longer active."""
+    applied = entry("repair_ended", "2026-11-26T10:00:00Z", "applied", version=13)
+    mesh.answers[f"GET {BASE}/timeline"] = page(
+        *(entry("version", f"2026-11-{n}T10:00:00Z", "repair", version=n) for n in (14, 13)),
+        applied,
+    )
+
+    shown = await signed_in.get(f"{BASE}/timeline")
+
+    assert "Version 14 became active" in shown.text
+    assert "Version 13 became active" in shown.text
+    assert "Version 13 was applied, and read back from Airbyte." in shown.text
+
+
+def test_chart_with_empty_syncs() -> None:
+    """A sync without new records counts; one whose records are unknown does not."""
+    records = (0, 0, 900, None)
+    jobs = [samples.job("2026-11-28T10:00:00Z", records=count) for count in records]
+
+    found = chart.chart_of(jobs)
+
+    assert found is not None
+    assert "median 0 records" in found.summary
 
 
 async def test_timeline_of_one_kind(signed_in: Browser, mesh: Double) -> None:
