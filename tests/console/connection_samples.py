@@ -463,7 +463,7 @@ def merged() -> dict[str, Any]:
     }
 
 
-REHEARSAL: Final = {
+REHEARSAL: dict[str, Any] = {
     "dry_run": True,
     "outcome": "applied",
     "base_version": 14,

@@ -481,6 +481,18 @@ async def test_selection_is_previewed_and_applied(signed_in: Browser, mesh: Doub
     assert done.json["expected_version"] == 14
 
 
+async def test_selection_without_a_change(signed_in: Browser, mesh: Double) -> None:
+    """The preview names no next version."""
+    catalog = samples.REHEARSAL["catalog"] | {"config_changes": [], "effects": []}
+    mesh.answers["POST /repair/apply_new_catalog"] = samples.REHEARSAL | {"catalog": catalog}
+    await signed_in.get(f"{BASE}/catalog")
+
+    preview = await signed_in.post(f"{BASE}/catalog/preview", PICKED)
+
+    assert "Nothing would change." in preview.text
+    assert "It would become version" not in preview.text
+
+
 async def test_selection_of_another_source(signed_in: Browser, mesh: Double) -> None:
     """Not applied if the source changed since the preview; what was picked is kept."""
     await signed_in.get(f"{BASE}/catalog")

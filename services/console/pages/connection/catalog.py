@@ -13,6 +13,7 @@ from fastapi.responses import Response
 
 from services.console.api import Api, CallerApi, Panel, load
 from services.console.pages.connection.head import PATH, opened, show
+from services.console.pages.connection.selection import Stream, key_of
 from services.console.pages.connection.words import mark_of, sentence, to, type_of
 
 router = APIRouter()
@@ -34,8 +35,6 @@ _WAITING: Final = {
 }
 _Name = Annotated[str | None, Query(max_length=512)]
 _Search = Annotated[str, Query(max_length=200)]
-_Key = tuple[str, str]
-"""A stream's namespace, or empty, and its name."""
 
 
 @router.get(f"{PATH}/catalog")
@@ -62,7 +61,7 @@ async def catalog(  # noqa: PLR0913, PLR0917 - one for each query parameter
     shown = version or head.version
     search, field_search = q.strip(), fields.strip()
     listed: Panel[Any] = Panel({"items": [], "next": None}, head.problem)
-    waiting: Mapping[_Key, list[Mapping[str, Any]]] = {}
+    waiting: Mapping[Stream, list[Mapping[str, Any]]] = {}
     if shown is not None:
         found = await load(
             streams=api.orchestrator.get(
@@ -96,7 +95,7 @@ async def catalog(  # noqa: PLR0913, PLR0917 - one for each query parameter
         )["fields"]
     base = to("connections", connection_id, "catalog")
     state = {"version": version, "q": search, "after": after}
-    of_chosen = waiting.get(_key_of(chosen), []) if chosen else []
+    of_chosen = waiting.get(key_of(chosen), []) if chosen else []
     return show(
         request,
         "connection_catalog.j2",
@@ -109,8 +108,8 @@ async def catalog(  # noqa: PLR0913, PLR0917 - one for each query parameter
             (
                 one,
                 _link(base, state, stream=one["name"], namespace=one.get("namespace")),
-                chosen is not None and _key_of(one) == _key_of(chosen),
-                len(waiting.get(_key_of(one), ())),
+                chosen is not None and key_of(one) == key_of(chosen),
+                len(waiting.get(key_of(one), ())),
             )
             for one in streams
         ],
@@ -128,7 +127,7 @@ async def catalog(  # noqa: PLR0913, PLR0917 - one for each query parameter
         more_fields_url=_fields_url(
             base, state, chosen, field_search, after=(fields_panel.value or {}).get("next")
         ),
-        kept={name: value for name, value in {**state, "fields": field_search}.items() if value},
+        kept={name: value for name, value in state.items() if value},
         waiting=len(of_chosen),
         repair_id=_repair_id(panels["repairs"]),
     )
@@ -150,15 +149,11 @@ async def _waiting_changes(api: Api, repairs: Panel[Any]) -> list[Mapping[str, A
 
 def _by_stream(
     changes: Iterable[Mapping[str, Any]],
-) -> Mapping[_Key, list[Mapping[str, Any]]]:
-    found: dict[_Key, list[Mapping[str, Any]]] = {}
+) -> Mapping[Stream, list[Mapping[str, Any]]]:
+    found: dict[Stream, list[Mapping[str, Any]]] = {}
     for change in changes:
-        found.setdefault(_key_of(change["stream"]), []).append(change)
+        found.setdefault(key_of(change["stream"]), []).append(change)
     return found
-
-
-def _key_of(stream: Mapping[str, Any]) -> _Key:
-    return stream.get("namespace") or "", stream["name"]
 
 
 def _chosen(
@@ -168,7 +163,7 @@ def _chosen(
     if name is None:
         return streams[0] if streams else None
     for one in streams:
-        if _key_of(one) == (namespace or "", name):
+        if key_of(one) == (namespace or "", name):
             return one
     return {"name": name, "namespace": namespace}
 

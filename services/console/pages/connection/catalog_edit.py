@@ -15,7 +15,7 @@ from services.console.forms import Form, SubmittedForm
 from services.console.pages.connection import selection
 from services.console.pages.connection.events import Change
 from services.console.pages.connection.head import PATH, opened, show
-from services.console.pages.connection.words import mark_of, plain, sentence, to
+from services.console.pages.connection.words import mark_of, sentence, to
 from services.console.problems import ApiProblem, PageProblem
 
 router = APIRouter()
@@ -149,9 +149,7 @@ async def _order(
     catalog = await api.orchestrator.get(
         "/connections/{}/catalog-versions/{}", connection_id, version
     )
-    described = entry["stream"]
-    stream = (described.get("namespace") or "", described["name"])
-    stored = selection.find(catalog, stream)
+    stored = selection.find(catalog, selection.key_of(entry["stream"]))
     if stored is None:
         catalog["streams"].append(entry)
     else:
@@ -187,7 +185,7 @@ def _shown(change: dict[str, Any]) -> tuple[Change, str]:
     """A change of a catalog: its mark and place, and in words what a setting becomes."""
     kind = str(change["kind"])
     path = ".".join(str(part) for part in change.get("path") or ())
-    words = "" if kind in ("field_selected", "field_deselected") else sentence(plain(kind))
+    words = "" if kind in ("field_selected", "field_deselected") else sentence(kind)
     return Change(mark_of(kind), str(change["stream"]["name"]), path), words
 
 
