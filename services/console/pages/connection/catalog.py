@@ -20,7 +20,8 @@ router = APIRouter()
 
 _MOST_STREAMS: Final = 50
 _MOST_FIELDS: Final = 100
-_MOST_CHANGES: Final = 100
+_CHANGES_PAGE: Final = 500
+_MOST_CHANGES: Final = 2_000
 _SYNC_MODES: Final = {
     ("incremental", "append_dedup"): "Incremental, deduplicated",
     ("incremental", "append"): "Incremental, appended",
@@ -62,6 +63,7 @@ async def catalog(  # noqa: PLR0913, PLR0917 - one for each query parameter
     search, field_search = q.strip(), fields.strip()
     listed: Panel[Any] = Panel({"items": [], "next": None}, head.problem)
     waiting: Mapping[Stream, list[Mapping[str, Any]]] = {}
+    is_partial = False
     if shown is not None:
         found = await load(
             streams=api.orchestrator.get(
@@ -74,7 +76,8 @@ async def catalog(  # noqa: PLR0913, PLR0917 - one for each query parameter
             ),
             changes=_waiting_changes(api, panels["repairs"]),
         )
-        listed, waiting = found["streams"], _by_stream(found["changes"].value or ())
+        changes, is_partial = found["changes"].value or ([], False)
+        listed, waiting = found["streams"], _by_stream(changes)
     streams = (listed.value or {"items": []})["items"]
     chosen = _chosen(streams, stream, namespace)
     fields_panel: Panel[Any] = Panel(None)
@@ -129,6 +132,7 @@ async def catalog(  # noqa: PLR0913, PLR0917 - one for each query parameter
         ),
         kept={name: value for name, value in state.items() if value},
         waiting=len(of_chosen),
+        is_partial=is_partial,
         repair_id=_repair_id(panels["repairs"]),
     )
 
@@ -138,13 +142,22 @@ def _repair_id(repairs: Panel[Any]) -> str | None:
     return items[0]["id"] if items else None
 
 
-async def _waiting_changes(api: Api, repairs: Panel[Any]) -> list[Mapping[str, Any]]:
-    """The first changes of the repair that waits for a decision; empty without one."""
+async def _waiting_changes(api: Api, repairs: Panel[Any]) -> tuple[list[Mapping[str, Any]], bool]:
+    """The changes that wait for a decision, and whether the repair has more than were read."""
     repair_id = _repair_id(repairs)
     if repair_id is None:
-        return []
-    page = await api.drift_repair_agent.get("/repairs/{}/changes", repair_id, limit=_MOST_CHANGES)
-    return [one for one in page["items"] if one.get("decision") is None]
+        return [], False
+    changes: list[Mapping[str, Any]] = []
+    after = None
+    for _ in range(_MOST_CHANGES // _CHANGES_PAGE):
+        page = await api.drift_repair_agent.get(
+            "/repairs/{}/changes", repair_id, after=after, limit=_CHANGES_PAGE
+        )
+        changes += [one for one in page["items"] if one.get("decision") is None]
+        after = page["next"]
+        if after is None:
+            break
+    return changes, after is not None
 
 
 def _by_stream(
