@@ -433,6 +433,24 @@ async def test_catalog(signed_in: Browser, mesh: Double) -> None:
     assert "fields_after=100" in shown.html
 
 
+async def test_changes_of_a_large_repair(signed_in: Browser, mesh: Double) -> None:
+    """They are read on up to a limit, from which on the counts are lower bounds."""
+    route = f"GET /repairs/{REPAIR}/changes"
+    rest = [samples.change("field_added", "Account", f"New{n}__c") for n in range(3)]
+    mesh.answers[route] = page(*samples.CHANGES, next="500")
+    mesh.by_query[route, "after=500"] = page(*rest)
+
+    shown = await signed_in.get(f"{BASE}/catalog?stream=Account")
+    mesh.by_query.clear()
+    partial = await signed_in.get(f"{BASE}/catalog?stream=Shipment__c")
+
+    assert " 5 changes of this stream wait for a decision." in shown.text
+    assert "At least" not in shown.text
+    assert "At least 4 changes of this stream wait for a decision." in partial.text
+    assert "8+ changes" in partial.text
+    assert len(mesh.of("GET", f"/repairs/{REPAIR}/changes")) == 2 + 4
+
+
 async def test_stream_of_another_page(signed_in: Browser, mesh: Double) -> None:
     """An address leads to its stream, also if the list does not have it."""
     shown = await signed_in.get(f"{BASE}/catalog?stream=Zebra&namespace=crm")
@@ -736,6 +754,38 @@ async def test_invalid_policy(signed_in: Browser, mesh: Double) -> None:
     assert shown.status == 422
     assert "Input should be at most 1." in shown.text
     assert 'name="set.rename_min_confidence" value="7"' in shown.html
+
+
+@pytest.mark.parametrize(
+    "name,value",
+    [
+        *(("rename_min_confidence", value) for value in ("nan", "inf", "-Infinity", "1e999")),
+        ("discoveries_per_day", "9" * 20),
+        ("discoveries_per_day", "many"),
+    ],
+)
+async def test_what_is_no_number(signed_in: Browser, mesh: Double, name: str, value: str) -> None:
+    """The service gets it as it was entered, to refuse it, and the entry is not removed."""
+    await signed_in.get(f"{BASE}/policy")
+
+    await signed_in.post(f"{BASE}/policy/preview", {f"was.{name}": "1", f"set.{name}": value})
+
+    (asked,) = mesh.of("POST", f"{BASE}/policy/preview")
+    assert asked.json == {name: value}
+
+
+async def test_policy_of_an_archived_connection(signed_in: Browser, mesh: Double) -> None:
+    """It is shown without a form."""
+    mesh.answers[f"GET {BASE}"] = {**CONNECTION, "archived_at": "2026-11-28T09:00:00Z"}
+    mesh.answers[f"GET {BASE}/policy"] = samples.policy({"never_select": ["*iban*", "*tax*"]})
+
+    shown = await signed_in.get(f"{BASE}/policy")
+
+    assert "A new field Ask a person" in shown.text
+    assert "*iban* This connection *tax* This connection" in shown.text
+    assert "policy/preview" not in shown.html
+    assert "<textarea" not in shown.html
+    assert "<select" not in shown.html
 
 
 async def test_unchanged_policy(signed_in: Browser, mesh: Double) -> None:
