@@ -50,6 +50,7 @@ class ConnectionFilter:
     health: tuple[str, ...] = ()
     source_type: str = ""
     destination_id: str = ""
+    credential_id: str = ""
     labels: tuple[str, ...] = ()
     sort: str = "health"
     after: str = ""
@@ -77,6 +78,7 @@ class ConnectionFilter:
             health=tuple(word for word in WORDS if word in given.get("health", ())),
             source_type=last("source_type"),
             destination_id=_uuid(last("destination_id")),
+            credential_id=last("credential_id"),
             labels=tuple(dict.fromkeys(filter(_LABEL.fullmatch, labels)))[:_MOST_LABELS],
             sort=sort if sort in SORTS else SORTS[0],
             after=last("after", _LONGEST_CURSOR),
@@ -94,7 +96,9 @@ class ConnectionFilter:
     @property
     def is_narrowed(self) -> bool:
         """Whether anything but the health is filtered."""
-        return bool(self.q or self.source_type or self.destination_id or self.labels)
+        return bool(
+            self.q or self.source_type or self.destination_id or self.credential_id or self.labels
+        )
 
     @property
     def is_archived(self) -> bool:
@@ -113,6 +117,7 @@ class ConnectionFilter:
             "health": list(self.health) if with_health else None,
             "source_type": self.source_type or None,
             "destination_id": self.destination_id or None,
+            "credential_id": self.credential_id or None,
             "label": list(self.labels),
         }
 
@@ -154,6 +159,8 @@ class ConnectionFilter:
         if self.destination_id:
             name = destinations.get(self.destination_id, self.destination_id)
             found.append(Chip("Destination", name, self.url(destination_id="")))
+        if self.credential_id:
+            found.append(Chip("Credential", self.credential_id, self.url(credential_id="")))
         for label in self.labels:
             rest = tuple(one for one in self.labels if one != label)
             found.append(Chip("Label", label, self.url(labels=rest)))
@@ -175,6 +182,7 @@ class ConnectionFilter:
         pairs += [("health", word) for word in self.health]
         pairs += [("source_type", self.source_type)] if self.source_type else []
         pairs += [("destination_id", self.destination_id)] if self.destination_id else []
+        pairs += [("credential_id", self.credential_id)] if self.credential_id else []
         pairs += [("label", label) for label in self.labels]
         pairs += [("sort", self.sort)] if self.sort != SORTS[0] else []
         pairs += [("after", self.after)] if self.after else []

@@ -406,6 +406,7 @@ def answer(double: Double) -> None:
         f"GET {BASE}/catalog-versions": {**page(*VERSIONS), "next": 9},
         f"GET {BASE}/catalog-versions/14/streams": page(*STREAMS, next="streams-2"),
         f"GET {BASE}/catalog-versions/14/fields": page(*FIELDS, next="100"),
+        "GET /repairs/summary": {},
         "GET /repairs": page({"id": REPAIR, "change_count": 3}),
         f"GET /repairs/{REPAIR}/changes": page(*CHANGES),
         "GET /drifts": page(*DRIFTS, next="drifts-2"),
@@ -462,7 +463,7 @@ def merged() -> dict[str, Any]:
     }
 
 
-REHEARSAL: Final = {
+REHEARSAL: dict[str, Any] = {
     "dry_run": True,
     "outcome": "applied",
     "base_version": 14,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,6 +54,8 @@ class Double:
     answers: dict[str, Any] = field(default_factory=dict)
     by_query: dict[tuple[str, str], Any] = field(default_factory=dict)
     """Answers of a route to queries that start with a text; the first one that fits is taken."""
+    delays: dict[str, float] = field(default_factory=dict)
+    """How long a route's answer takes, in seconds."""
     open_routes: dict[str, Answer] = field(default_factory=dict)
     """Answers to requests without a person's key."""
     asked: list[Asked] = field(default_factory=list)
@@ -71,6 +74,7 @@ class Double:
         self.asked.append(
             Asked(request.method, path, request.url.query, dict(request.headers), body)
         )
+        await asyncio.sleep(self.delays.get(f"{request.method} {path}", 0))
         await self._answer(request, path)(scope, receive, send)
 
     def of(self, method: str, path: str) -> list[Asked]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from html import unescape
 from typing import Any
 
 import pytest
 
 from services.console import text
-from services.console.pages.connection import selection, words
+from services.console.pages.connection import chart, selection, words
 from tests.console import connection_samples as samples
 from tests.console.browser import Browser
+from tests.console.conftest import Console
 from tests.console.connection_samples import BASE, CONNECTION, ID, JOB, REPAIR, entry
 from tests.console.double import Double, json, page, problem
 from tests.console.test_console_security import HOSTILE, injected
@@ -175,6 +177,43 @@ async def test_timeline(signed_in: Browser, mesh: Double) -> None:
     assert "Records of the last 23 syncs" in shown.html
 
 
+async def test_times_of_folded_syncs(signed_in: Browser, mesh: Double) -> None:
+    """Both are shown in the chosen zone, and the days of every page in UTC."""
+    mesh.answers[f"GET {BASE}/timeline"] = page(*samples.TIMELINE)
+
+    shown = await signed_in.get(f"{BASE}/timeline")
+
+    since = '<time datetime="2026-11-28T01:00:00Z" title="28 Nov 2026, 01:00 UTC">01:00</time>'
+    assert f'{since}\u2013<time datetime="2026-11-28T07:00:00Z"' in shown.html
+    assert "Days are in UTC." in shown.text
+
+
+async def test_versions_in_the_timeline(signed_in: Browser, mesh: Double) -> None:
+    """Older ones are no longer active."""
+    applied = entry("repair_ended", "2026-11-26T10:00:00Z", "applied", version=13)
+    mesh.answers[f"GET {BASE}/timeline"] = page(
+        *(entry("version", f"2026-11-{n}T10:00:00Z", "repair", version=n) for n in (14, 13)),
+        applied,
+    )
+
+    shown = await signed_in.get(f"{BASE}/timeline")
+
+    assert "Version 14 became active" in shown.text
+    assert "Version 13 became active" in shown.text
+    assert "Version 13 was applied, and read back from Airbyte." in shown.text
+
+
+def test_chart_with_empty_syncs() -> None:
+    """A sync without new records counts; one whose records are unknown does not."""
+    records = (0, 0, 900, None)
+    jobs = [samples.job("2026-11-28T10:00:00Z", records=count) for count in records]
+
+    found = chart.chart_of(jobs)
+
+    assert found is not None
+    assert "median 0 records" in found.summary
+
+
 async def test_timeline_of_one_kind(signed_in: Browser, mesh: Double) -> None:
     """Asked for by its kinds, from the page's position on, and not folded."""
     mesh.answers[f"GET {BASE}/timeline"] = page(
@@ -289,6 +328,49 @@ async def test_refused_action(signed_in: Browser, mesh: Double) -> None:
     assert "Repair proposed: 3 changes" in shown.text
 
 
+@pytest.mark.parametrize(
+    "action,route,tab",
+    [
+        ("sync", f"POST {BASE}/sync", "timeline"),
+        ("interval", f"PUT {BASE}/observation", "schema"),
+        (f"syncs/{JOB}/cancel", f"POST {BASE}/jobs/{JOB}/cancel", "syncs"),
+        ("policy/preview", f"POST {BASE}/policy/preview", "policy"),
+    ],
+)
+async def test_links_of_a_refused_action(
+    signed_in: Browser, mesh: Double, action: str, route: str, tab: str
+) -> None:
+    """They lead to the tab, since the form's own address cannot be opened."""
+    await signed_in.get(BASE)
+    mesh.answers[route] = lambda _: problem(409, "conflict", "Not now.")
+    mesh.answers["GET /connections"] = lambda _: problem(503, "unavailable", "Away.")
+    for one in ("timeline", "observation", "jobs", "policy"):
+        mesh.answers[f"GET {BASE}/{one}"] = lambda _: problem(503, "unavailable", "Away.")
+
+    shown = await signed_in.post(f"{BASE}/{action}", {"set.key.lost": "pause"})
+
+    assert shown.status == 409
+    assert f'href="{BASE}/{action}"' not in shown.html
+    assert f'<a href="{BASE}/{tab}">Try again</a>' in shown.html
+
+
+async def test_pages_of_a_refused_action(signed_in: Browser, mesh: Double) -> None:
+    """The pager leads on from the tab."""
+    await signed_in.get(BASE)
+    mesh.answers[f"POST {BASE}/jobs/{JOB}/cancel"] = lambda _: problem(409, "ended", "Ended.")
+
+    shown = await signed_in.post(f"{BASE}/syncs/{JOB}/cancel")
+
+    assert f'href="{BASE}/syncs?after=jobs-2"' in shown.html
+
+
+async def test_observation_is_read_once(signed_in: Browser, mesh: Double) -> None:
+    """The head and the tab show the same one."""
+    await signed_in.get(f"{BASE}/schema")
+
+    assert len(mesh.of("GET", f"{BASE}/observation")) == 1
+
+
 async def test_throttled(signed_in: Browser, mesh: Double) -> None:
     """A page that asks too often says for how long to wait."""
     mesh.answers[f"GET {BASE}"] = lambda _: problem(
@@ -368,6 +450,24 @@ async def test_catalog(signed_in: Browser, mesh: Double) -> None:
     assert "fields_after=100" in shown.html
 
 
+async def test_changes_of_a_large_repair(signed_in: Browser, mesh: Double) -> None:
+    """They are read on up to a limit, from which on the counts are lower bounds."""
+    route = f"GET /repairs/{REPAIR}/changes"
+    rest = [samples.change("field_added", "Account", f"New{n}__c") for n in range(3)]
+    mesh.answers[route] = page(*samples.CHANGES, next="500")
+    mesh.by_query[route, "after=500"] = page(*rest)
+
+    shown = await signed_in.get(f"{BASE}/catalog?stream=Account")
+    mesh.by_query.clear()
+    partial = await signed_in.get(f"{BASE}/catalog?stream=Shipment__c")
+
+    assert " 5 changes of this stream wait for a decision." in shown.text
+    assert "At least" not in shown.text
+    assert "At least 4 changes of this stream wait for a decision." in partial.text
+    assert "8+ changes" in partial.text
+    assert len(mesh.of("GET", f"/repairs/{REPAIR}/changes")) == 2 + 4
+
+
 async def test_stream_of_another_page(signed_in: Browser, mesh: Double) -> None:
     """An address leads to its stream, also if the list does not have it."""
     shown = await signed_in.get(f"{BASE}/catalog?stream=Zebra&namespace=crm")
@@ -416,6 +516,18 @@ async def test_selection_is_previewed_and_applied(signed_in: Browser, mesh: Doub
     assert done.json["expected_version"] == 14
 
 
+async def test_selection_without_a_change(signed_in: Browser, mesh: Double) -> None:
+    """The preview names no next version."""
+    catalog = samples.REHEARSAL["catalog"] | {"config_changes": [], "effects": []}
+    mesh.answers["POST /repair/apply_new_catalog"] = samples.REHEARSAL | {"catalog": catalog}
+    await signed_in.get(f"{BASE}/catalog")
+
+    preview = await signed_in.post(f"{BASE}/catalog/preview", PICKED)
+
+    assert "Nothing would change." in preview.text
+    assert "It would become version" not in preview.text
+
+
 async def test_selection_of_another_source(signed_in: Browser, mesh: Double) -> None:
     """Not applied if the source changed since the preview; what was picked is kept."""
     await signed_in.get(f"{BASE}/catalog")
@@ -436,7 +548,88 @@ async def test_slow_discovery(signed_in: Browser, mesh: Double) -> None:
     shown = await signed_in.post(f"{BASE}/catalog/edit", {"stream": "Account", "namespace": ""})
 
     assert shown.status == 504
-    assert "It goes on: try again in a minute." in shown.text
+    assert "longer than this page waits, and continues: try again in a minute." in shown.text
+    assert f'action="{BASE}/catalog/edit"' in shown.html
+
+
+async def test_discovery_takes_minutes(console: Console, mesh: Double) -> None:
+    """A page waits for it longer than for other answers."""
+    browser = Browser(console(peer_timeout=timedelta(milliseconds=200)))
+    await browser.sign_in(mesh.key)
+    await browser.get(f"{BASE}/catalog")
+    mesh.delays[f"POST {BASE}/discover"] = 0.4
+
+    shown = await browser.post(f"{BASE}/catalog/edit", {"stream": "Account", "namespace": ""})
+
+    assert shown.status == 200
+    assert 'value="Name" checked' in shown.html
+    await browser.client.aclose()
+
+
+@pytest.mark.parametrize("action", ["preview", "apply"])
+async def test_failed_discovery_keeps_the_selection(
+    signed_in: Browser, mesh: Double, action: str
+) -> None:
+    """What was picked is sent again, to the preview."""
+    mesh.answers[f"POST {BASE}/discover"] = lambda _: problem(504, "service_timeout", "Late.")
+    await signed_in.get(f"{BASE}/catalog")
+
+    shown = await signed_in.post(f"{BASE}/catalog/{action}", PICKED | PREVIEWED)
+
+    assert shown.status == 504
+    assert f'action="{BASE}/catalog/preview"' in shown.html
+    assert shown.fields.items() >= {"stream": "Account", "field": "Region__c"}.items()
+    assert shown.fields["stream_selected"] == "yes"
+
+
+async def test_older_agent_has_no_previews_of_selections(signed_in: Browser, mesh: Double) -> None:
+    """It would apply what it is asked to preview."""
+    del mesh.answers["GET /repairs/summary"]
+    await signed_in.get(f"{BASE}/catalog")
+
+    shown = await signed_in.post(f"{BASE}/catalog/preview", PICKED)
+
+    assert shown.status == 503
+    assert "dry_run_unsupported" in shown.text
+    assert not mesh.of("POST", "/repair/apply_new_catalog")
+
+
+async def test_selection_in_a_global_state(signed_in: Browser, mesh: Double) -> None:
+    """A stream is selected again once a person chooses what to do about the gap."""
+    mesh.answers["POST /repair/apply_new_catalog"] = lambda _: problem(
+        409, "global_state", "Its state is global.", choices=["refresh", "accept_gap"]
+    )
+    await signed_in.get(f"{BASE}/catalog")
+    refused = await signed_in.post(f"{BASE}/catalog/preview", PICKED)
+    assert refused.status == 409
+    assert 'name="on_global_state" value="refresh"' in refused.html
+    assert 'name="on_global_state" value="accept_gap"' in refused.html
+    mesh.answers["POST /repair/apply_new_catalog"] = samples.REHEARSAL
+
+    preview = await signed_in.post(
+        f"{BASE}/catalog/preview", PICKED | {"on_global_state": "accept_gap"}
+    )
+    assert preview.fields["on_global_state"] == "accept_gap"
+    await signed_in.post(
+        f"{BASE}/catalog/apply", PICKED | PREVIEWED | {"on_global_state": "accept_gap"}
+    )
+
+    first, *others = mesh.of("POST", "/repair/apply_new_catalog")
+    assert "on_global_state" not in first.json
+    assert [one.json["on_global_state"] for one in others] == ["accept_gap", "accept_gap"]
+
+
+async def test_destination_without_refreshes(signed_in: Browser, mesh: Double) -> None:
+    """Only the choice that it supports is offered."""
+    mesh.answers["POST /repair/apply_new_catalog"] = lambda _: problem(
+        409, "global_state", "Its state is global.", choices=["accept_gap"]
+    )
+    await signed_in.get(f"{BASE}/catalog")
+
+    shown = await signed_in.post(f"{BASE}/catalog/preview", PICKED)
+
+    assert 'value="refresh"' not in shown.html
+    assert 'value="accept_gap"' in shown.html
 
 
 def test_whole_stream_has_no_list_of_fields() -> None:
@@ -578,6 +771,38 @@ async def test_invalid_policy(signed_in: Browser, mesh: Double) -> None:
     assert shown.status == 422
     assert "Input should be at most 1." in shown.text
     assert 'name="set.rename_min_confidence" value="7"' in shown.html
+
+
+@pytest.mark.parametrize(
+    "name,value",
+    [
+        *(("rename_min_confidence", value) for value in ("nan", "inf", "-Infinity", "1e999")),
+        ("discoveries_per_day", "9" * 20),
+        ("discoveries_per_day", "many"),
+    ],
+)
+async def test_what_is_no_number(signed_in: Browser, mesh: Double, name: str, value: str) -> None:
+    """The service gets it as it was entered, to refuse it, and the entry is not removed."""
+    await signed_in.get(f"{BASE}/policy")
+
+    await signed_in.post(f"{BASE}/policy/preview", {f"was.{name}": "1", f"set.{name}": value})
+
+    (asked,) = mesh.of("POST", f"{BASE}/policy/preview")
+    assert asked.json == {name: value}
+
+
+async def test_policy_of_an_archived_connection(signed_in: Browser, mesh: Double) -> None:
+    """It is shown without a form."""
+    mesh.answers[f"GET {BASE}"] = {**CONNECTION, "archived_at": "2026-11-28T09:00:00Z"}
+    mesh.answers[f"GET {BASE}/policy"] = samples.policy({"never_select": ["*iban*", "*tax*"]})
+
+    shown = await signed_in.get(f"{BASE}/policy")
+
+    assert "A new field Ask a person" in shown.text
+    assert "*iban* This connection *tax* This connection" in shown.text
+    assert "policy/preview" not in shown.html
+    assert "<textarea" not in shown.html
+    assert "<select" not in shown.html
 
 
 async def test_unchanged_policy(signed_in: Browser, mesh: Double) -> None:

@@ -62,6 +62,35 @@ async def test_filters_are_in_the_address(signed_in: Browser, double: Double) ->
     assert f'href="/connections?{without}&sort=name"' in unescape(shown.html)
 
 
+async def test_connections_of_a_credential(signed_in: Browser, double: Double) -> None:
+    """A filter like the others, by the link of a connection's head."""
+    fill(double)
+
+    shown = await signed_in.get("/connections?credential_id=crm-prod&sort=name")
+
+    assert "credential_id=crm-prod" in double.of("GET", "/connections")[-1].query
+    assert "Credential: crm-prod" in shown.text
+    assert 'href="/connections?sort=name"' in shown.html
+    assert shown.fields["credential_id"] == "crm-prod"
+    again = await signed_in.get("/connections")
+    assert again.location == "/connections?credential_id=crm-prod&sort=name"
+
+
+async def test_filters_that_are_not_among_the_counts(signed_in: Browser, double: Double) -> None:
+    """Filtering again keeps them, with counts and without."""
+    fill(double)
+    query = f"source_type=Rare&destination_id={IDS[1]}"
+
+    listed = await signed_in.get(f"/connections?{query}")
+    double.answers["GET /connections/summary"] = lambda _: problem(503, "unavailable", "Away.")
+    uncounted = await signed_in.get(f"/connections?{query}")
+
+    assert '<option value="Rare" selected>' in listed.html
+    assert f'<option value="{IDS[1]}" selected>' in listed.html
+    assert uncounted.fields["source_type"] == "Rare"
+    assert uncounted.fields["destination_id"] == IDS[1]
+
+
 async def test_last_filter_is_kept(signed_in: Browser, double: Double) -> None:
     """The address without a query leads to it, until everything is asked for."""
     fill(double)
@@ -360,6 +389,18 @@ async def test_search_for_an_id(
     assert (shown.status, shown.location) == (303, leads_to)
 
 
+async def test_search_for_an_id_of_archived_connections(signed_in: Browser, double: Double) -> None:
+    """An id that several of them share leads to the list of archived ones."""
+    double.answers["GET /connections"] = page()
+    double.by_query["GET /connections", f"q={IDS[1]}&archived=true"] = page(
+        connection(2, "x"), connection(3, "y")
+    )
+
+    shown = await signed_in.get(f"/search?q={IDS[1]}")
+
+    assert shown.location == f"/connections?q={IDS[1]}&health=archived"
+
+
 async def test_search_for_a_name(signed_in: Browser, double: Double) -> None:
     """It leads to the list; nothing leads to everything."""
     found = await signed_in.get("/search?q=Sales+%26+more")
@@ -384,3 +425,6 @@ async def test_address_of_airbyte(signed_in: Browser, double: Double) -> None:
     assert (await signed_in.get(f"/airbyte/{IDS[1]}")).location == f"/connections/{IDS[2]}"
     double.answers["GET /connections"] = page()
     assert (await signed_in.get(f"/airbyte/{IDS[1]}")).status == 404
+    query = f"airbyte_connection_id={IDS[1]}&archived=true"
+    double.by_query["GET /connections", query] = page(connection(3, "y"))
+    assert (await signed_in.get(f"/airbyte/{IDS[1]}")).location == f"/connections/{IDS[3]}"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +17,7 @@ from tests.console.browser import Browser
 from tests.console.conftest import Console
 from tests.console.double import Double, json, page, problem
 
+STATIC = Path(__file__).parents[2] / "services" / "console" / "static"
 CONNECTION = {
     "id": "7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f",
     "name": "Salesforce production",
@@ -162,3 +165,17 @@ async def test_unknown_address(signed_in: Browser) -> None:
 
     assert shown.status == 404
     assert "There is no such page." in shown.text
+
+
+def test_layers_of_the_style_sheet() -> None:
+    """Braces balance, and no layer is in another, where its rules would lose to earlier ones."""
+    css = re.sub(r'/\*.*?\*/|"[^"]*"', "", (STATIC / "console.css").read_text(), flags=re.DOTALL)
+    depth, found = 0, []
+    for word in re.findall(r"@layer [a-z]+ (?=\{)|[{}]", css):
+        if word.startswith("@"):
+            found.append(depth)
+        depth += {"{": 1, "}": -1}.get(word, 0)
+        assert depth >= 0
+
+    assert depth == 0
+    assert set(found) == {0}

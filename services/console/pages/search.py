@@ -1,4 +1,4 @@
-"""The search of the navigation: an id leads to the thing that has it, a name to the list."""
+"""The search of the navigation: an id leads to its page, a name to the list."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse, Response
 
 from services.console.api import Api, CallerApi, Panel, load
+from services.console.connection_filter import ConnectionFilter
 from services.console.problems import PageProblem
 from services.console.rendering import render
 
@@ -38,12 +39,16 @@ async def search(
 @router.get("/airbyte/{airbyte_connection_id}")
 async def of_airbyte(request: Request, api: CallerApi, airbyte_connection_id: UUID) -> Response:
     """Go from a connection in Airbyte to the same one here."""
-    page = await api.orchestrator.get(
-        "/connections", airbyte_connection_id=airbyte_connection_id, limit=1
-    )
-    if not page["items"]:
-        return render(request, "search.j2", status=404, sought=str(airbyte_connection_id))
-    return RedirectResponse(_connection(page["items"][0]["id"]), status_code=303)
+    for is_archived in (None, True):
+        page = await api.orchestrator.get(
+            "/connections",
+            airbyte_connection_id=airbyte_connection_id,
+            archived=is_archived,
+            limit=1,
+        )
+        if page["items"]:
+            return RedirectResponse(_connection(page["items"][0]["id"]), status_code=303)
+    return render(request, "search.j2", status=404, sought=str(airbyte_connection_id))
 
 
 async def _found(api: Api, id_: UUID) -> str | None:
@@ -68,7 +73,9 @@ async def _found(api: Api, id_: UUID) -> str | None:
     for name in ("listed", "archived"):
         page = panels[name].value
         if page is not None and page["items"]:
-            return _connection(page["items"][0]["id"]) if len(page["items"]) == 1 else _list(id_)
+            if len(page["items"]) == 1:
+                return _connection(page["items"][0]["id"])
+            return _list(id_, is_archived=name == "archived")
     for name, page_of in (
         ("drift", "/drifts"),
         ("operation", "/operations"),
@@ -91,5 +98,5 @@ def _connection(id_: object) -> str:
     return f"/connections/{quote(str(id_), safe='')}"
 
 
-def _list(id_: UUID) -> str:
-    return f"/connections?{urlencode({'q': str(id_)})}"
+def _list(id_: UUID, *, is_archived: bool) -> str:
+    return ConnectionFilter(q=str(id_), health=("archived",) if is_archived else ()).url()

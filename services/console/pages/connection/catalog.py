@@ -13,13 +13,15 @@ from fastapi.responses import Response
 
 from services.console.api import Api, CallerApi, Panel, load
 from services.console.pages.connection.head import PATH, opened, show
+from services.console.pages.connection.selection import Stream, key_of
 from services.console.pages.connection.words import mark_of, sentence, to, type_of
 
 router = APIRouter()
 
 _MOST_STREAMS: Final = 50
 _MOST_FIELDS: Final = 100
-_MOST_CHANGES: Final = 100
+_CHANGES_PAGE: Final = 500
+_MOST_CHANGES: Final = 2_000
 _SYNC_MODES: Final = {
     ("incremental", "append_dedup"): "Incremental, deduplicated",
     ("incremental", "append"): "Incremental, appended",
@@ -34,8 +36,6 @@ _WAITING: Final = {
 }
 _Name = Annotated[str | None, Query(max_length=512)]
 _Search = Annotated[str, Query(max_length=200)]
-_Key = tuple[str, str]
-"""A stream's namespace, or empty, and its name."""
 
 
 @router.get(f"{PATH}/catalog")
@@ -62,7 +62,8 @@ async def catalog(  # noqa: PLR0913, PLR0917 - one for each query parameter
     shown = version or head.version
     search, field_search = q.strip(), fields.strip()
     listed: Panel[Any] = Panel({"items": [], "next": None}, head.problem)
-    waiting: Mapping[_Key, list[Mapping[str, Any]]] = {}
+    waiting: Mapping[Stream, list[Mapping[str, Any]]] = {}
+    is_partial = False
     if shown is not None:
         found = await load(
             streams=api.orchestrator.get(
@@ -75,7 +76,8 @@ async def catalog(  # noqa: PLR0913, PLR0917 - one for each query parameter
             ),
             changes=_waiting_changes(api, panels["repairs"]),
         )
-        listed, waiting = found["streams"], _by_stream(found["changes"].value or ())
+        changes, is_partial = found["changes"].value or ([], False)
+        listed, waiting = found["streams"], _by_stream(changes)
     streams = (listed.value or {"items": []})["items"]
     chosen = _chosen(streams, stream, namespace)
     fields_panel: Panel[Any] = Panel(None)
@@ -96,7 +98,7 @@ async def catalog(  # noqa: PLR0913, PLR0917 - one for each query parameter
         )["fields"]
     base = to("connections", connection_id, "catalog")
     state = {"version": version, "q": search, "after": after}
-    of_chosen = waiting.get(_key_of(chosen), []) if chosen else []
+    of_chosen = waiting.get(key_of(chosen), []) if chosen else []
     return show(
         request,
         "connection_catalog.j2",
@@ -109,8 +111,8 @@ async def catalog(  # noqa: PLR0913, PLR0917 - one for each query parameter
             (
                 one,
                 _link(base, state, stream=one["name"], namespace=one.get("namespace")),
-                chosen is not None and _key_of(one) == _key_of(chosen),
-                len(waiting.get(_key_of(one), ())),
+                chosen is not None and key_of(one) == key_of(chosen),
+                len(waiting.get(key_of(one), ())),
             )
             for one in streams
         ],
@@ -128,8 +130,9 @@ async def catalog(  # noqa: PLR0913, PLR0917 - one for each query parameter
         more_fields_url=_fields_url(
             base, state, chosen, field_search, after=(fields_panel.value or {}).get("next")
         ),
-        kept={name: value for name, value in {**state, "fields": field_search}.items() if value},
+        kept={name: value for name, value in state.items() if value},
         waiting=len(of_chosen),
+        is_partial=is_partial,
         repair_id=_repair_id(panels["repairs"]),
     )
 
@@ -139,26 +142,31 @@ def _repair_id(repairs: Panel[Any]) -> str | None:
     return items[0]["id"] if items else None
 
 
-async def _waiting_changes(api: Api, repairs: Panel[Any]) -> list[Mapping[str, Any]]:
-    """The first changes of the repair that waits for a decision; empty without one."""
+async def _waiting_changes(api: Api, repairs: Panel[Any]) -> tuple[list[Mapping[str, Any]], bool]:
+    """The changes that wait for a decision, and whether the repair has more than were read."""
     repair_id = _repair_id(repairs)
     if repair_id is None:
-        return []
-    page = await api.drift_repair_agent.get("/repairs/{}/changes", repair_id, limit=_MOST_CHANGES)
-    return [one for one in page["items"] if one.get("decision") is None]
+        return [], False
+    changes: list[Mapping[str, Any]] = []
+    after = None
+    for _ in range(_MOST_CHANGES // _CHANGES_PAGE):
+        page = await api.drift_repair_agent.get(
+            "/repairs/{}/changes", repair_id, after=after, limit=_CHANGES_PAGE
+        )
+        changes += [one for one in page["items"] if one.get("decision") is None]
+        after = page["next"]
+        if after is None:
+            break
+    return changes, after is not None
 
 
 def _by_stream(
     changes: Iterable[Mapping[str, Any]],
-) -> Mapping[_Key, list[Mapping[str, Any]]]:
-    found: dict[_Key, list[Mapping[str, Any]]] = {}
+) -> Mapping[Stream, list[Mapping[str, Any]]]:
+    found: dict[Stream, list[Mapping[str, Any]]] = {}
     for change in changes:
-        found.setdefault(_key_of(change["stream"]), []).append(change)
+        found.setdefault(key_of(change["stream"]), []).append(change)
     return found
-
-
-def _key_of(stream: Mapping[str, Any]) -> _Key:
-    return stream.get("namespace") or "", stream["name"]
 
 
 def _chosen(
@@ -168,7 +176,7 @@ def _chosen(
     if name is None:
         return streams[0] if streams else None
     for one in streams:
-        if _key_of(one) == (namespace or "", name):
+        if key_of(one) == (namespace or "", name):
             return one
     return {"name": name, "namespace": namespace}
 

@@ -1,7 +1,8 @@
-"""Editing what of a stream is synced: read the source, choose, see what it would do, apply."""
+"""Editing a stream's selection: read the source, choose, see what it would do, apply."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -9,18 +10,23 @@ from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
 
 from services.console.api import Api, CallerApi
+from services.console.dry_runs import expect_supported
 from services.console.forms import Form, SubmittedForm
 from services.console.pages.connection import selection
 from services.console.pages.connection.events import Change
 from services.console.pages.connection.head import PATH, opened, show
-from services.console.pages.connection.words import mark_of, plain, sentence, to
-from services.console.problems import PageProblem
+from services.console.pages.connection.words import mark_of, sentence, to
+from services.console.problems import ApiProblem, PageProblem
 
 router = APIRouter()
 
 _WAIT_S: Final = 5
+_DISCOVERY_S: Final = 180.0
+"""How long a page waits for a discovery, which starts a connector."""
 _MOST_CHANGES: Final = 100
 _FIELD: Final = "field"
+_CHOICE: Final = "on_global_state"
+_CHOICES: Final = ("refresh", "accept_gap")
 
 
 @router.post(f"{PATH}/catalog/edit")
@@ -46,16 +52,19 @@ async def preview(
     """Show what the selection would change, without applying it."""
     chosen: selection.Selection | None = None
     try:
+        await expect_supported(api)
         merged = await _discovered(api, connection_id)
         entry = _entry(merged, form)
         chosen = _changed(entry, form)
         reply = await api.drift_repair_agent.post(
             "/repair/apply_new_catalog",
-            body=await _order(api, connection_id, merged, entry),
+            body=await _order(api, connection_id, merged, entry, form),
             query={"dry_run": True},
         )
     except PageProblem as problem:
-        return await _form(request, api, connection_id, form, chosen, problem=problem)
+        return await _form(
+            request, api, connection_id, form, chosen, entered=_entered(form), problem=problem
+        )
     head, _ = await opened(api, connection_id)
     found = reply.body["catalog"]
     changes = [_shown(one) for one in (*found["schema_changes"], *found["config_changes"])]
@@ -69,8 +78,7 @@ async def preview(
         more=max(0, len(changes) - _MOST_CHANGES),
         effects=found["effects"],
         problems=found["problems"],
-        fields=[*_identity(form), ("stream_selected", "yes" if chosen.is_selected else "")]
-        + [(_FIELD, name) for name in chosen.names],
+        fields=_entered(form),
         snapshot_id=merged["snapshot_id"],
         expected_version=merged["expected_version"],
         stream=form.exact("stream"),
@@ -90,12 +98,14 @@ async def apply(
         _expect_previewed(merged, form)
         await api.drift_repair_agent.post(
             "/repair/apply_new_catalog",
-            body=await _order(api, connection_id, merged, entry),
+            body=await _order(api, connection_id, merged, entry, form),
             query={"wait": _WAIT_S},
             idempotency_key=form.idempotency_key,
         )
     except PageProblem as problem:
-        return await _form(request, api, connection_id, form, chosen, problem=problem)
+        return await _form(
+            request, api, connection_id, form, chosen, entered=_entered(form), problem=problem
+        )
     where = f"{to('connections', connection_id, 'timeline')}?done=applied"
     return RedirectResponse(where, status_code=303)
 
@@ -107,7 +117,7 @@ async def _discovered(api: Api, connection_id: UUID) -> dict[str, Any]:
         PageProblem: the source cannot be read; `service_timeout` if that takes longer than a page.
     """
     reply = await api.orchestrator.post(
-        "/connections/{}/discover", connection_id, query={"all": True}
+        "/connections/{}/discover", connection_id, query={"all": True}, within_s=_DISCOVERY_S
     )
     merged: dict[str, Any] = reply.body
     return merged
@@ -129,7 +139,7 @@ def _changed(entry: dict[str, Any], form: Form) -> selection.Selection:
 
 
 async def _order(
-    api: Api, connection_id: UUID, merged: dict[str, Any], entry: dict[str, Any]
+    api: Api, connection_id: UUID, merged: dict[str, Any], entry: dict[str, Any], form: Form
 ) -> dict[str, Any]:
     """The order to apply the newest version with this stream as it was edited.
 
@@ -139,19 +149,26 @@ async def _order(
     catalog = await api.orchestrator.get(
         "/connections/{}/catalog-versions/{}", connection_id, version
     )
-    described = entry["stream"]
-    stream = (described.get("namespace") or "", described["name"])
-    stored = selection.find(catalog, stream)
+    stored = selection.find(catalog, selection.key_of(entry["stream"]))
     if stored is None:
         catalog["streams"].append(entry)
     else:
         stored.clear()
         stored.update(entry)
-    return {
+    order = {
         "connection_id": str(connection_id),
         "expected_version": version,
         "sync_catalog": catalog,
     }
+    if choice := _global_state(form):
+        order["on_global_state"] = choice
+    return order
+
+
+def _global_state(form: Form) -> str:
+    """What to do about streams selected again in a global state; empty without a valid choice."""
+    choice = form.text(_CHOICE)
+    return choice if choice in _CHOICES else ""
 
 
 def _expect_previewed(merged: dict[str, Any], form: Form) -> None:
@@ -168,12 +185,31 @@ def _shown(change: dict[str, Any]) -> tuple[Change, str]:
     """A change of a catalog: its mark and place, and in words what a setting becomes."""
     kind = str(change["kind"])
     path = ".".join(str(part) for part in change.get("path") or ())
-    words = "" if kind in ("field_selected", "field_deselected") else sentence(plain(kind))
+    words = "" if kind in ("field_selected", "field_deselected") else sentence(kind)
     return Change(mark_of(kind), str(change["stream"]["name"]), path), words
 
 
 def _identity(form: Form) -> list[tuple[str, str]]:
     return [("stream", form.exact("stream")), ("namespace", form.exact("namespace"))]
+
+
+def _entered(form: Form) -> list[tuple[str, str]]:
+    """The selection as it was submitted, to be sent again."""
+    choice = _global_state(form)
+    return [
+        *_identity(form),
+        ("stream_selected", form.text("stream_selected")),
+        *((_FIELD, name) for name in form.all(_FIELD)),
+        *([(_CHOICE, choice)] if choice else []),
+    ]
+
+
+def _offered_choices(form: Form, problem: PageProblem | None) -> Sequence[str]:
+    """The choices about a global state: those of the refusal, or all once one was made."""
+    if isinstance(problem, ApiProblem) and problem.code == "global_state":
+        offered = problem.members.get("choices") or _CHOICES
+        return [one for one in _CHOICES if one in offered]
+    return _CHOICES if _global_state(form) else ()
 
 
 async def _form(
@@ -183,9 +219,10 @@ async def _form(
     form: Form,
     shown: selection.Selection | None,
     *,
+    entered: list[tuple[str, str]] | None = None,
     problem: PageProblem | None = None,
 ) -> Response:
-    """The form; without a selection, only the problem."""
+    """The form; without a selection, only the problem, and a button that sends `entered` again."""
     head, _ = await opened(api, connection_id)
     return show(
         request,
@@ -195,6 +232,9 @@ async def _form(
         problem=problem,
         stream=form.exact("stream"),
         identity=_identity(form),
+        entered=entered,
+        choices=_offered_choices(form, problem),
+        on_global_state=_global_state(form),
         selection=shown,
         most_fields=selection.MOST_FIELDS,
     )

@@ -50,7 +50,9 @@ def chart_of(jobs: Sequence[Mapping[str, Any]]) -> Chart | None:
     if not shown:
         return None
     brought = [
-        one["records"] for one in shown if one["status"] == "succeeded" and one.get("records")
+        one["records"]
+        for one in shown
+        if one["status"] == "succeeded" and one.get("records") is not None
     ]
     most = max(brought, default=0)
     bars = tuple(_bar(place, one, most) for place, one in enumerate(shown))

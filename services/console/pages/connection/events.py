@@ -233,7 +233,7 @@ def _repair_ended(entry: Entry) -> Event:
     version = entry.get("version")
     facts = []
     if version and outcome == "applied":
-        facts = [f"Airbyte holds version {version}, which was read back."]
+        facts = [f"Version {version} was applied, and read back from Airbyte."]
     links = _repair_links(entry)
     if entry.get("operation_id"):
         links.append(Link("Operation", to("operations", entry["operation_id"])))
@@ -263,7 +263,7 @@ def _version(entry: Entry) -> Event:
         links = [Link(f"Compare {version - 1} with {version}", href)]
     links += _repair_links(entry)
     return _event(
-        entry, "check", f"Version {version} is active", tone="good", facts=facts, links=links
+        entry, "check", f"Version {version} became active", tone="good", facts=facts, links=links
     )
 
 
@@ -385,7 +385,7 @@ def _operation(entry: Entry) -> Event:
     has_failed = outcome == "failed"
     facts = []
     if details.get("step"):
-        words = "It ended in the step" if has_failed else "Its present step is"
+        words = "It failed in the step" if has_failed else "The current step is"
         facts.append(f"{words} “{plain(details['step'])}”.")
     links = [Link("Operation", to("operations", entry["operation_id"]))]
     return _event(

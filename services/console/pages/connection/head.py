@@ -25,11 +25,11 @@ _TABS: Final = (
     ("policy", "Policy"),
 )
 _NEXT: Final = {
-    "failed": "The timeline has the operation that failed.",
+    "failed": "The timeline shows the operation that failed.",
     "paused-by-repair": "Decide the repair to resume the connection where it stopped.",
     "paused": "Resume it when it should sync again.",
-    "needs-review": "Syncs continue with the present catalog until you decide.",
-    "differs": "The timeline has what was changed in Airbyte.",
+    "needs-review": "Syncs continue with the current catalog until you decide.",
+    "differs": "The timeline shows what was changed in Airbyte.",
     "sync-failing": "The syncs and their logs show why.",
     "suspicious": "Check the permissions of the source's user, or accept the result under Schema.",
     "overdue": "Check the schema now, or see under Schema why it was not checked.",
@@ -70,8 +70,8 @@ class Head:
     problem: PageProblem | None
     health: Mapping[str, Any] | None
     """With `word` as the name of its icon; None if unknown."""
-    observation: Mapping[str, Any] | None
-    """None if the schema_observer does not answer."""
+    observation: Panel[Mapping[str, Any]]
+    """How and when its schema is checked."""
 
     @property
     def name(self) -> str:
@@ -140,7 +140,7 @@ async def opened(
         connection=found,
         problem=connection.problem,
         health=_health(found, health.value),
-        observation=observation.value,
+        observation=observation,
     )
     return head, panels
 
@@ -173,6 +173,9 @@ def show(
     **context: Any,
 ) -> Response:
     """A page of a connection; `problem` is why what a form asked for was not done."""
+    if request.method == "POST":
+        # Links of the page lead to its tab, since the address of a form cannot be opened.
+        context["page_path"] = f"/connections/{head.id}/{tab or 'archive'}"
     return render(
         request,
         template,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -61,6 +61,11 @@ _SETTINGS: Final[Mapping[str, tuple[str, Sequence[tuple[str, str]]]]] = {
     "rename_min_confidence": ("Lowest confidence to apply a rename", ()),
     "discoveries_per_day": ("Most schema checks in 24 hours", ()),
 }
+_NUMBERS: Final[Mapping[str, Callable[[str], float]]] = {
+    "rename_min_confidence": float,
+    "discoveries_per_day": int,
+}
+_TOO_LARGE: Final = 2**63
 _UNSET: Final = {
     "two_approvals_from": "Never",
     "discoveries_per_day": "As the installation's limit",
@@ -166,15 +171,17 @@ class Edited:
 
 
 def _typed(name: str, value: str) -> Any:
-    """The value as the API takes it; what is no number is left to the API to refuse."""
+    """The value as the API takes it; what is no number that JSON has is left to it to refuse."""
     if not value:
         return None
+    convert = _NUMBERS.get(name)
+    if convert is None:
+        return value
     try:
-        if name == "rename_min_confidence":
-            return float(value)
-        return int(value) if name == "discoveries_per_day" else value
+        number = convert(value)
     except ValueError:
         return value
+    return number if abs(number) < _TOO_LARGE else value  # neither is NaN
 
 
 def form_of(policy: Mapping[str, Any], edited: Edited | None) -> PolicyForm:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Final
 from uuid import UUID
 
@@ -59,7 +60,6 @@ async def _page(
     head, panels = await opened(
         api,
         connection_id,
-        observation=api.schema_observer.get("/connections/{}/observation", connection_id),
         drifts=api.schema_observer.get(
             "/drifts", connection_id=connection_id, after=after, limit=_MOST_DRIFTS
         ),
@@ -67,7 +67,7 @@ async def _page(
             "/connections/{}/snapshots", connection_id, limit=_MOST_SNAPSHOTS
         ),
     )
-    observation: dict[str, Any] = panels["observation"].value or {}
+    observation: Mapping[str, Any] = head.observation.value or {}
     effective = observation.get("effective_interval_seconds")
     own = observation.get("interval_seconds")
     intervals = list(_INTERVALS)
@@ -79,7 +79,6 @@ async def _page(
         head,
         tab="schema",
         problem=problem,
-        observation=panels["observation"],
         outcome=_OUTCOMES.get(str(observation.get("outcome")), ("", "Not checked yet")),
         every=duration(effective) if effective else None,
         intervals=intervals,

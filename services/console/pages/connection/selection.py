@@ -39,11 +39,15 @@ class Selection:
         return [one.name for one in self.fields if one.is_selected]
 
 
+def key_of(stream: Mapping[str, Any]) -> Stream:
+    """The key of a stream as the API or a catalog describes it."""
+    return stream.get("namespace") or "", stream["name"]
+
+
 def find(catalog: Mapping[str, Any], stream: Stream) -> dict[str, Any] | None:
     """A stream of a catalog with its configuration; None if the catalog does not have it."""
     for one in catalog["streams"]:
-        described = one["stream"]
-        if (described.get("namespace") or "", described["name"]) == stream:
+        if key_of(one["stream"]) == stream:
             found: dict[str, Any] = one
             return found
     return None

@@ -49,7 +49,10 @@ async def timeline(
 
 @router.get(f"{PATH}/destination")
 async def destination(request: Request, api: CallerApi, connection_id: UUID) -> Response:
-    """The name of its destination for the head, which Airbyte has to be asked for; else its id."""
+    """Show the destination's name in the head, read from Airbyte.
+
+    Its id is shown if Airbyte does not answer.
+    """
     connection = await api.orchestrator.get("/connections/{}", connection_id)
     destination_id = connection["airbyte_destination_id"]
     listed = (
