@@ -122,8 +122,8 @@ async def page_of_drifts(session: AsyncSession, shown: DriftFilter, *, limit: in
 
 @functools.cache
 def _drifts_statement(conditions: str) -> TextClause:
-    # nosemgrep: built-sql - conditions of ours, values are parameters
     position = next_position("d.first_seen_at", "d.id")
+    # nosemgrep: built-sql - conditions of ours, values are parameters
     return text(_DRIFTS.format(conditions=conditions, members=_DRIFT_MEMBERS, position=position))
 
 
