@@ -22,7 +22,7 @@ ONBOARD = "/connections/onboard"
 LONGEST_S = 2.0
 _OWN_WORK = {"periodic_runs", "pgqueuer", "pgqueuer_log", "observations", "discoveries"}
 """Tables that the services' background tasks change meanwhile."""
-_COUNTED = {"events", "watches", "plans"}
+_COUNTED = {"events", "watches", "plans", "connection_health"}
 """Tables with timestamps that the services update; only their rows are counted."""
 _EFFECTS = ("create", "update", "delete", "sync", "run/discover", "check_connection")
 

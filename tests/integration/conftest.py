@@ -28,7 +28,7 @@ from local.processes import servers
 from services.drift_repair_agent import main as drift_repair_agent
 from services.orchestrator import main as orchestrator
 from services.rag_engine import main as rag_engine
-from services.schema_observer import connectors, scheduler
+from services.schema_observer import connectors
 from services.schema_observer import main as schema_observer
 from shared import periodic
 from shared.airbyte_client import AirbyteClient
@@ -96,8 +96,6 @@ for name in ("_PLAN_INTERVAL", "_EXPIRE_INTERVAL", "_LEARN_INTERVAL", "_ANNOUNCE
     setattr(drift_repair_agent, name, timedelta(seconds=0.5))
 assert hasattr(connectors, "_EVERY")
 connectors._EVERY = timedelta(seconds=0.5)
-assert hasattr(scheduler, "_ENROL_EVERY")
-scheduler._ENROL_EVERY = timedelta(seconds=1)  # type: ignore[misc]
 # What runs every few minutes would run in some tests and not in others: those that need it call it.
 assert hasattr(periodic, "_RARE_AFTER_S")
 periodic._RARE_AFTER_S = 120
