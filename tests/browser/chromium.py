@@ -6,8 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import suppress
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 from playwright.async_api import Browser, Playwright
@@ -60,9 +61,15 @@ def install(downloaded: str) -> str | None:
     return None
 
 
-async def launch(playwright: Playwright, path: str) -> Browser:
-    """Start it without a window and with an empty profile."""
-    return await playwright.chromium.launch(executable_path=path, args=list(FLAGS))
+@asynccontextmanager
+async def launched(playwright: Playwright, path: str) -> AsyncIterator[Browser]:
+    """Run it without a window and with an empty profile; it leaves files in its own folder only."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        browser = await playwright.chromium.launch(
+            executable_path=path, args=list(FLAGS), env={**os.environ, "TMPDIR": folder}
+        )
+        yield browser
+        await browser.close()
 
 
 def _candidates(downloaded: str) -> Iterator[str]:

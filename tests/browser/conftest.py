@@ -54,9 +54,8 @@ async def chromium() -> AsyncIterator[Browser]:
             # A machine may have no browser: `make test` reports it in one line; CI fails.
             pytest.skip(found.MISSING)
         expect.set_options(timeout=TIMEOUT_MS)
-        browser = await found.launch(playwright, path)
-        yield browser
-        await browser.close()
+        async with found.launched(playwright, path) as browser:
+            yield browser
 
 
 @pytest.fixture(scope="package")

@@ -99,12 +99,11 @@ async def take(*, running: bool, every: bool, widths: Sequence[int], to: Path) -
         path = await asyncio.to_thread(chromium.find, playwright.chromium.executable_path)
         if path is None:
             raise SystemExit("No Chrome or Chromium here: run make browser.")
-        browser = await chromium.launch(playwright, path)
-        try:
-            async with _mesh(running=running) as (url, link):
-                await _take(browser, url, link, SHOWN | (MORE if every else {}), widths, to)
-        finally:
-            await browser.close()
+        async with (
+            chromium.launched(playwright, path) as browser,
+            _mesh(running=running) as (url, link),
+        ):
+            await _take(browser, url, link, SHOWN | (MORE if every else {}), widths, to)
 
 
 async def _take(
