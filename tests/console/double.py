@@ -14,6 +14,7 @@ from starlette.responses import Response
 from shared.auth.api_keys import new_key
 from shared.auth.scopes import KEY_SCOPES
 from tests import leaks
+from tests.console.described import unknown_parameters
 
 Answer = Callable[[Request], Response]
 
@@ -44,6 +45,8 @@ class Asked:
 @dataclass
 class Double:
     """Answers by method and path; `GET /whoami` knows `key`, and every route needs it.
+
+    As the services do, it refuses query parameters that the route does not have.
 
     `answers["GET /connections"] = {...}` is JSON with 200; a function gets the request instead.
     """
@@ -88,9 +91,8 @@ class Double:
             return json({"status": "ok"})
         if (answer_to_all := self.open_routes.get(f"{request.method} {path}")) is not None:
             return answer_to_all(request)
-        is_known = request.headers.get("authorization") == f"Bearer {self.key}"
-        if self.is_revoked or not is_known:
-            return problem(401, "unauthenticated", "An API key is required.")
+        if (refusal := self._refusal(request)) is not None:
+            return refusal
         route = f"{request.method} {path}"
         found = self.answers.get(route)
         for (other, start), answer_to_query in self.by_query.items():
@@ -103,6 +105,16 @@ class Double:
             return problem(404, "not_found", "There is no such thing.")
         answer: Response = found(request) if callable(found) else json(found)
         return answer
+
+    def _refusal(self, request: Request) -> Response | None:
+        is_known = request.headers.get("authorization") == f"Bearer {self.key}"
+        if self.is_revoked or not is_known:
+            return problem(401, "unauthenticated", "An API key is required.")
+        names = set(request.query_params)
+        if unknown := unknown_parameters(request.method, request.url.path, names):
+            detail = f"Unknown query parameter {min(unknown)!r}."
+            return problem(422, "invalid_request", detail)
+        return None
 
     def _whoami(self) -> dict[str, Any]:
         return {

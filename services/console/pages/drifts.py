@@ -54,7 +54,7 @@ async def drift(
     found = await api.schema_observer.get("/drifts/{}", drift_id)
     panels = await load(
         repairs=api.drift_repair_agent.get(
-            "/repairs", view="summary", connection_id=found["connection_id"], limit=20
+            "/repairs", connection_id=found["connection_id"], limit=20
         )
     )
     changes = found["changes"]
