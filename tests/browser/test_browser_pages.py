@@ -29,6 +29,7 @@ PAGES: Final = (
     "/repairs",
     "/repairs/groups",
     "/drifts",
+    "{drift}",
     "/operations",
     "/observations",
     "/onboard",
@@ -60,10 +61,12 @@ async def test_page_is_accessible_and_fits_a_phone(
     ids = {
         "connection": f"/connections/{played.connection.id}",
         "repair": f"/repairs/{played.repair['id']}",
+        "drift": f"/drifts/{(await played.connection.drifts())[0]['id']}",
         "source_type": f"/onboard/{await source_type(played.mesh)}",
     }
     response = await one.open(path.format(**ids))
     assert response.status == 200, (path, response.status)
+    assert "not available now" not in await one.text(), path
     await one.page.set_viewport_size(DESK)
     await one.check_width()
     await one.check_accessibility()
