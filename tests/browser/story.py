@@ -6,12 +6,8 @@ from local.demo_steps import ORDER, REGIONS
 from local.mesh_client import Json, Mesh, MeshConnection
 
 
-async def renamed(mesh: Mesh, name: str = "Salesforce production") -> tuple[MeshConnection, Json]:
-    """A connection with syncs and a healed drift, and the repair of a renamed field.
-
-    Onboards the org as `name`, adds a field, which is healed, and renames another one, which waits
-    for a decision.
-    """
+async def healed(mesh: Mesh, name: str) -> MeshConnection:
+    """A connection that was synced, and healed to version 2 after a field was added."""
     order = ORDER | {"connection_name": name}
     made = await mesh.ask("orchestrator", "POST", "/connections/onboard", order, expect=201)
     one = MeshConnection(mesh, made["id"])
@@ -19,6 +15,16 @@ async def renamed(mesh: Mesh, name: str = "Salesforce production") -> tuple[Mesh
     field = {"name": "Region__c", "type": "string", "values": REGIONS}
     await mesh.change("POST", "/Account/fields", field)
     await one.healed()
+    return one
+
+
+async def renamed(mesh: Mesh, name: str = "Salesforce production") -> tuple[MeshConnection, Json]:
+    """A connection with syncs and a healed drift, and the repair of a renamed field.
+
+    Onboards the org as `name`, adds a field, which is healed, and renames another one, which waits
+    for a decision.
+    """
+    one = await healed(mesh, name)
     await one.synced()
     await mesh.change(
         "POST", "/Account/fields/NumberofLocations__c/rename", {"to": "LocationCount__c"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,10 +10,11 @@ from typing import Final
 import pytest
 from playwright.async_api import Browser, expect
 
-from local.demo_steps import ORDER, REGIONS
 from local.mesh_client import MeshConnection
+from tests.browser import story
 from tests.browser.conftest import arrivals, running
 from tests.browser.person import Person
+from tests.waiting import until
 
 pytestmark = [pytest.mark.deep, pytest.mark.timeout(600)]
 
@@ -29,23 +29,22 @@ async def healed(
 ) -> AsyncIterator[MeshConnection]:
     """A connection of a mesh of the test's own: synced, and healed once, to version 2."""
     async with running(tmp_path / "logs") as mesh:
-        made = await mesh.ask("orchestrator", "POST", "/connections/onboard", ORDER, expect=201)
-        one = MeshConnection(mesh, made["id"])
-        await one.synced()
-        field = {"name": "Region__c", "type": "string", "values": REGIONS}
-        await mesh.change("POST", "/Account/fields", field)
-        await one.healed()
-        yield one
+        yield await story.healed(mesh, "Salesforce demo")
 
 
 async def ends(one: Person, words: str) -> None:
     """Wait until a repair has ended with these words; without scripts a person refreshes."""
     main = one.page.locator("main")
     refresh = main.get_by_role("link", name="Refresh")
-    async with asyncio.timeout(60):
-        while not one.has_scripts and words not in await one.text():
-            await asyncio.sleep(0.5)  # as a person would
-            await refresh.click()
+
+    async def has_ended() -> bool:
+        if words in await one.text():
+            return True
+        await refresh.click()
+        return False
+
+    if not one.has_scripts:
+        await until(has_ended)
     await expect(main).to_contain_text(words)
 
 
@@ -87,7 +86,7 @@ async def decide(one: Person, connection: MeshConnection) -> int:
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["with scripts", "without scripts"])
 async def test_story_by_clicking(chromium: Browser, healed: MeshConnection, scripts: bool) -> None:
-    """Healed, taken back, and a rename that is decided otherwise than it was suggested."""
+    """A healed change is rolled back, and a rename is approved with another name than suggested."""
     async with arrivals(chromium, healed.mesh) as arrives:
         one = await arrives(java_script_enabled=scripts)
         await take_back(one, healed)
