@@ -83,6 +83,7 @@ _REWRITE = """
     ALTER TABLE repairs DROP COLUMN summary,
         ADD COLUMN summary jsonb GENERATED ALWAYS AS (summary_of_changes(changes)) STORED
 """
+# As in 0012, for the downgrade: a revision does not import another, since each is frozen.
 _FORMER_SUMMARY = """
     CREATE OR REPLACE FUNCTION summary_of_changes(changes jsonb) RETURNS jsonb
     LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = pg_catalog AS $summary$
