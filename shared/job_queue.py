@@ -129,7 +129,7 @@ class Jobs:
                 if not away:
                     log.warning("jobs_paused", cause=type(error).__name__)
                 away = True
-            except Exception:  # the outermost loop: a worker that ended would leave every job
+            except Exception:  # the outermost loop of a worker: its end would leave every job
                 log.exception("bug")
                 away = True
             with suppress(TimeoutError):

@@ -170,7 +170,7 @@ class LiveFeed:
                 continue
             except PageProblem as problem:
                 log.warning("live_updates_away", reason=problem.code)
-            except Exception:  # the outermost loop: pages would wait for its events for ever
+            except Exception:  # the outermost loop of a feed: pages would wait for ever
                 log.exception("bug")
             self._set_away(is_away=True)
             await asyncio.sleep(pause_s * (0.5 + random.random()))  # noqa: S311 - spreads load
