@@ -24,8 +24,9 @@ from local import airbyte, env_files, log_rotation, request_guard, sign_in
 from local.airbyte.connector_store import Store
 from local.airbyte.manifests import load_all
 from local.environment import CREDENTIAL_PREFIXES, PREFIXES, WITHHELD, given_environment
-from local.processes import servers
+from local.processes import fork_server, servers
 from local.processes.exit_with_parent import GRACE_S, ChildProcess
+from local.processes.fork_server import ForkedProcess, ForkServer
 from local.processes.servers import Server, ServerFailed
 from local.sample_api.settings import Settings as SampleApi
 from local.sample_org.settings import Settings as SampleOrg
@@ -41,6 +42,12 @@ _REPLICA_PORTS_APART = 100
 _LONGEST_BACK_OFF_S = 30.0
 _HEALTHY_AFTER_S = 60.0
 _LOGS_EVERY_S = 1.0
+SHARED_MODULES = (
+    *(f"services.{name}.main" for name in (*SERVICES, CONSOLE) if name != "rag_engine"),
+    *("uvicorn.protocols.http.httptools_impl", "uvloop", "alembic.command", "psycopg2"),
+    *("local.airbyte.server", "local.sample_org.server"),
+)
+"""What most processes of the mesh import. Only the rag_engine needs NumPy, which starts threads."""
 
 T = TypeVar("T")
 
@@ -77,6 +84,7 @@ class Stack:
         self._lock: IO[str] | None = None
         self._started: list[Sequence[Server]] = []
         self._watching: list[asyncio.Task[None]] = []
+        self._fork_server: ForkServer | None = None
         self._threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="stack")
 
     @property
@@ -179,6 +187,11 @@ class Stack:
             log=self._logs / "valkey.log",
         )
         self._watching.append(asyncio.create_task(self._rotate_logs()))
+        if fork_server.is_available():
+            with servers.private_log(self._logs / "fork_server.log") as log:
+                self._fork_server = ForkServer(
+                    SHARED_MODULES, log=log, env=self._inherited(), cwd=ROOT
+                )
         await self._start(self.postgres, self.valkey)
         migrating = asyncio.create_task(self._migrate())
         try:
@@ -201,6 +214,9 @@ class Stack:
         self._watching.clear()
         while self._started:
             await asyncio.gather(*(self._in_thread(one.stop) for one in self._started.pop()))
+        if self._fork_server is not None:
+            await self._in_thread(self._fork_server.stop)
+            self._fork_server = None
         self._threads.shutdown()
         if self._lock is not None:
             for name in ("env", "env.owner"):
@@ -304,19 +320,22 @@ class Stack:
             ServerFailed: it failed; the message names its log.
         """
         log = self._logs / f"{name}.log"
+        env = self._service_environment("orchestrator") | dict(beside or {})
         with servers.private_log(log) as output:
-            process = ChildProcess(
-                [sys.executable, "-m", *command],
-                log=output,
-                env=self._service_environment("orchestrator") | dict(beside or {}),
-                cwd=ROOT,
-            )
+            process = await self._in_thread(partial(self._spawn, name, command, output, env))
         try:
             code = await wait_for_exit(process)
         finally:
             process.kill()
         if code:
             raise ServerFailed(f"{name} ended with {code}; its log: {log}")
+
+    def _spawn(
+        self, name: str, command: Sequence[str], log: IO[bytes], env: Mapping[str, str]
+    ) -> ChildProcess | ForkedProcess:
+        if self._fork_server is not None:
+            return self._fork_server.spawn(name, command, log=log, env=env)
+        return ChildProcess([sys.executable, "-m", *command], log=log, env=env, cwd=ROOT)
 
     async def _restart_on_exit(self, server: Server) -> None:
         """Restart a process whenever it ends, with exponential back-off."""
@@ -362,6 +381,7 @@ class Stack:
                 ["local.airbyte"],
                 port=self.settings.airbyte_port,
                 ready="/api/v1/health",
+                fork_server=self._fork_server,
                 log=self._logs / "airbyte.log",
                 env=self._inherited("LOCAL_AIRBYTE_")
                 | {
@@ -388,6 +408,7 @@ class Stack:
                     ["local.sample_org", "serve"],
                     port=self.settings.sample_org_port,
                     ready="/health",
+                    fork_server=self._fork_server,
                     docs="/docs",
                     log=self._logs / "sample_org.log",
                     env=self._inherited("SAMPLE_ORG_")
@@ -412,6 +433,7 @@ class Stack:
             ["local.sample_api"],
             port=self.settings.sample_api_port,
             ready="/health",
+            fork_server=self._fork_server,
             log=self._logs / "sample_api.log",
             env=self._inherited("SAMPLE_API_")
             | {
@@ -445,6 +467,7 @@ class Stack:
             ],
             port=port,
             ready="/ready",
+            fork_server=self._fork_server,
             docs="" if name == CONSOLE else "/docs",
             log=self._logs / f"{name}{suffix}.log",
             # All callers are on this machine, so a forwarded address would be forgeable.

@@ -23,7 +23,7 @@ from typing import IO
 GRACE_S = 5.0
 """How long a process whose parent has ended may take to end before it is killed."""
 
-_STOP_WITHIN_S = 10.0
+STOP_WITHIN_S = 10.0
 
 PRIVATE = 0o077
 """The umask of every process: its files are accessible only to its user."""
@@ -44,6 +44,7 @@ class ChildProcess:
         cwd: Path | None = None,
         user: tuple[int, int] | None = None,
         stop_signal: signal.Signals = signal.SIGTERM,
+        pass_fds: Sequence[int] = (),
     ) -> None:
         """Start it; `user` is the uid and gid to run as, `stop_signal` the signal to stop it."""
         self._stop_signal = stop_signal
@@ -60,6 +61,7 @@ class ChildProcess:
                 cwd=cwd,
                 start_new_session=True,
                 umask=PRIVATE,
+                pass_fds=pass_fds,
             )
         self.pid = self._process.pid
 
@@ -81,7 +83,7 @@ class ChildProcess:
         if self._process.poll() is None:
             self._process.send_signal(self._stop_signal)
         try:
-            self._process.wait(_STOP_WITHIN_S)
+            self._process.wait(STOP_WITHIN_S)
         except subprocess.TimeoutExpired:
             self.kill()
         self._release()
@@ -122,6 +124,11 @@ def _watch(command: int, stop_signal: int) -> None:
         return
 
 
+def _inherited() -> list[int]:
+    """The descriptors for the command alone."""
+    return [number for number in map(int, os.listdir("/dev/fd")) if number > 2]
+
+
 def _exec_as(stop_signal: int, uid: int, gid: int, command: list[str]) -> None:
     for ours in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ours, signal.SIG_DFL)
@@ -133,6 +140,7 @@ def _exec_as(stop_signal: int, uid: int, gid: int, command: list[str]) -> None:
         file_actions=[
             (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0),
             (os.POSIX_SPAWN_DUP2, 1, 2),
+            *((os.POSIX_SPAWN_CLOSE, number) for number in _inherited()),
         ],
     )
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import IO, ClassVar, Self
 
 from local.processes.exit_with_parent import ChildProcess
+from local.processes.fork_server import ForkedProcess
 from local.settings import Settings
 
 DATABASES = ("aam", "warehouse")
@@ -109,7 +110,7 @@ class Server(ABC):
     def __init__(self, *, port: int, log: Path) -> None:
         self.port = port
         self.log = log
-        self._process: ChildProcess | None = None
+        self._process: ChildProcess | ForkedProcess | None = None
 
     @property
     @abstractmethod
@@ -171,7 +172,7 @@ class Server(ABC):
         self.stop()
 
     @abstractmethod
-    def _spawn(self, log: IO[bytes]) -> ChildProcess: ...
+    def _spawn(self, log: IO[bytes]) -> ChildProcess | ForkedProcess: ...
 
     @abstractmethod
     def _is_ready(self) -> bool: ...

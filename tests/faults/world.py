@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -19,6 +17,7 @@ import httpx
 from redis.asyncio import Redis
 
 from local.processes import servers
+from local.processes.fork_server import ForkedProcess, ForkServer
 from shared.outbox import STREAM
 from tests import access, leaks
 from tests.fakes.airbyte_server import AirbyteServer
@@ -53,24 +52,47 @@ TIMES = {
 }
 
 
+_SHARED_MODULES = (
+    *(f"services.{name}.main" for name in ("orchestrator", "drift_repair_agent", "auth_broker")),
+    *("uvicorn.protocols.http.httptools_impl", "uvloop", "asyncpg"),
+)
+
+
 class Process:
     """One service process: its pid, its port, its exit code."""
 
     def __init__(self, name: str, port: int, log: Path) -> None:
         self.name, self.port, self.log = name, port, log
-        self.pid = 0
+        self.forked: ForkedProcess | None = None
         self.is_plain = True
         """Whether it runs without failpoints and without settings of a cell."""
         self.code: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.client = access.client(f"http://127.0.0.1:{port}", timeout=30)
 
-    def signal(self, number: signal.Signals) -> None:
-        """Send it a signal, unless it has ended or has no pid yet.
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self.forked is not None
+        return self.forked.pid
 
-        Pid 0 would be the process group of the tests themselves.
-        """
-        if self.pid and not self.code.done():
-            os.kill(self.pid, number)
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal, unless it has ended or was not started."""
+        if self.forked is not None and not self.code.done():
+            self.forked.send(number)
+
+    def started(self, forked: ForkedProcess) -> None:
+        """Note that it runs, until its end sets `code`."""
+        self.forked = forked
+        loop = asyncio.get_running_loop()
+        channel = forked.fileno()
+
+        def ended() -> None:
+            loop.remove_reader(channel)
+            code = forked.exit_code()
+            assert code is not None
+            self.code.set_result(code)
+
+        loop.add_reader(channel, ended)
 
     async def died(self, *, within: float = 60.0) -> int:
         """Wait for its exit and return the exit code, negative for a signal."""
@@ -84,9 +106,7 @@ class World:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._processes: dict[str, Process] = {}
-        self._by_pid: dict[int, Process] = {}
         self._ports: dict[str, int] = {}
-        self._starting: asyncio.Queue[Process] = asyncio.Queue()
         self.broker_url = ""
         self.postgres = servers.Postgres(
             folder / "postgres",
@@ -109,15 +129,10 @@ class World:
         await loop.run_in_executor(None, self.postgres.start)
         await loop.run_in_executor(None, self.valkey.start)
         await loop.run_in_executor(None, migrate, self.postgres.url)
-        self._zygote = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "tests.faults.zygote",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            cwd=REPOSITORY,
-        )
-        self._hearing = asyncio.create_task(self._hear())
+        with servers.private_log(self._folder / "fork_server.log") as log:
+            self._fork_server = ForkServer(
+                _SHARED_MODULES, log=log, env=dict(os.environ), cwd=REPOSITORY
+            )
         await self.forget()
 
     async def close(self) -> None:
@@ -126,25 +141,12 @@ class World:
             process.signal(signal.SIGCONT)
             process.signal(signal.SIGKILL)
             await process.client.aclose()
-        assert self._zygote.stdin is not None
-        self._zygote.stdin.close()
-        await self._zygote.wait()
-        await self._hearing
+        await asyncio.gather(*(process.died() for process in self._processes.values()))
+        await asyncio.to_thread(self._fork_server.stop)
         leaks.add_files("the log", self._folder.glob("*.log"))
         await self.airbyte.stop()
         self.valkey.stop()
         self.postgres.stop()
-
-    async def _hear(self) -> None:
-        assert self._zygote.stdout is not None
-        while line := await self._zygote.stdout.readline():
-            message = json.loads(line)
-            if "code" not in message:
-                process = self._starting.get_nowait()
-                process.pid = message["pid"]
-                self._by_pid[process.pid] = process
-            elif not self._by_pid[message["pid"]].code.done():
-                self._by_pid[message["pid"]].code.set_result(message["code"])
 
     async def forget(self) -> None:
         """Reset the world: no rows, no events, a new Airbyte with one destination."""
@@ -178,34 +180,36 @@ class World:
             await before.client.aclose()
         port = self.port_of(name)
         process = Process(name, port, self._folder / f"{name.replace('/', '-')}.log")
-        order = {
-            "app": f"services.{service}.main",
-            "port": port,
-            "log": str(process.log),
-            "environment": {
-                **{key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ},
-                **TIMES,
-                "SUPABASE_DB_URL": f"{self.postgres.url_for(service)}?sslmode=disable",
-                "REDIS_URL": self.valkey.url,
-                "AIRBYTE_API_URL": f"http://127.0.0.1:{self.airbyte_port}/api/v1",
-                "AIRBYTE_DESTINATION_ID": DESTINATION_ID,
-                "AUTH_BROKER_URL": self.broker_url,
-                "SCHEMA_OBSERVER_URL": f"http://127.0.0.1:{self.port_of('schema_observer')}",
-                "ROTATION_DIGEST_KEY": "for the worlds of tests and no other",
-                "STATE_ENCRYPTION_KEYS": "for the worlds of tests and no other",
-                "AAM_ENV": "test",
-                "LOG_LEVEL": "DEBUG",
-                "AAM_FAILPOINTS": failpoints,
-                **access.environment(),
-                **self.settings,
-                **(CREDENTIALS if service == "auth_broker" else {}),
-            },
+        environment = {
+            **{key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ},
+            **TIMES,
+            "SUPABASE_DB_URL": f"{self.postgres.url_for(service)}?sslmode=disable",
+            "REDIS_URL": self.valkey.url,
+            "AIRBYTE_API_URL": f"http://127.0.0.1:{self.airbyte_port}/api/v1",
+            "AIRBYTE_DESTINATION_ID": DESTINATION_ID,
+            "AUTH_BROKER_URL": self.broker_url,
+            "SCHEMA_OBSERVER_URL": f"http://127.0.0.1:{self.port_of('schema_observer')}",
+            "ROTATION_DIGEST_KEY": "for the worlds of tests and no other",
+            "STATE_ENCRYPTION_KEYS": "for the worlds of tests and no other",
+            "AAM_ENV": "test",
+            "LOG_LEVEL": "DEBUG",
+            "AAM_FAILPOINTS": failpoints,
+            **access.environment(),
+            **self.settings,
+            **(CREDENTIALS if service == "auth_broker" else {}),
         }
+        command = [
+            *("uvicorn", f"services.{service}.main:app", "--port", str(port)),
+            *("--no-access-log", "--timeout-graceful-shutdown", "8"),
+        ]
         process.is_plain = not failpoints and not self.settings
         self._processes[name] = process
-        self._starting.put_nowait(process)
-        assert self._zygote.stdin is not None
-        self._zygote.stdin.write((json.dumps(order) + "\n").encode())
+        with servers.private_log(process.log) as log:
+            process.started(
+                await asyncio.to_thread(
+                    self._fork_server.spawn, name, command, log=log, env=environment
+                )
+            )
         if ready:
             await self._is_up(process)
         return process
