@@ -37,6 +37,7 @@ KEEP = 100_000
 _BATCH = 500
 _REDIS_WITHIN_S = 3.0
 _RELAY_LOCK = int.from_bytes(b"aamrelay", "big", signed=True)
+_IS_PENDING = text("SELECT EXISTS (SELECT FROM events WHERE published_at IS NULL)")
 
 
 class EventType(StrEnum):
@@ -219,6 +220,9 @@ class Relay:
         The transaction deliberately stays open during the write to Redis: its lock excludes other
         relays, and both sides have deadlines of seconds.
         """
+        async with self._db.read() as session:
+            if not await session.scalar(_IS_PENDING):
+                return 0
         async with self._db.transaction() as session:
             alone = await session.scalar(select(func.pg_try_advisory_xact_lock(_RELAY_LOCK)))
             if not alone:

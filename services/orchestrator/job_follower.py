@@ -55,6 +55,7 @@ class JobFollower:
         volumes: Volumes,
         *,
         lost_after: timedelta,
+        search_every: timedelta = timedelta(0),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._db = db
@@ -63,6 +64,8 @@ class JobFollower:
         self._jobs = jobs
         self._clock = clock
         self._lost_after_s = lost_after.total_seconds()
+        self._search_every_s = search_every.total_seconds()
+        self._next_search = clock()
         self._missing_since: dict[UUID, float] = {}
         """When each job that Airbyte does not know was first missed, by the clock.
 
@@ -71,15 +74,21 @@ class JobFollower:
         """
 
     async def update_running(self) -> None:
-        """Update every running job; those that cannot be queried are retried in the next run."""
+        """Update every running job; those that cannot be queried are retried in the next run.
+
+        Every `search_every`, also record the jobs that Airbyte started itself.
+        """
+        is_search_due = self._clock() >= self._next_search
         try:
             async with self._db.read() as session:
                 running = await job_queries.running_jobs(session)
+                self._forget_others(running)
+                if not running and not is_search_due:
+                    return
                 workspaces = await workspace_queries.live_workspaces(session)
         except Unavailable as error:
             log.warning("jobs_not_updated", code=error.code)
             return
-        self._forget_others(running)
         try:
             jobs = await self._airbyte.running_jobs(workspaces) if running else []
             listed = {job.id: job for job in jobs}
@@ -92,6 +101,9 @@ class JobFollower:
             )
         except AamError as error:
             log.warning("jobs_not_updated", code=error.code)
+        if not is_search_due:
+            return
+        self._next_search = self._clock() + self._search_every_s
         try:
             await self._find_new(workspaces)
         except AamError as error:
@@ -104,11 +116,13 @@ class JobFollower:
         from the registry's. It starts at Airbyte's newest job. A job that cannot be recorded yet
         because its connection is busy holds the position back for at most `_LONGEST_WAIT`. So does
         a running onboarding, since Airbyte may sync the new connection before AAM has recorded it.
+        Small steps are not saved: the next search then begins a little earlier.
         """
         async with self._db.read() as session:
             since = await reconciliation_queries.task_position(session, _TASK)
             began = await registry.now(session)
             is_onboarding = await reconciliation_queries.is_onboarding(session)
+        is_first = since is None
         if since is None:
             newest = await self._airbyte.newest_job(workspaces)
             since = began - _BEFORE_ANY_JOB if newest is None else min(began, newest.created_at)
@@ -134,8 +148,9 @@ class JobFollower:
         if is_onboarding:
             waiting.append(since)
         until = max(min([seen, *waiting]), seen - _LONGEST_WAIT)
-        async with self._db.transaction() as session:
-            await reconciliation_queries.save_task_position(session, _TASK, until)
+        if is_first or until - since >= _OVERLAP / 4:
+            async with self._db.transaction() as session:
+                await reconciliation_queries.save_task_position(session, _TASK, until)
 
     async def _record(self, item: tuple[Job, UUID], *, even_busy_before: datetime) -> bool:
         """Record a job that Airbyte started; False while its connection is busy.

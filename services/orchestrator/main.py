@@ -88,6 +88,9 @@ Importer = Annotated[Importing, from_state("importing")]
 Rotation = Annotated[Rotator, from_state("rotator")]
 Registry = Annotated[Database, from_state("db")]
 _PRUNED_EVERY = timedelta(minutes=10)
+_SEARCH_EVERY = timedelta(seconds=2)
+"""How often jobs are searched for that Airbyte started itself, however often running ones are
+read."""
 
 
 @router.post(
@@ -332,7 +335,14 @@ def build(settings: Settings) -> FastAPI:
     jobs = Jobs(settings.registry_address, application="orchestrator")
     operations = Operations(settings, db, jobs, service="orchestrator")
     relay = outbox.Relay(db, redis)
-    follower = JobFollower(db, airbyte, jobs, Volumes(db), lost_after=settings.job_lost_after)
+    follower = JobFollower(
+        db,
+        airbyte,
+        jobs,
+        Volumes(db),
+        lost_after=settings.job_lost_after,
+        search_every=_SEARCH_EVERY,
+    )
     digests = Digests.under(settings.rotation_digest_key)
     service = Orchestrator(settings, db, airbyte, auth_broker, operations, digests)
     rotator = Rotator(

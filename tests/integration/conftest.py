@@ -94,6 +94,8 @@ _LARGE_BYTES = 1024 * 1024
 for name in ("_PLAN_INTERVAL", "_EXPIRE_INTERVAL", "_LEARN_INTERVAL", "_ANNOUNCE_INTERVAL"):
     assert hasattr(drift_repair_agent, name)
     setattr(drift_repair_agent, name, timedelta(seconds=0.5))
+assert hasattr(orchestrator, "_SEARCH_EVERY")
+orchestrator._SEARCH_EVERY = timedelta(0)
 assert hasattr(connectors, "_EVERY")
 connectors._EVERY = timedelta(seconds=0.5)
 # What runs every few minutes would run in some tests and not in others: those that need it call it.

@@ -119,7 +119,7 @@ class RepairExecutor:
 
     async def run_due(self) -> None:
         """Run the next step of every decided repair that is due."""
-        async with self._db.transaction() as session:
+        async with self._db.read() as session:
             due = await queries.claim_repairs(
                 session, limit=_BATCH_SIZE, again_after=_AGAIN_AFTER, deadline=self._deadline
             )
