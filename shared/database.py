@@ -104,6 +104,7 @@ class Database:
             pool_size=(connections + 1) // 2,
             max_overflow=connections // 2,
             pool_timeout=10,
+            pool_use_lifo=True,  # those in use need no check, see `_check_pooled`
         )
         _check_pooled(engine)
         tracing.trace_engine(engine)

@@ -119,7 +119,7 @@ class Deliveries:
         free = MAX_CONCURRENCY - len(self._under_way)
         if free == 0:
             return False
-        async with self._db.transaction() as session:
+        async with self._db.read() as session:
             due = await queries.claim_deliveries(
                 session, limit=free, but=self._under_way, lease=self._lease
             )
