@@ -249,6 +249,18 @@ class Decisions:
         return [item for item in self.items if item.is_open]
 
     @property
+    def removed(self) -> list[str]:
+        """What the source no longer has, of what is approved; a rollback would need it again.
+
+        A field inside another one is not among them: a version fits the source without it.
+        """
+        return [
+            ".".join((item.stream, *(item.change.get("path") or ())))
+            for item in self.approved
+            if item.is_removal and len(item.change.get("path") or ()) < 2
+        ]
+
+    @property
     def needs_reason(self) -> bool:
         """Whether what is approved loses or resets something."""
         return any(item.loses_or_resets for item in self.approved)

@@ -105,7 +105,7 @@ async def test_newer_version_came_meanwhile(signed_in: Browser, double: Double) 
 
 
 async def test_impossible_rollback(signed_in: Browser, double: Double) -> None:
-    """What the source no longer has is listed."""
+    """Before anybody tries: what the source no longer has, and what can be done instead."""
     answer(double)
     double.answers[ROLLBACK] = lambda _: problem(
         409,
@@ -117,8 +117,30 @@ async def test_impossible_rollback(signed_in: Browser, double: Double) -> None:
     shown = await signed_in.get(PATH)
 
     assert shown.status == 200
-    assert "Not possible now" in shown.text
+    assert "Version 11 cannot be restored now" in shown.text
     assert "Account has no field Id." in shown.text
+    assert f'<a href="{CONNECTION}">Keep version 14</a>' in shown.html
+    for tab in ("versions", "catalog", "schema"):
+        assert f'href="{CONNECTION}/{tab}"' in shown.html
+    assert "Roll back to version 11?" not in shown.text
+    assert 'name="why"' not in shown.html
+
+
+async def test_rollback_becomes_impossible_before_it_is_sent(
+    signed_in: Browser, double: Double
+) -> None:
+    """The page that a refused form leads to quotes the reason that was not saved."""
+    answer(double)
+    await signed_in.get(PATH)
+    double.answers[ROLLBACK] = lambda _: problem(
+        409, "rollback_impossible", "The source no longer has what version 11 needs.", problems=[]
+    )
+
+    shown = await signed_in.post(PATH, {"why": "As it was."})
+
+    assert shown.status == 409
+    assert "Your reason was not saved: As it was." in shown.text
+    assert "What you can do instead" in shown.text
 
 
 async def test_older_service_is_not_asked_to_rehearse(signed_in: Browser, double: Double) -> None:
