@@ -214,6 +214,31 @@ async def test_choices_that_contradict_each_other(signed_in: Browser, double: Do
     assert orders(double) == []
 
 
+@pytest.mark.parametrize("verb", ["approve", "reject"])
+async def test_somebody_else_decides_first(signed_in: Browser, double: Double, verb: str) -> None:
+    """Between reading the repair and deciding it: the page shows who decided what instead."""
+    shapes.answer(double)
+    choices = {f"choice.{key('c2')}": renamed("Sales_Region__c"), "why": "Mine."}
+    fields = (await previewed(signed_in, choices)).fields
+
+    def decided(_: Any) -> Any:
+        made = {"verdict": "approved", "by": "grace@example.com", "at": shapes.AT, "changes": []}
+        shapes.answer(double, state="approved", decisions=[made | {"reason": "Hers."}])
+        return problem(409, "not_proposed", "The repair is approved.")
+
+    double.answers[f"POST {PATH}/{verb}"] = decided
+    sent = choices | {"do": verb, "previewed": fields["previewed"]}
+
+    shown = await signed_in.post(PATH, sent)
+
+    assert shown.status == 409
+    assert "This repair no longer waits for a decision: approved." in shown.text
+    assert "The form that you sent changed nothing" in shown.text
+    assert "Approved by grace@example.com Hers." in shown.text
+    assert "Mine." in shown.text
+    assert 'value="approve"' not in shown.html
+
+
 async def test_stale_plan_keeps_what_was_typed(signed_in: Browser, double: Double) -> None:
     """It leads to the newer repair, where the choices that mean the same are made again."""
     shapes.answer(double)

@@ -97,15 +97,20 @@ async def decide(
     if found["state"] != "proposed" or asked == "carry":
         pass
     elif asked == "reject":
-        return await _reject_all(request, api, found, decisions, form)
+        outcome = await _all_rejected(api, found, decisions, form)
     elif asked == "harmless":
         decisions.choose_harmless()
     elif asked == "preview":
         outcome = await _previewed(api, found, decisions)
     elif asked == "approve":
         outcome = await _approved(api, found, decisions, form)
-        if outcome.decided_id is not None and outcome.problem is None:
-            return RedirectResponse(f"/repairs/{outcome.decided_id}", status_code=303)
+    if outcome.decided_id is not None and outcome.problem is None:
+        return RedirectResponse(f"/repairs/{outcome.decided_id}", status_code=303)
+    if outcome.problem is not None and outcome.problem.status == 409:
+        # Somebody else may have decided since it was read.
+        found = await api.drift_repair_agent.get("/repairs/{}", repair_id)
+        if found["state"] != "proposed":
+            decisions = Decisions.of(found, form)
     return await _shown(request, api, found, decisions, outcome, page=page, is_sent=True)
 
 
@@ -163,9 +168,7 @@ async def _approved(api: Api, found: Json, decisions: Decisions, form: Form) -> 
     return Outcome(decided_id=decided or str(reply.body["id"]))
 
 
-async def _reject_all(
-    request: Request, api: Api, found: Json, decisions: Decisions, form: Form
-) -> Response:
+async def _all_rejected(api: Api, found: Json, decisions: Decisions, form: Form) -> Outcome:
     body = {"reason": decisions.reason} if decisions.reason else {}
     try:
         reply = await api.drift_repair_agent.post(
@@ -175,9 +178,8 @@ async def _reject_all(
             idempotency_key=f"{form.idempotency_key}-reject",
         )
     except PageProblem as problem:
-        outcome = Outcome(problem=problem)
-        return await _shown(request, api, found, decisions, outcome, is_sent=True)
-    return RedirectResponse(f"/repairs/{reply.body['id']}", status_code=303)
+        return Outcome(problem=problem)
+    return Outcome(decided_id=str(reply.body["id"]))
 
 
 async def _shown(
