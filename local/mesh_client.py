@@ -37,7 +37,7 @@ class Mesh:
     async def ask(
         self, name: str, method: str, path: str, body: Any = None, *, expect: int = 200
     ) -> Any:
-        """Call a process of the stack, and return its JSON response.
+        """Call a process of the stack, and return its JSON response; None for an empty one.
 
         Raises:
             StepFailed: it returns another status, or does not respond.
@@ -222,7 +222,7 @@ def _request(
             headers,
         )
         answer = connection.getresponse()
-        return answer.status, json.loads(answer.read())
+        return answer.status, json.loads(answer.read() or b"null")
     except (OSError, http.client.HTTPException, json.JSONDecodeError) as error:
         raise StepFailed(f"{method} {path} got no response: {error!r}") from error
     finally:

@@ -21,6 +21,7 @@ from tests import leaks
 from tests.browser import chromium as found
 from tests.browser import story
 from tests.browser.person import TIMEOUT_MS, Person, visiting
+from tests.browser.story import Onboards
 
 IS_REQUIRED = bool(os.environ.get("AAM_DEEP") or os.environ.get("CI"))
 """Whether a machine without a browser is a failure: for `make test-all` and CI."""
@@ -119,6 +120,27 @@ async def connection(mesh: Mesh) -> MeshConnection:
     """The connection "Salesforce demo", onboarded with the real connector."""
     made = await mesh.ask("orchestrator", "POST", "/connections/onboard", ORDER, expect=201)
     return MeshConnection(mesh, made["id"])
+
+
+@pytest.fixture(scope="module")
+async def onboard(mesh: Mesh) -> AsyncIterator[Onboards]:
+    """Onboard connections with the real connector; at the end of the module they are archived."""
+    made: list[MeshConnection] = []
+
+    async def onboards(name: str, *streams: str) -> MeshConnection:
+        order = ORDER | {
+            "connection_name": name,
+            "streams": streams or ["Contact"],
+            "prefix": f"{name.lower().replace(' ', '_')}_",
+        }
+        view = await mesh.ask("orchestrator", "POST", "/connections/onboard", order, expect=201)
+        made.append(MeshConnection(mesh, view["id"]))
+        return made[-1]
+
+    yield onboards
+    for one in made:
+        if (await one.view())["archived_at"] is None:
+            await mesh.ask("orchestrator", "DELETE", one.path, expect=204)
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ _FOCUSED: Final = """() => {
   const box = one.getBoundingClientRect();
   const top = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
   return {
-    text: (one.getAttribute("aria-label") ?? one.innerText ?? "").trim(),
+    text: (one.getAttribute("aria-label") ?? one.innerText ?? "").replace(/\\s+/g, " ").trim(),
     name: one.id || one.getAttribute("name") || one.tagName,
     isMarked: style.outlineStyle !== "none" || style.boxShadow !== "none",
     isCovered: top !== null && one !== document.body && !one.contains(top) && !top.contains(one),
@@ -83,6 +83,12 @@ class Person:
         assert response is not None
         assert response.ok, response.status
 
+    async def sign_in_as(self, owner: str, mesh: Mesh, *scopes: str) -> None:
+        """Sign in as somebody who has these scopes."""
+        await self.open("/login")
+        await self.sign_in_with((await new_key(mesh, *scopes, owner=owner))["key"])
+        await self.page.wait_for_url(f"{self.console_url}/")
+
     async def sign_in_with(self, key: str) -> None:
         """Sign in with an API key, on the login page that is open."""
         await self.page.get_by_label("API key").fill(key)
@@ -116,6 +122,7 @@ class Person:
 
         Whatever gets the focus on the way must show that and must not be covered.
         """
+        await self.page.wait_for_load_state()
         passed = []
         for _ in range(80):
             await self.page.keyboard.press("Shift+Tab" if backwards else "Tab")
@@ -148,9 +155,9 @@ async def visiting(browser: Browser, console_url: str, **options: Any) -> AsyncI
         await context.close()
 
 
-async def new_key(mesh: Mesh, *scopes: str) -> dict[str, str]:
+async def new_key(mesh: Mesh, *scopes: str, owner: str = "grace@example.com") -> dict[str, str]:
     """Create an API key; its `id` and `key`."""
-    order = {"owner": "grace@example.com", "scopes": list(scopes)}
+    order = {"owner": owner, "scopes": list(scopes)}
     made: dict[str, str] = await mesh.ask("orchestrator", "POST", "/api-keys", order, expect=201)
     leaks.know("a key of a browser journey", made["key"][-43:])
     return made

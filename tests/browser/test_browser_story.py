@@ -14,7 +14,7 @@ from local.mesh_client import MeshConnection
 from tests.browser import story
 from tests.browser.conftest import arrivals, running
 from tests.browser.person import Person
-from tests.waiting import until
+from tests.browser.reviewing import approve, change, choose_rename, ends, preview
 
 pytestmark = [pytest.mark.deep, pytest.mark.timeout(600)]
 
@@ -30,22 +30,6 @@ async def healed(
     """A connection of a mesh of the test's own: synced, and healed once, to version 2."""
     async with running(tmp_path / "logs") as mesh:
         yield await story.healed(mesh, "Salesforce demo")
-
-
-async def ends(one: Person, words: str) -> None:
-    """Wait until a repair has ended with these words; without scripts a person refreshes."""
-    main = one.page.locator("main")
-    refresh = main.get_by_role("link", name="Refresh")
-
-    async def has_ended() -> bool:
-        if words in await one.text():
-            return True
-        await refresh.click()
-        return False
-
-    if not one.has_scripts:
-        await until(has_ended)
-    await expect(main).to_contain_text(words)
 
 
 async def take_back(one: Person, connection: MeshConnection) -> None:
@@ -69,16 +53,12 @@ async def decide(one: Person, connection: MeshConnection) -> int:
     await one.open("/")
     await one.page.get_by_role("link", name=re.compile("^Review")).first.click()
     await expect(one.page.get_by_role("heading", level=1)).to_contain_text("to decide")
-    change = one.page.locator("article.change").filter(has_text=GONE).first
-    await expect(change).to_contain_text(SUGGESTED)
-    await change.get_by_text("Renamed to another new field").click()
-    await change.get_by_label(re.compile("^The new name of")).fill(CHOSEN)
-    await change.get_by_text("A new column starts").click()
+    await expect(change(one, GONE)).to_contain_text(SUGGESTED)
+    await choose_rename(one, GONE, CHOSEN)
     why = "Tier__c holds it now.\nThe Salesforce team confirmed it."
     await one.page.get_by_label("Why").fill(why)
-    await one.page.get_by_role("button", name="Preview", exact=True).click()
-    await expect(one.page.locator("#preview")).to_contain_text("When you approve")
-    await one.page.get_by_role("button", name=re.compile("^Approve")).click()
+    await preview(one)
+    await approve(one)
     await ends(one, f"Airbyte held version {version}")
     assert await connection.version() == version
     return version
@@ -94,6 +74,7 @@ async def test_story_by_clicking(chromium: Browser, healed: MeshConnection, scri
         tier = {"name": CHOSEN, "values": ["A", "B"]}
         await healed.mesh.change("POST", "/Account/fields", tier)
         await healed.proposed()
+        await story.settled(healed)
         version = await decide(one, healed)
 
     repairs = await healed.repairs()
