@@ -41,11 +41,12 @@ _FOCUSED: Final = """() => {
   const style = getComputedStyle(one);
   const box = one.getBoundingClientRect();
   const top = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
+  const isOwn = top === null || top.closest("label")?.control === one;
   return {
     text: (one.getAttribute("aria-label") ?? one.innerText ?? "").replace(/\\s+/g, " ").trim(),
     name: one.id || one.getAttribute("name") || one.tagName,
     isMarked: style.outlineStyle !== "none" || style.boxShadow !== "none",
-    isCovered: top !== null && one !== document.body && !one.contains(top) && !top.contains(one),
+    isCovered: !isOwn && one !== document.body && !one.contains(top) && !top.contains(one),
   };
 }"""
 
