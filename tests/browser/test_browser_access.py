@@ -10,6 +10,7 @@ from playwright.async_api import expect
 
 from local.mesh_client import Mesh, MeshConnection
 from local.supervisor import CONSOLE
+from tests import leaks
 from tests.browser.conftest import Arrives
 from tests.browser.consoles import RoundRobin, another_console
 from tests.browser.person import new_key
@@ -130,3 +131,35 @@ async def test_mesh_with_two_names_takes_forms_by_both(mesh: Mesh, person: Arriv
     await one.page.get_by_role("button", name="Save").click()
     await expect(one.page.get_by_label("UTC")).to_be_checked()
     assert one.path == "/preferences"
+
+
+async def test_key_is_created_and_shown_once(mesh: Mesh, person: Arrives) -> None:
+    """In Access; it signs somebody in with its scopes alone, until it is revoked."""
+    one = await person()
+    page = one.page
+    await page.get_by_role("link", name="Access").click()
+    await page.get_by_label("Owner").fill("Reports")
+    await page.get_by_label("connections:read").check()
+    await page.get_by_label("Expires").select_option("In 30 days")
+    await page.get_by_role("button", name="Create the key").click()
+    key = await page.locator("code.code").inner_text()
+    leaks.know("a key made by clicking", key[-43:])
+    await expect(page.get_by_role("heading", name="Copy the key now")).to_be_visible()
+    await one.check_accessibility()
+    await page.get_by_role("link", name="I have copied it").click()
+    await expect(page.get_by_role("row").filter(has_text="Reports")).to_contain_text("Never")
+    assert key not in await page.content()
+
+    reader = await person(signed_in=False)
+    await reader.open("/login")
+    await reader.sign_in_with(key)
+    await expect(reader.page.get_by_text("Can read, not decide")).to_be_visible()
+    reader.expect(403)
+    await reader.open("/access")
+    await expect(reader.page.locator("main")).to_contain_text("Keys are for administrators")
+
+    row = page.get_by_role("row").filter(has_text="Reports")
+    await row.get_by_text("Revoke").first.click()
+    await row.get_by_role("button", name="Revoke for good").click()
+    await expect(page.get_by_role("status").first).to_contain_text("is revoked")
+    await expect(page.get_by_role("row").filter(has_text="Reports")).to_have_count(0)
