@@ -10,6 +10,7 @@ from playwright.async_api import expect
 
 from local.mesh_client import Mesh, MeshConnection
 from tests.browser.conftest import Arrives
+from tests.browser.person import Person
 from tests.waiting import until
 
 pytestmark = [pytest.mark.deep, pytest.mark.timeout(600)]
@@ -84,10 +85,9 @@ async def test_connection_is_onboarded_from_a_form(
     await expect(page.locator(".timeline")).to_contain_text(re.compile("onboarded", re.IGNORECASE))
 
 
-async def _has_ended(one: object) -> bool:
-    page = one.page  # type: ignore[attr-defined]
-    await page.reload()
-    return bool(await page.get_by_text("Done.").count())
+async def _has_ended(one: Person) -> bool:
+    await one.page.reload()
+    return bool(await one.page.get_by_text("Done.").count())
 
 
 async def test_refused_credential_is_explained_at_its_field(person: Arrives) -> None:

@@ -11,9 +11,11 @@ from local.mesh_client import Mesh, MeshConnection
 from local.processes import servers
 from local.processes.servers import Server
 from local.service_processes import Program
+from tests.browser import story
 from tests.browser.conftest import Arrives
 from tests.browser.consoles import another_console
 from tests.browser.outages import not_answering
+from tests.browser.reviewing import approve, choose_rename, ends, preview
 
 pytestmark = [pytest.mark.deep, pytest.mark.timeout(600)]
 
@@ -87,3 +89,49 @@ async def test_pages_work_without_a_server(
         await expect(one.page.get_by_role("row")).to_contain_text(["Name", "Salesforce demo"])
         other = await person()
         assert other.path == "/"
+
+
+async def test_decision_while_airbyte_is_away_is_carried_out_later(
+    mesh: Mesh, person: Arrives, onboard: story.Onboards
+) -> None:
+    """The page says that the outcome is not known yet, and leads to it; other pages work."""
+    connection, repair = await story.proposed_rename(
+        mesh, onboard, "Airbyte away", "Branch__c", "BranchName__c"
+    )
+    one, other = await person(), await person()
+    one.expect(504)
+    await one.open(f"/repairs/{repair['id']}")
+    await choose_rename(one, "Branch__c", "BranchName__c")
+    await preview(one)
+    with not_answering(process(mesh, "airbyte")):
+        await approve(one)
+        await expect(one.page.get_by_role("alert").first).to_contain_text(
+            "it is unknown whether this was done"
+        )
+        await one.check_accessibility()
+        await other.open("/connections?q=Airbyte+away")
+        await expect(other.page.get_by_role("row")).to_contain_text(["Name", "Airbyte away"])
+        assert await connection.version() == 1
+    await one.page.get_by_role("link", name="Open the repair again").click()
+    await ends(one, "Airbyte held version 2")
+    assert await connection.version() == 2
+
+
+async def test_live_updates_return_with_redis(
+    mesh: Mesh, person: Arrives, onboard: story.Onboards
+) -> None:
+    """Without Redis a page says that it is not live, and decisions work; then it catches up."""
+    connection = await onboard("Redis away")
+    reader, one = await person(), await person()
+    await reader.open("/connections?q=Redis+away")
+    bar = reader.page.locator(".live")
+    await one.open(connection.path)
+    with not_answering(mesh.stack.valkey):
+        await expect(bar).to_contain_text("Live updates are unavailable", timeout=60_000)
+        await reader.check_accessibility()
+        await one.page.get_by_label("More actions").click()
+        await one.page.get_by_role("button", name="Pause").click()
+        await expect(one.page.get_by_role("status").first).to_contain_text("is paused")
+    await expect(bar).not_to_contain_text("unavailable", timeout=60_000)
+    await bar.get_by_role("link").click()
+    await expect(reader.page.locator("tbody tr").first).to_contain_text("Paused")
