@@ -106,7 +106,7 @@ async def test_main_journey_by_keyboard(
     )
 
     async def is_healed() -> bool:
-        return await connection.version() == before + 2
+        return bool(await connection.version() == before + 2)
 
     await until(is_healed, within=180)
     await press(one, "Versions")
