@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
 import pytest
@@ -19,33 +19,52 @@ COPIES: Final = 102
 """More than one page of the list of connections has."""
 
 
-async def copy(mesh: Mesh, held: Json, name: str) -> None:
-    """Make another connection in Airbyte, as somebody who does not use AAM."""
+async def copy(mesh: Mesh, held: Json, name: str) -> str:
+    """Make another connection in Airbyte, as somebody who does not use AAM; its id there."""
     order = {part: held[part] for part in ("sourceId", "destinationId", "syncCatalog", "status")}
     prefix = f"{name.lower().replace(' ', '_')}_"
-    await mesh.in_airbyte(
+    made = await mesh.in_airbyte(
         "connections/create", name=name, prefix=prefix, scheduleType="manual", **order
     )
+    return str(made["connectionId"])
 
 
-async def archive(mesh: Mesh, words: str) -> None:
-    """Archive every connection with these words in its name."""
+async def remove(mesh: Mesh, airbyte_ids: Sequence[str], words: str) -> None:
+    """Archive every connection with these words in its name, and delete them in Airbyte."""
     while True:
         page = await mesh.ask("orchestrator", "GET", f"/connections?q={words}&limit=50")
         if not page["items"]:
-            return
+            break
         ids = [one["id"] for one in page["items"]]
         await asyncio.gather(
             *(mesh.ask("orchestrator", "DELETE", f"/connections/{id}", expect=204) for id in ids)
         )
+    for airbyte_id in airbyte_ids:
+        order = {"connectionId": airbyte_id}
+        await mesh.ask("airbyte", "POST", "/api/v1/connections/delete", order, expect=204)
+
+
+@pytest.fixture
+async def by_hand(mesh: Mesh, connection: MeshConnection) -> AsyncIterator[None]:
+    """Three connections that AAM does not know; one of them selects no stream."""
+    held = await connection.upstream()
+    made = [await copy(mesh, held, f"By hand {letter}") for letter in "AB"]
+    nothing = [deselected(entry) for entry in held["syncCatalog"]["streams"]]
+    made.append(await copy(mesh, held | {"syncCatalog": {"streams": nothing}}, "Selects nothing"))
+    yield
+    await remove(mesh, made, "By%20hand")
+
+
+def deselected(entry: dict[str, Any]) -> dict[str, Any]:
+    """A stream that is not synced."""
+    return entry | {"config": entry["config"] | {"selected": False}}
 
 
 @pytest.fixture(scope="module")
 async def copies(mesh: Mesh, connection: MeshConnection) -> AsyncIterator[None]:
     """Many imported connections."""
     held = await connection.upstream()
-    for number in range(COPIES):
-        await copy(mesh, held, f"Copy {number:03}")
+    made = [await copy(mesh, held, f"Copy {number:03}") for number in range(COPIES)]
     began = await mesh.ask(
         "orchestrator", "POST", "/connections/import?wait=0", {"dry_run": False}, expect=202
     )
@@ -56,18 +75,13 @@ async def copies(mesh: Mesh, connection: MeshConnection) -> AsyncIterator[None]:
 
     await until(has_ended, within=120)
     yield
-    await archive(mesh, "Copy")
+    await remove(mesh, made, "Copy")
 
 
 async def test_connections_of_airbyte_are_imported(
-    mesh: Mesh, person: Arrives, connection: MeshConnection
+    mesh: Mesh, person: Arrives, by_hand: None
 ) -> None:
     """A dry run, those that are ticked, and the reason for the one that cannot be imported."""
-    held = await connection.upstream()
-    for name in ("By hand A", "By hand B"):
-        await copy(mesh, held, name)
-    nothing = [deselected(entry) for entry in held["syncCatalog"]["streams"]]
-    await copy(mesh, held | {"syncCatalog": {"streams": nothing}}, "Selects nothing")
     one = await person()
     page, main = one.page, one.page.locator("main")
     await one.open("/connections?show=all")
@@ -92,12 +106,6 @@ async def test_connections_of_airbyte_are_imported(
     await expect(page.locator("dl.facts")).to_contain_text("Version 1")
     listed = await mesh.ask("orchestrator", "GET", "/connections?q=By%20hand")
     assert [each["name"] for each in listed["items"]] == ["By hand A"]
-    await archive(mesh, "By%20hand")
-
-
-def deselected(entry: dict[str, Any]) -> dict[str, Any]:
-    """A stream that is not synced."""
-    return entry | {"config": entry["config"] | {"selected": False}}
 
 
 async def test_list_is_filtered_sorted_and_paged(person: Arrives, copies: None) -> None:
@@ -149,8 +157,9 @@ async def test_several_connections_are_paused_at_once(
     await one.check_accessibility()
     await page.get_by_role("link", name="Back to the list").click()
     assert one.path == "/connections?q=copy+05"
-    await page.get_by_role("navigation", name="Health").get_by_text("Paused").click()
+    health = page.get_by_role("navigation", name="Health")
+    await health.get_by_text("Paused").click()
     await expect(page.locator("tbody tr")).to_have_count(2)
     await expect(page.locator("tbody")).to_contain_text("Copy 051")
-    await page.locator(".chips").get_by_role("link").filter(has_text="Paused").click()
+    await health.get_by_text("All").click()
     await expect(page.locator("tbody tr")).to_have_count(10)
