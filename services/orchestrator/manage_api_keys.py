@@ -2,6 +2,8 @@
 
 `make`, `list` and `revoke` are for administrators. `set-up` prepares an installation once: it
 creates the services' signing keys and the first API key. Anything that exists is left unchanged.
+On Kubernetes, `kubernetes-secrets` prints the Secrets with these and all other keys, without a
+registry, and `record-first-key` records the first API key that is in one of them.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import re
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -18,8 +21,9 @@ import msgspec
 from pydantic import TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.orchestrator.kubernetes_secrets import secrets_list
 from shared import registry
-from shared.auth.api_keys import make_key
+from shared.auth.api_keys import NewKey, make_key, record_key, written_key
 from shared.auth.scopes import KEY_SCOPES, SERVICE_CALLS
 from shared.auth.service_tokens import BadKey, make_pair
 from shared.config import Settings, load
@@ -30,6 +34,7 @@ from shared.observability import logs
 
 BY_HAND = "manage_api_keys"
 _MOST_DAYS = 36_500
+_OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
 
 _LISTED = 10_000
 """Maximum number of keys listed at once."""
@@ -101,6 +106,42 @@ async def _set_up(given: argparse.Namespace) -> str:
     return await _in_registry(first)
 
 
+async def _kubernetes_secrets(given: argparse.Namespace) -> str:
+    """Print the Secrets of a new installation; nothing is read or written."""
+    made = secrets_list(given.name, environment=given.environment)
+    return msgspec.json.format(msgspec.json.encode(made), indent=2).decode()
+
+
+async def _record_first_key(given: argparse.Namespace) -> str:
+    """Record the API key in a file, unless a valid key exists or this one was revoked."""
+    key = _header_key(given.first_key)
+
+    async def record(session: AsyncSession, _settings: Settings) -> str:
+        await registry.lock_key_creation(session)
+        if await registry.has_valid_key(session) or await registry.has_key(session, key.id):
+            return "A key already exists."
+        await record_key(session, key, owner="first", scopes=KEY_SCOPES, created_by=BY_HAND)
+        return f"The key {key.id} is recorded."
+
+    return await _in_registry(record)
+
+
+def _header_key(file: Path) -> NewKey:
+    """The key in a file that holds an Authorization header.
+
+    Raises:
+        SystemExit: it cannot be read, or holds something else.
+    """
+    try:
+        text = file.read_text()
+    except OSError as error:
+        raise SystemExit(f"manage_api_keys: {file} cannot be read: {error.strerror}") from None
+    key = written_key(text.strip().removeprefix("Authorization: Bearer "))
+    if key is None:
+        raise SystemExit(f"manage_api_keys: {file} does not hold an API key.")
+    return key
+
+
 def _leave(file: Path, text: str) -> None:
     """Write a file atomically, readable only by the current user."""
     half_done = file.with_suffix(".new")
@@ -120,6 +161,18 @@ def _days(given: str) -> int:
     if not 0 < days <= _MOST_DAYS:
         raise ValueError
     return days
+
+
+def _object_name(given: str) -> str:
+    if not _OBJECT_NAME.fullmatch(given):
+        raise ValueError
+    return given
+
+
+def _environment(given: str) -> str:
+    if not re.fullmatch(r"[a-z0-9]{1,16}", given):
+        raise ValueError
+    return given
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -150,6 +203,27 @@ def _parser() -> argparse.ArgumentParser:
         help="file for an Authorization header with the first key",
     )
     set_up.set_defaults(run=_set_up)
+    printed = commands.add_parser(
+        "kubernetes-secrets",
+        help="print Secrets with every key that a new installation on Kubernetes needs",
+    )
+    printed.add_argument(
+        "--name", type=_object_name, default="aam", help="prefix of the Secrets' names (aam)"
+    )
+    printed.add_argument(
+        "--environment",
+        type=_environment,
+        default="live",
+        help="word in the first API key, as KEY_ENVIRONMENT (live)",
+    )
+    printed.set_defaults(run=_kubernetes_secrets)
+    record = commands.add_parser(
+        "record-first-key", help="record an API key from a file, if no valid key exists"
+    )
+    record.add_argument(
+        "--first-key", type=Path, required=True, help="file with an Authorization header"
+    )
+    record.set_defaults(run=_record_first_key)
     return parser
 
 

@@ -50,6 +50,12 @@ def new_key(environment: str) -> NewKey:
     return NewKey(id_, f"aam_{environment}_{id_}_{secrets.token_urlsafe(32)}")
 
 
+def written_key(text: str) -> NewKey | None:
+    """The key that a text is; None if it is malformed."""
+    form = FORM.fullmatch(text)
+    return None if form is None else NewKey(form[1], text)
+
+
 async def make_key(
     session: AsyncSession,
     *,
@@ -61,16 +67,31 @@ async def make_key(
 ) -> NewKey:
     """Generate a key and record it."""
     made = new_key(environment)
+    await record_key(
+        session, made, owner=owner, scopes=scopes, created_by=created_by, expires_at=expires_at
+    )
+    return made
+
+
+async def record_key(
+    session: AsyncSession,
+    key: NewKey,
+    *,
+    owner: str,
+    scopes: Sequence[str],
+    created_by: str,
+    expires_at: datetime | None = None,
+) -> None:
+    """Record a key by its digest."""
     await registry.insert_key(
         session,
-        id_=made.id,
-        digest=made.digest,
+        id_=key.id,
+        digest=key.digest,
         owner=owner,
         scopes=scopes,
         created_by=created_by,
         expires_at=expires_at,
     )
-    return made
 
 
 class KeyRing:

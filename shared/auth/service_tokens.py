@@ -61,34 +61,52 @@ def key_id(key: Ed25519PublicKey) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(raw).digest()).decode()[:16]
 
 
+@dataclass(frozen=True, slots=True, repr=False)
+class KeyPair:
+    """A service's new key pair in PEM format."""
+
+    private: bytes
+    public: bytes
+    kid: str
+
+
+def new_pair() -> KeyPair:
+    """Generate a key pair."""
+    key = Ed25519PrivateKey.generate()
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    return KeyPair(private, _public_pem(key.public_key()), key_id(key.public_key()))
+
+
 def make_pair(service: str, private_file: Path, public_dir: Path) -> None:
     """Create a service's private key if it has none, and publish its public key."""
     private_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     public_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
     if not private_file.exists():
-        pem = Ed25519PrivateKey.generate().private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
         # Readable only by its owner, never half-written; of two concurrent writers the first wins.
         with tempfile.NamedTemporaryFile(dir=private_file.parent) as whole:
-            whole.write(pem)
+            whole.write(new_pair().private)
             whole.flush()
             os.fchmod(whole.fileno(), 0o400)
             with suppress(FileExistsError):
                 os.link(whole.name, private_file)
     public = _private_key(private_file).public_key()
-    pem = public.public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
     target = public_dir / f"{service}.{key_id(public)}.pem"
     with tempfile.NamedTemporaryFile(dir=public_dir) as whole:
-        whole.write(pem)
+        whole.write(_public_pem(public))
         whole.flush()
         os.fchmod(whole.fileno(), 0o444)
         with suppress(FileExistsError):
             os.link(whole.name, target)
+
+
+def _public_pem(key: Ed25519PublicKey) -> bytes:
+    return key.public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
 
 
 def _private_key(file: Path) -> Ed25519PrivateKey:

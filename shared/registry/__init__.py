@@ -3,6 +3,7 @@
 from shared.registry.api_keys import (
     LiveKey,
     find_key,
+    has_key,
     has_valid_key,
     insert_key,
     key_json,

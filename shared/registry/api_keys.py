@@ -81,6 +81,11 @@ async def has_valid_key(session: AsyncSession) -> bool:
     return bool(await session.scalar(_ANY))
 
 
+async def has_key(session: AsyncSession, id_: str) -> bool:
+    """Whether a key with this id was ever recorded, whether valid or not."""
+    return await session.get(ApiKey, id_) is not None
+
+
 async def insert_key(
     session: AsyncSession,
     *,

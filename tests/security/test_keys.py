@@ -425,3 +425,55 @@ async def test_setup_that_fails_at_its_commit_can_be_repeated(
     assert first_key(tmp_path) != lost
     assert await status(orchestrator, first_key(tmp_path)) == 200
     assert await keyless.fetchval("SELECT count(*) FROM api_keys") == 1
+
+
+async def test_first_key_of_a_file_is_recorded_once(
+    orchestrator: FastAPI, registry_url: str, keyless: Sql, tmp_path: Path
+) -> None:
+    """The second run changes nothing, and a revoked key stays revoked."""
+    key = new_key("live")
+    file = tmp_path / "auth"
+    file.write_text(f"Authorization: Bearer {key.key}\n")
+
+    first = await by_hand(registry_url, "record-first-key", "--first-key", str(file))
+    again = await by_hand(registry_url, "record-first-key", "--first-key", str(file))
+
+    assert first == (0, f"The key {key.id} is recorded.\n", "")
+    assert again == (0, "A key already exists.\n", "")
+    row = await keyless.fetchrow("SELECT owner, scopes, expires_at FROM api_keys")
+    assert row is not None
+    assert (row["owner"], row["scopes"], row["expires_at"]) == ("first", list(KEY_SCOPES), None)
+    assert await status(orchestrator, key.key) == 200
+
+    await by_hand(registry_url, "revoke", key.id)
+    revoked = await by_hand(registry_url, "record-first-key", "--first-key", str(file))
+
+    assert revoked == (0, "A key already exists.\n", "")
+    assert await keyless.fetchval("SELECT count(*) FROM api_keys WHERE revoked_at IS NULL") == 0
+
+
+async def test_first_key_must_be_a_key(registry_url: str, tmp_path: Path) -> None:
+    """One line names the file and never quotes it."""
+    file = tmp_path / "auth"
+    missing = await by_hand(registry_url, "record-first-key", "--first-key", str(file))
+    file.write_text("Authorization: Bearer none\n")
+    malformed = await by_hand(registry_url, "record-first-key", "--first-key", str(file))
+
+    assert missing == (
+        1,
+        "",
+        f"manage_api_keys: {file} cannot be read: No such file or directory\n",
+    )
+    assert malformed == (1, "", f"manage_api_keys: {file} does not hold an API key.\n")
+
+
+async def test_secrets_of_kubernetes_need_no_registry(registry_url: str) -> None:
+    """The printed List is JSON; an invalid name is refused."""
+    code, out, error = await by_hand("postgresql://nowhere/none", "kubernetes-secrets")
+    names = [one["metadata"]["name"] for one in json.loads(out)["items"]]
+
+    assert (code, error) == (0, "")
+    assert names == ["aam-keys", "aam-service-keys", "aam-service-public-keys", "aam-first-key"]
+    code, out, error = await by_hand(registry_url, "kubernetes-secrets", "--name", "Not/a name")
+    assert (code, out) == (2, "")
+    assert "argument --name: " in error
