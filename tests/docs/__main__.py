@@ -1,4 +1,4 @@
-"""Writes the pages of docs/ that are made from the code: `python -m tests.docs`, or `make docs`."""
+"""Writes what is made from the code: pages of docs/, and files of the chart; see `make docs`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.docs import api, configuration, console_routes, errors, tables
+from tests.docs import api, chart, configuration, console_routes, errors, tables
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -16,6 +16,11 @@ PAGES: dict[str, Callable[[], str]] = {
     "docs/errors.md": errors.write,
     "docs/guides/tables.md": tables.write,
     "services/console/api_routes.txt": console_routes.write,
+    "deploy/helm/aam/files/services.yaml": chart.services,
+    "deploy/helm/aam/files/alerts.yml": chart.alerts,
+    "deploy/helm/aam/files/dashboard.json": chart.dashboard,
+    "deploy/helm/aam/values.schema.json": chart.schema,
+    "tests/chart/settings.json": chart.fields,
 }
 
 
