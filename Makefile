@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 # Checkers that no test imports. They have a separate environment, since their dependencies slow down every start of
 # Python (cyclonedx-bom) or pin other versions (semgrep).
 TOOLS := .venv-tools
+# Helm as a library, and Kubernetes' schemas: 400 MB that nothing else needs.
+CHART := .venv-chart
 # Started processes end with make, even if it is killed by SIGKILL, and with the process that set AAM_TIED_TO_PID.
 TIED := AAM_TIED_TO_PID="$$AAM_TIED_TO_PID $$PPID"
 # `make up` starts a dozen processes, and the tests hundreds: they share compiled bytecode.
@@ -54,6 +56,11 @@ check: $(VENV)/.dev $(TOOLS)/.made ## Check format, lint, types, imports, own ru
 	@cat $(SHIPPED) | $(TOOLS)/bin/cyclonedx-py $(SBOM) >/dev/null 2>&1
 	@if docker compose version >/dev/null 2>&1; then docker compose config -q; \
 	else echo "No docker compose here: docker-compose.yml was not checked by it."; fi
+
+# Helm's library is used on Linux on x86_64 alone: other machines have no wheel of it, or one that was not tried.
+test-chart: $(BIN)/python ## Render and lint the Helm chart by Helm, validate every object for two versions of Kubernetes, and check it
+	@if [ "$$(uname -sm)" != "Linux x86_64" ]; then echo "The chart was not checked: that needs Linux on x86_64, for the wheel of the Helm library."; \
+	else $(MAKE) --silent $(CHART)/.made && exec $(CHART)/bin/python -m pytest -c tests/chart/pytest.ini $(or $(T),tests/chart); fi
 
 guides: $(VENV)/.dev install-connectors ## Run the commands of the README and of every guide against one mesh
 	@exec env $(TIED) AAM_DEEP=1 $(BIN)/python -m pytest tests/journeys/test_readme.py
@@ -135,7 +142,7 @@ clean: ## Delete the data of a stopped `make up` (.aam/)
 	@if [ -e $(VENV)/.local ]; then $(BIN)/python -m local clean; else rm -rf .aam; fi
 
 
-.PHONY: help up key demo test test-all test-repeat check faults lossy corpus clients mutants browser screenshots docs sbom fix bench migrate sweep reconcile health sign-in events psql install-connectors clean
+.PHONY: help up key demo test test-all test-repeat test-chart check faults lossy corpus clients mutants browser screenshots docs sbom fix bench migrate sweep reconcile health sign-in events psql install-connectors clean
 
 # The interpreter is checked before anything is made: the Salesforce connector has no release for 3.14.
 $(BIN)/python:
@@ -161,3 +168,6 @@ $(VENV)/.dev: requirements-dev.txt | $(BIN)/python $(HTMX)
 
 $(TOOLS)/.made: tests/tools/requirements.txt | $(BIN)/python
 	@echo "Installing semgrep and cyclonedx-bom ..." && $(BIN)/python -m venv $(TOOLS) && $(call install,$(TOOLS),$<) && touch $@
+
+$(CHART)/.made: tests/chart/requirements.txt | $(BIN)/python
+	@echo "Installing Helm's library and Kubernetes' schemas ..." && $(BIN)/python -m venv $(CHART) && $(call install,$(CHART),$<) && touch $@

@@ -79,6 +79,7 @@ def schema() -> str:
 
 def fields() -> str:
     """tests/chart/settings.json: what each service reads, for tests without the services."""
+    readers: dict[str, type[BaseSettings]] = {**SETTINGS, "migrate": MigrationSettings}
     known = {
         name: {
             "read": sorted(field.upper() for field in settings.model_fields),
@@ -86,7 +87,7 @@ def fields() -> str:
                 field.upper() for field, info in settings.model_fields.items() if _is_secret(info)
             ),
         }
-        for name, settings in {**SETTINGS, "migrate": MigrationSettings}.items()
+        for name, settings in readers.items()
     }
     return json.dumps(known, indent=1) + "\n"
 

@@ -14,6 +14,7 @@ NESTED = (SHIPPED, "local/requirements.txt", "requirements-dev.txt")
 LOCKED = (
     *NESTED,
     "services/console/assets.txt",
+    "tests/chart/requirements.txt",
     "tests/tools/requirements.txt",
     *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("local/airbyte/connectors/*.txt")),
     *sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("tests/clients/requirements/*.txt")),

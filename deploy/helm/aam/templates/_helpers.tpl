@@ -64,6 +64,5 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if and $v.ingress.enabled $v.gateway.enabled -}}{{- fail "ingress.enabled and gateway.enabled exclude each other" -}}{{- end -}}
 {{- if and (or $v.ingress.enabled $v.gateway.enabled) (not $v.console.enabled) -}}{{- fail "ingress and gateway lead to the console: they need console.enabled" -}}{{- end -}}
 {{- if and $v.gateway.enabled (not $v.gateway.parentRefs) -}}{{- fail "gateway.parentRefs is empty: name the Gateway" -}}{{- end -}}
-{{- if and $v.externalSecrets.enabled (not $v.externalSecrets.store.name) -}}{{- fail "externalSecrets.store.name is not set" -}}{{- end -}}
 {{- if and (eq $v.credentialStore "vault") (not (and $v.settings.VAULT_ADDR $v.settings.VAULT_ROLE $v.settings.VAULT_ROLE_ID)) -}}{{- fail "credentialStore vault needs settings.VAULT_ADDR, VAULT_ROLE and VAULT_ROLE_ID" -}}{{- end -}}
 {{- end -}}

@@ -54,13 +54,13 @@ driftRepairAgent: plan|resume.drift_repair_agent
 schemaObserver: observe
 {{- end -}}
 
-{{/* The environment of a service: what it reads of `settings`, and what follows from the chart. */}}
+{{/* The environment of one of `services`: what it reads of `settings`, and what follows from the chart. */}}
 {{- define "aam.environment" -}}
 {{- $v := .root.Values -}}
 {{- $full := include "aam.fullname" .root -}}
-{{- $services := include "aam.services" .root | fromYaml -}}
-{{- $secrets := include "aam.secrets" .root | fromYaml -}}
-{{- $service := .service -}}
+{{- $services := .services -}}
+{{- $secrets := .secrets -}}
+{{- $service := index .services .key -}}
 {{- $environment := dict "AAM_SETTINGS_DIR" "/run/aam" -}}
 {{- range $name, $value := $v.settings -}}
 {{- if has $name $service.settings -}}{{- $_ := set $environment $name $value -}}{{- end -}}

@@ -42,7 +42,7 @@ under which a setting is read; `readers` are the services' keys, and `migrate` a
 {{- $of := $one.of -}}
 {{- $path := ternary $one.path (printf "secrets.%s" $one.path) (eq ($one.in | default "") "credential") -}}
 {{- if $of.remoteKey -}}
-{{- if not $.Values.externalSecrets.enabled -}}{{- fail (printf "%s.remoteKey needs externalSecrets.enabled" $path) -}}{{- end -}}
+{{- if not $.Values.externalSecrets.store.name -}}{{- fail (printf "%s.remoteKey needs externalSecrets.store.name" $path) -}}{{- end -}}
 {{- if $of.existingSecret -}}{{- fail (printf "%s has both existingSecret and remoteKey" $path) -}}{{- end -}}
 {{- $_ := set $one "secret" (printf "%s-%s" (include "aam.fullname" $) $name) -}}
 {{- else if $of.existingSecret -}}
@@ -60,14 +60,13 @@ under which a setting is read; `readers` are the services' keys, and `migrate` a
 
 {{/* The volumes with one reader's secrets, and where they are mounted: {volumes: […], mounts: […]}. */}}
 {{- define "aam.mounts" -}}
-{{- $root := .root -}}
 {{- $reader := .reader -}}
 {{- $prefix := .prefix | default "" -}}
 {{- $folders := dict "settings" "/run/aam" "key" "/run/key" "public" "/run/keys/public" "files" "/run/files" "first-key" "/run/first-key" -}}
 {{- $sources := dict -}}
 {{- $volumes := list -}}
 {{- $mounts := list -}}
-{{- range $name, $one := include "aam.secrets" $root | fromYaml -}}
+{{- range $name, $one := .secrets -}}
 {{- if has $reader $one.readers -}}
 {{- if eq ($one.in | default "") "credential" -}}
 {{- $volumes = append $volumes (dict "name" $name "secret" (dict "secretName" $one.secret "defaultMode" 288)) -}}
