@@ -58,7 +58,7 @@ check: $(VENV)/.dev $(TOOLS)/.made ## Check format, lint, types, imports, own ru
 	else echo "No docker compose here: docker-compose.yml was not checked by it."; fi
 
 # Helm's library is used on Linux on x86_64 alone: other machines have no wheel of it, or one that was not tried.
-test-chart: $(BIN)/python ## Render and lint the Helm chart by Helm, validate every object for two versions of Kubernetes, and check it
+test-chart: $(VENV)/.dev ## Render and lint the Helm chart by Helm, validate every object for two versions of Kubernetes, and check it
 	@if [ "$$(uname -sm)" != "Linux x86_64" ]; then echo "The chart was not checked: that needs Linux on x86_64, for the wheel of the Helm library."; \
 	else $(MAKE) --silent $(CHART)/.made && exec $(CHART)/bin/python -m pytest -c tests/chart/pytest.ini $(or $(T),tests/chart); fi
 

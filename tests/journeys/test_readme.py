@@ -48,6 +48,7 @@ NOT_RUN = (
     "docs/guides/airbyte.md",
     "docs/guides/console.md",
     "docs/guides/events.md",
+    "docs/guides/kubernetes.md",
     "docs/guides/real-salesforce.md",
     "docs/guides/tables.md",
     "docs/guides/two-meshes.md",
