@@ -16,13 +16,14 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import trustme
+from pydantic_settings import BaseSettings
 
 from services.orchestrator.kubernetes_secrets import secrets_list
 from shared.auth.service_tokens import BadKey, Signer, read_public_keys
 from shared.config import MigrationSettings, load
 from tests.docs.chart import SETTINGS
 
-_CLASSES = {**SETTINGS, "migrate": MigrationSettings}
+_CLASSES: dict[str, type[BaseSettings]] = {**SETTINGS, "migrate": MigrationSettings}
 
 
 @dataclass
