@@ -209,6 +209,16 @@ def test_every_page_with_commands_is_run() -> None:
                 assert _NEED.match(before), f"{page}: {block[2]}"
 
 
+@pytest.mark.parametrize("page", NOT_RUN)
+def test_routes_of_pages_that_are_not_run_exist(page: str) -> None:
+    """Below `$API` and `$CONSOLE/api`, as the console passes them on."""
+    table = (REPOSITORY / "services/console/api_routes.txt").read_text().splitlines()
+    known = {re.sub(r"{\w+}", "{}", line.split()[-1]) for line in table}
+    named = re.findall(r"\$(?:API|CONSOLE/api)(/[^\s\"'?)]+)", PAGES[page])
+
+    assert {re.sub(r"\$\w+", "{}", path) for path in named} <= known
+
+
 def test_every_link_has_a_target() -> None:
     """Files and headings that are linked to exist."""
     for page in (REPOSITORY / "README.md", *(REPOSITORY / "docs").rglob("*.md")):
