@@ -108,9 +108,9 @@ migrate: $(VENV)/.local ## Migrate the registry at SUPABASE_DB_URL with the logi
 
 # SCOPES="connections:read repairs:decide" limits it; the default is all scopes.
 key: $(VENV)/.local ## Create an API key for OWNER=ada@example.com, and print it once
-	@if [ -z "$(OWNER)" ]; then echo 'OWNER is missing: make key OWNER=ada@example.com [SCOPES="connections:read ..."]'; exit 2; fi; \
+	@if [ -z "$(OWNER)" ]; then echo 'OWNER is missing: make key OWNER=ada@example.com [SCOPES="connections:read ..."] [LABELS="team=sales ..."]'; exit 2; fi; \
 	if [ -z "$$SUPABASE_DB_URL" ] && [ -f .aam/env ]; then source .aam/env; fi; \
-	exec $(BIN)/python -m services.orchestrator.manage_api_keys make --owner "$(OWNER)" $(foreach scope,$(SCOPES),--scope $(scope))
+	exec $(BIN)/python -m services.orchestrator.manage_api_keys make --owner "$(OWNER)" $(foreach scope,$(SCOPES),--scope $(scope)) $(foreach label,$(LABELS),--label "$(label)")
 
 # DRY_RUN=1 only reports.
 sweep: $(VENV)/.local ## Delete objects from Airbyte that ended operations left there (DRY_RUN=1 only reports)

@@ -18,7 +18,9 @@ from shared.errors import Unavailable
 from shared.models import Base
 
 _ONE_AT_A_TIME = int.from_bytes(b"aammigra", "big", signed=True)
-_AFTERWARDS = ("prune_history.sql", "privileges.sql")
+_AFTERWARDS = ("prune_history.sql", "limited_views.sql", "privileges.sql")
+_NO_VIEWS = text("DROP SCHEMA IF EXISTS aam_limited CASCADE")
+"""Views would not let a migration change the columns that they show."""
 _MISSING = text("""
     SELECT name FROM unnest(ARRAY[
         'aam_services', 'aam_orchestrator', 'aam_auth_broker', 'aam_drift_repair_agent',
@@ -45,6 +47,7 @@ def _migrate(connection: Connection) -> None:
         ),
     )
     with context.begin_transaction():
+        connection.execute(_NO_VIEWS)
         context.run_migrations()
         with closing(connection.connection.cursor()) as cursor:
             for name in _AFTERWARDS:  # past SQLAlchemy: their `%` is no parameter

@@ -55,10 +55,14 @@ DECLARE
         ['aam_orchestrator', 'timeline_events', 'SELECT, INSERT'],
         ['aam_orchestrator', 'watches', 'SELECT (connection_id, interval_seconds)'],
 
+        ['aam_orchestrator', 'refusals', 'SELECT, INSERT, UPDATE (count, first_at, last_at)'],
+
         ['aam_auth_broker', 'credential_audit', 'INSERT'],
 
         ['aam_drift_repair_agent', 'api_keys',
             'SELECT (id, digest, owner, scopes, expires_at, last_used_at, revoked_at), UPDATE (last_used_at)'],
+        ['aam_drift_repair_agent', 'api_keys', 'SELECT (labels)'],
+        ['aam_drift_repair_agent', 'refusals', 'SELECT, INSERT, UPDATE (count, first_at, last_at)'],
         ['aam_drift_repair_agent', 'connections',
             'SELECT, UPDATE (status, heal_id, healing_since, catalog_version, has_mappers, failure_code, failure_detail,'
             ' drifted_upstream_at, upstream_code, paused_by, event_seq, updated_at)'],
@@ -91,6 +95,8 @@ DECLARE
 
         ['aam_schema_observer', 'api_keys',
             'SELECT (id, digest, owner, scopes, expires_at, last_used_at, revoked_at), UPDATE (last_used_at)'],
+        ['aam_schema_observer', 'api_keys', 'SELECT (labels)'],
+        ['aam_schema_observer', 'refusals', 'SELECT, INSERT, UPDATE (count, first_at, last_at)'],
         ['aam_schema_observer', 'connections', 'SELECT, UPDATE (event_seq, updated_at)'],
         ['aam_schema_observer', 'connection_health', 'SELECT, INSERT, UPDATE'],
         ['aam_schema_observer', 'discoveries', 'SELECT, INSERT, UPDATE, DELETE'],
@@ -118,6 +124,8 @@ DECLARE
 
         ['aam_rag_engine', 'api_keys',
             'SELECT (id, digest, owner, scopes, expires_at, last_used_at, revoked_at), UPDATE (last_used_at)'],
+        ['aam_rag_engine', 'api_keys', 'SELECT (labels)'],
+        ['aam_rag_engine', 'refusals', 'SELECT, INSERT, UPDATE (count, first_at, last_at)'],
         ['aam_rag_engine', 'connections', 'SELECT (id, name)'],
         ['aam_rag_engine', 'knowledge', 'SELECT, INSERT'],
 
@@ -186,6 +194,9 @@ BEGIN
             CONTINUE WHEN to_regrole(role_name) IS NULL;
             BEGIN
                 EXECUTE format('GRANT %s ON %s %I TO %I', granted[3], relation.kind, relation.relname, role_name);
+                IF to_regclass('aam_limited.' || granted[2]) IS NOT NULL THEN -- see limited_views.sql
+                    EXECUTE format('GRANT %s ON aam_limited.%I TO %I', granted[3], granted[2], role_name);
+                END IF;
             EXCEPTION WHEN undefined_column THEN
                 NULL; -- in an older version: a column that came later has an entry of its own
             END;

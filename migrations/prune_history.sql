@@ -57,6 +57,10 @@ BEGIN
                     )
                 ORDER BY o.ended_at LIMIT at_most FOR UPDATE SKIP LOCKED
             ));
+        WHEN 'refusals' THEN
+            DELETE FROM refusals WHERE id = ANY (ARRAY(
+                SELECT id FROM refusals WHERE minute < until ORDER BY minute LIMIT at_most FOR UPDATE SKIP LOCKED
+            ));
         WHEN 'webhook_deliveries' THEN
             DELETE FROM webhook_deliveries WHERE id = ANY (ARRAY(
                 SELECT id FROM webhook_deliveries WHERE ended_at < until

@@ -591,6 +591,9 @@ class Settings(RegistrySettings, ServiceAddresses):
     audit_retention: _AuditRetention = 400 * _DAY
     """How long the audit log of credential reads is kept."""
 
+    refusal_retention: Retention = 30 * _DAY
+    """How long it stays listed what was refused to whom."""
+
     key_environment: Annotated[str, Field(pattern=r"^[a-z0-9]{1,16}$")] = "live"
     """A word in new API keys, `aam_<word>_...`, that shows which environment a key belongs to."""
 

@@ -26,6 +26,7 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
+from shared.auth import label_limits
 from shared.config import PostgresAddress
 from shared.errors import Unavailable, UpstreamUnknown
 from shared.observability import logs, tracing
@@ -59,6 +60,11 @@ _OWN_TABLES = {
 """A table that only this service inserts into; the orchestrator's is api_keys."""
 _NOT_MIGRATED = "The registry is not migrated: run `alembic upgrade head`."
 
+
+# Until the end of the transaction. Without `public`, a table that has no view does not exist.
+_LIMIT = text(
+    "SELECT set_config('search_path', 'aam_limited', true), set_config('aam.labels', :labels, true)"
+)
 
 T = TypeVar("T")
 
@@ -132,6 +138,7 @@ class Database:
         async with self._sessions() as session:
             with self._registry_errors():
                 await session.begin()
+                await _limit(session)
                 yield session
                 await session.flush()
                 await _run_last_steps(session)  # so that the commit sends nothing else
@@ -154,6 +161,7 @@ class Database:
         """
         with self._registry_errors():
             async with self._sessions() as session, session.begin() as transaction:
+                await _limit(session)
                 yield session
                 await session.flush()  # so that constraints are checked
                 await transaction.rollback()
@@ -185,10 +193,17 @@ class Database:
     async def read(self) -> AsyncIterator[AsyncSession]:
         """A session in autocommit mode, for single statements.
 
+        For a caller that is limited by labels it is one transaction.
+
         Raises:
             Unavailable: Postgres is unavailable.
         """
         with self._registry_errors():
+            if label_limits.current():
+                async with self._sessions() as session, session.begin():
+                    await _limit(session)
+                    yield session
+                return
             async with self._reads() as session:
                 yield session
 
@@ -272,6 +287,12 @@ def _has_input(connection: Any) -> bool:
     waiting = select.poll()
     waiting.register(connection._transport.get_extra_info("socket"), select.POLLIN)
     return bool(waiting.poll(0))
+
+
+async def _limit(session: AsyncSession) -> None:
+    """Show a transaction only what the current caller may see; not limited: everything."""
+    if labels := label_limits.current():
+        await session.execute(_LIMIT, {"labels": label_limits.to_json(labels)})
 
 
 _LAST_STEPS = "aam.last_steps"

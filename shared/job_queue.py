@@ -17,8 +17,10 @@ from typing import Any
 
 import asyncpg
 from opentelemetry.trace import SpanKind
+from pgqueuer.adapters.persistence.qb import QueryQueueBuilder
 from pgqueuer.core.qm import QueueManager
 from pgqueuer.db import AsyncpgDriver
+from pgqueuer.domain.settings import DBSettings
 from pgqueuer.errors import FailingListenerError, RetryRequested
 from pgqueuer.models import Job
 from pgqueuer.queries import Queries
@@ -34,6 +36,9 @@ from shared.observability import logs, metrics, tracing
 log = logs.get(__name__)
 
 Handler = Callable[[str], Awaitable[None]]
+
+_SETTINGS = DBSettings(db_schema="public")
+"""The search path of a transaction of a limited caller does not have the queue's schema."""
 
 _AGAIN_AFTER_S = 1.0
 _STOP_WITHIN_S = 1.5
@@ -78,7 +83,10 @@ class Jobs:
         if not payloads:
             return
         count = len(payloads)
-        queries = Queries(_InTransaction(session))  # type: ignore[arg-type]  # all that it uses
+        queries = Queries(
+            _InTransaction(session),  # type: ignore[arg-type]  # all that it uses
+            qbq=QueryQueueBuilder(settings=_SETTINGS),
+        )
         await queries.enqueue(
             [entrypoint] * count,
             [payload.encode() for payload in payloads],

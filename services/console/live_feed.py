@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -61,6 +61,8 @@ class Message:
     kind: str = ""
     data: bytes = b"{}"
     position: Position | None = None
+    connection_id: str = ""
+    """The connection of an event."""
 
     def encoded(self) -> bytes:
         """As a server-sent event."""
@@ -202,7 +204,12 @@ class LiveFeed:
         elif data and position is not None:
             self._start = self._start or position
             self._end = position
-            message = Message(data=_known(data), position=position)
+            known = _known(data)
+            message = Message(
+                data=orjson.dumps(known),
+                position=position,
+                connection_id=str(known["connection_id"]),
+            )
             self._kept.append(message)
             if len(self._kept) > _KEPT:
                 self._start = self._kept.popleft().position
@@ -223,7 +230,7 @@ class LiveFeed:
             one.put(message)
 
 
-def _known(data: str) -> bytes:
+def _known(data: str) -> dict[str, Any]:
     """An event's known members, whatever else the orchestrator may send one day.
 
     Raises:
@@ -235,7 +242,7 @@ def _known(data: str) -> bytes:
         event = None
     if not isinstance(event, dict):
         raise PageProblem(503, "events_invalid", "An event is not a JSON object.")
-    return orjson.dumps({name: event.get(name) for name in _MEMBERS})
+    return {name: event.get(name) for name in _MEMBERS}
 
 
 def signer_of_console(folder: Path | None) -> Signer | None:

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict
 
 from shared.airbyte_client import AirbyteClient
+from shared.auth import label_limits
 from shared.config import Settings
 from shared.errors import AamError
 from shared.http.authentication import ABOUT
@@ -112,7 +113,8 @@ class Installation:
         A stale Airbyte version is refreshed in the background.
         """
         if self._reading is None and self._clock() >= self._read_again_at:
-            self._reading = asyncio.create_task(self._read())
+            with label_limits.registry_wide():
+                self._reading = asyncio.create_task(self._read())
         settings = self._settings
         return self.for_anybody().model_copy(
             update={

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from services.orchestrator.edit_schemas import MOST_LABELS, LabelName
 from shared import registry
 from shared.auth.api_keys import make_key
 from shared.auth.scopes import KEY_SCOPES, Scope, caller_of, may
@@ -26,6 +27,7 @@ _VIEW: dict[str, Any] = {
     "id": "ab12cd34",
     "owner": "ada@example.com",
     "scopes": ["connections:read", "repairs:decide"],
+    "labels": {},
     "created_by": "first (key 0f1e2d3c)",
     "created_at": "2026-11-25T09:30:00.123456Z",
     "expires_at": "2027-02-23T00:00:00Z",
@@ -55,7 +57,8 @@ class NewKey(BaseModel):
                     "owner": "ada@example.com",
                     "scopes": ["connections:read", "repairs:decide"],
                     "expires_at": "2037-02-23T00:00:00Z",
-                }
+                },
+                {"owner": "sales", "scopes": ["connections:read"], "labels": {"team": "sales"}},
             ]
         },
     )
@@ -65,6 +68,8 @@ class NewKey(BaseModel):
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=len(KEY_SCOPES))]
     expires_at: Annotated[Timestamp, AfterValidator(_to_come)] | None = None
     """When it expires; null for never."""
+    labels: Annotated[dict[LabelName, Name], Field(max_length=MOST_LABELS)] = {}
+    """Limits the key to connections that have all of these labels; it cannot have `admin` then."""
 
 
 class KeyView(BaseModel):
@@ -75,6 +80,8 @@ class KeyView(BaseModel):
     id: str
     owner: str
     scopes: list[str]
+    labels: dict[str, str]
+    """The labels that connections must have for it; empty if it sees all."""
     created_by: str
     created_at: datetime
     expires_at: datetime | None = None
@@ -122,7 +129,9 @@ async def make_api_key(
 ) -> KeyWithSecret:
     """Create a key; it is shown only in this response, since AAM stores just a digest of it.
 
-    It can have only scopes that the caller has; `make key`, on the machine, can give any.
+    It can have only scopes that the caller has; `make key`, on the machine, can give any. With
+    `labels`, it sees only connections that have all of them, and nothing that spans the
+    installation: 403 `label_limited`.
     """
     caller = caller_of(request)
     lacking = sorted(set(order.scopes) - caller.scopes)
@@ -138,6 +147,7 @@ async def make_api_key(
             scopes=sorted(set(order.scopes)),
             created_by=caller.name,
             expires_at=order.expires_at,
+            labels=order.labels,
         )
     response.headers["Cache-Control"] = "no-store"
     return KeyWithSecret(id=made.id, key=made.key)

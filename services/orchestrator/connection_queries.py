@@ -93,7 +93,7 @@ def _conditions(shown: ConnectionFilter) -> list[Part]:
     is_archived = shown.archived or Health.ARCHIVED in shown.health
     parts = [Part(f"t.archived_at IS {'NOT ' if is_archived else ''}NULL", {})]
     for sql, name, value in (
-        ("t.status = CAST(:status AS connection_status)", "status", shown.status),
+        ("t.status = CAST(:status AS public.connection_status)", "status", shown.status),
         ("t.name ILIKE :name", "name", like(shown.name)),
         ("t.airbyte_workspace_id = :workspace", "workspace", shown.workspace_id),
         ("t.source_type = :source_type", "source_type", shown.source_type),
@@ -191,7 +191,8 @@ class _Order(NamedTuple):
 
 
 _AFTER_HEALTH: Final = (
-    "(CAST(:after_word AS health_word), CAST(:after_at AS timestamptz), CAST(:after_id AS uuid))"
+    "(CAST(:after_word AS public.health_word), CAST(:after_at AS timestamptz),"
+    " CAST(:after_id AS uuid))"
 )
 _MICROSECONDS: Final = """to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US')"""
 _ORDERS: Final = {
@@ -226,9 +227,9 @@ _ORDERS: Final = {
                 IS_IN_TIME,
             ),
             _Branch(
-                "CAST('overdue' AS health_word) AS k1, h.overdue_at AS k2",
+                "CAST('overdue' AS public.health_word) AS k1, h.overdue_at AS k2",
                 "h.overdue_at, h.connection_id",
-                "(CAST('overdue' AS health_word), h.overdue_at, h.connection_id)"
+                "(CAST('overdue' AS public.health_word), h.overdue_at, h.connection_id)"
                 f" > {_AFTER_HEALTH}",
                 IS_OVERDUE,
             ),

@@ -7,7 +7,13 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from services.orchestrator import credential_list_queries
-from services.orchestrator.credential_schemas import READ, CredentialPage, CredentialRead
+from services.orchestrator.credential_schemas import (
+    READ,
+    REFUSAL,
+    CredentialPage,
+    CredentialRead,
+    RefusalView,
+)
 from shared import registry
 from shared.auth.scopes import Scope, may
 from shared.database import Database
@@ -94,6 +100,41 @@ async def credential_reads(
                 reader=reader,
                 after=_position(after),
                 limit=limit,
+            )
+        )
+
+
+@router.get(
+    "/refusals",
+    tags=["keys"],
+    dependencies=[may(Scope.ADMIN)],
+    response_model=Page[RefusalView],
+    responses={200: example({"items": [REFUSAL], "next": None}), **problems(422, 503)},
+)
+async def refusals(
+    db: Registry,
+    caller: Annotated[
+        str | None,
+        Query(
+            max_length=200,
+            pattern=r"^[^\x00]*$",
+            description="As listed: `key:ab12cd34` or `address:192.0.2.1`",
+        ),
+    ] = None,
+    after: AfterText = None,
+    limit: Limit = 100,
+) -> Response:
+    """List what the services refused to whom, counted by minute, newest minute first.
+
+    `caller` is the id of a key, a token's subject or a service, or the address of a caller whose
+    credentials are not valid. Each service lists 200 combinations an hour; what exceeds them is
+    counted in one item of the caller `others` for each hour, status and code. Counts are up to
+    ten seconds old. REFUSAL_RETENTION limits how far back the list reaches.
+    """
+    async with db.read() as session:
+        return raw_json(
+            await registry.page_of_refusals(
+                session, caller=caller, after=_position(after), limit=limit
             )
         )
 

@@ -103,3 +103,35 @@ class CredentialRead(BaseModel):
     """`granted`, or the code of the error."""
     request_id: str
     """As in the logs of both services."""
+
+
+class RefusalView(BaseModel):
+    """How often the same was refused to one caller within a minute."""
+
+    minute: datetime
+    """Its start; for the caller `others`, the start of the hour."""
+    service: str
+    caller: str
+    method: str
+    """`-` for an unknown one, and for `others`."""
+    route: str
+    """The path with the names of its parameters; `-` if no route has it, and for `others`."""
+    status: int
+    code: str
+    count: int
+    first_at: datetime
+    last_at: datetime
+
+
+REFUSAL: dict[str, Any] = {
+    "minute": "2026-11-24T09:30:00Z",
+    "service": "orchestrator",
+    "caller": "key:ab12cd34",
+    "method": "DELETE",
+    "route": "/connections/{connection_id}",
+    "status": 403,
+    "code": "forbidden",
+    "count": 3,
+    "first_at": _AT,
+    "last_at": "2026-11-24T09:30:41.000001Z",
+}

@@ -13,6 +13,7 @@ import msgspec
 from services.orchestrator import credential_queries
 from shared import registry
 from shared.airbyte_client import MASK
+from shared.auth import label_limits
 from shared.credential_digests import Digests
 from shared.credential_documents import Credential
 from shared.database import Database
@@ -64,6 +65,26 @@ class OrderNote(msgspec.Struct, frozen=True):
 
 class CredentialShared(Conflict):
     """Another live connection uses the credential of the one being onboarded."""
+
+
+async def expect_own_credential(db: Database, reference: str | None) -> None:
+    """Check that a caller limited by labels does not take a credential from others.
+
+    It may use one that its connections use, or that no connection uses yet.
+
+    Raises:
+        Invalid: `credential_not_found`, as for an unknown one: only connections that it may not see
+            use the credential.
+    """
+    if reference is None or not label_limits.current():
+        return
+    async with db.read() as session:
+        is_own = bool(await credential_queries.credential_uses(session, reference))
+    with label_limits.registry_wide():
+        async with db.read() as session:
+            is_used = bool(await credential_queries.credential_uses(session, reference))
+    if is_used and not is_own:
+        raise Invalid(f"No credential {reference}.", code="credential_not_found")
 
 
 async def expect_unused(

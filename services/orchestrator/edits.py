@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.orchestrator import edit_queries
 from services.orchestrator.credential_queries import digests_given
-from services.orchestrator.credentials import OrderNote, expect_unused, fetch
+from services.orchestrator.credentials import OrderNote, expect_own_credential, expect_unused, fetch
 from services.orchestrator.edit_schemas import MOST_LABELS, ConnectionEdit
 from services.orchestrator.preflight import nothing_recorded
 from services.orchestrator.sagas.edit import (
@@ -34,8 +34,8 @@ from shared.airbyte_client import (
     ConnectionSettings,
     schedule_members,
 )
-from shared.auth import scopes
-from shared.auth.scopes import Scope
+from shared.auth import label_limits, scopes
+from shared.auth.scopes import LabelLimited, Scope
 from shared.config import Settings
 from shared.credential_digests import Digests
 from shared.database import Database
@@ -191,6 +191,10 @@ class Editor:
                 await edit_queries.expect_free(session, connection_id, edit.name)
             return None
 
+        if edit.name is not None:
+            with label_limits.registry_wide():
+                async with self._db.read() as session:
+                    await edit_queries.expect_free(session, connection_id, edit.name)
         begun = await self._operations.begin(intent, gate)
         return await self._operations.outcome(begun, wait=wait)
 
@@ -258,14 +262,18 @@ class Editor:
                 "A credential cannot be replaced: ROTATION_DIGEST_KEY is not set.",
                 code="no_digest_key",
             )
-        async with self._db.read() as session:
-            others = await edit_queries.others_of_source(session, row.id, row.airbyte_source_id)
+        await expect_own_credential(self._db, reference)
+        with label_limits.registry_wide():
+            async with self._db.read() as session:
+                others = await edit_queries.others_of_source(session, row.id, row.airbyte_source_id)
         if others:
+            async with self._db.read() as session:
+                visible = await registry.connection_names(session, others)
             raise Conflict(
                 f"{len(others)} other connections use the source of connection {row.id}, and would "
                 "get the credential, too.",
                 code="source_shared",
-                connection_ids=list(others),
+                connection_ids=[one for one in others if one in visible],
             )
         configuration = msgspec.json.decode(row.source_configuration or "{}", type=dict[str, Any])
         source_type = source_types.SOURCE_TYPES.get(row.source_type)
@@ -303,6 +311,10 @@ def _own(draft: _Draft, order: ConnectionEdit, row: Connection) -> Own:
                 "labels",
                 f"The connection would have {len(merged)} labels, and may have {MOST_LABELS}.",
                 code="too_many_labels",
+            )
+        if missing := [name for name, value in label_limits.current() if merged.get(name) != value]:
+            raise LabelLimited(
+                f"The API key is limited by the label {missing[0]}: the connection must keep it."
             )
         if draft.change("labels", before, merged):
             labels = merged

@@ -7,6 +7,8 @@ from typing import Final
 import msgspec
 
 from services.orchestrator.event_log import BATCH, Event, EventLog, Position, Wanted
+from services.orchestrator.event_visibility import visible
+from shared.database import Database
 
 _MOST_SCANNED: Final = 10_000
 """Entries that one page looks at for events that were asked for."""
@@ -15,8 +17,9 @@ _MOST_SCANNED: Final = 10_000
 class EventPages:
     """Reads pages."""
 
-    def __init__(self, event_log: EventLog) -> None:
+    def __init__(self, event_log: EventLog, db: Database) -> None:
         self._log = event_log
+        self._db = db
 
     async def newest(self, wanted: Wanted, *, limit: int) -> bytes:
         """The newest events as JSON, oldest first, of those that one page looks at.
@@ -30,7 +33,7 @@ class EventPages:
             read = await self._log.read_back(before, limit=BATCH)
             end = end or read.last
             scanned += len(read.events)
-            found += [event for event in read.events if wanted.has(event)]
+            found += await visible(self._db, [one for one in read.events if wanted.has(one)])
             if len(read.events) < BATCH:
                 break
             before = read.events[-1].position
@@ -54,9 +57,10 @@ class EventPages:
                 continue
             scanned += len(read.events)
             has_more = len(read.events) == BATCH
+            shown = set(await visible(self._db, [one for one in read.events if wanted.has(one)]))
             for event in read.events:
                 position = event.position
-                if wanted.has(event):
+                if event in shown:
                     found.append(event)
                 if len(found) == limit:
                     has_more = has_more or event is not read.events[-1]

@@ -21,9 +21,11 @@ from starlette.types import Receive, Scope, Send
 
 from services.orchestrator.event_feed import EventFeed, Item, Reset, Signal, Subscription
 from services.orchestrator.event_log import BATCH, Event, EventLog, Position, Wanted
+from services.orchestrator.event_visibility import visible
 from shared import outbox
 from shared.auth.scopes import Caller, Recheck
 from shared.config import Settings
+from shared.database import Database
 from shared.errors import AamError, TooManyRequests, Unavailable
 from shared.observability import logs
 
@@ -64,17 +66,21 @@ class Reader:
 class EventStreams:
     """The open streams of a process."""
 
-    def __init__(self, feed: EventFeed, *, per_caller: int, lifetime: timedelta) -> None:
+    def __init__(
+        self, feed: EventFeed, db: Database, *, per_caller: int, lifetime: timedelta
+    ) -> None:
         self.feed = feed
+        self.db = db
         self.lifetime_s = lifetime.total_seconds()
         self._per_caller = per_caller
         self._open: Counter[str] = Counter()
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> Self:
+    def from_settings(cls, settings: Settings, db: Database) -> Self:
         """Streams from the settings' Redis, which is connected to when the feed runs."""
         return cls(
             EventFeed(EventLog(outbox.open_reader(settings))),
+            db,
             per_caller=settings.event_streams_per_caller,
             lifetime=settings.event_stream_lifetime,
         )
@@ -237,7 +243,8 @@ class EventStream(Response):
             if len(found.events) < BATCH and self._feed.tail == tail:
                 position = max(self._position, tail)
                 self._subscription = self._feed.subscribe(wanted, position)
-            for chunk in _chunked([event for event in found.events if wanted.has(event)]):
+            events = [event for event in found.events if wanted.has(event)]
+            for chunk in _chunked(await visible(self._streams.db, events)):
                 yield chunk
             if self._subscription is not None:
                 return
@@ -246,7 +253,7 @@ class EventStream(Response):
         """The events of a subscription, until it ends."""
         while True:
             items = await subscription.items(within_s=HEARTBEAT_S)
-            for chunk in _chunked(items):
+            for chunk in _chunked(await visible(self._streams.db, items)):
                 yield chunk
             if not items and subscription.is_over:
                 return

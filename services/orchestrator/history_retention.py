@@ -68,6 +68,7 @@ def histories(settings: Settings) -> Sequence[History]:
             at_most=_SCHEMAS_AT_MOST,
         ),
         History("api_keys", settings.api_key_retention),
+        History("refusals", settings.refusal_retention),
         History("credential_audit", settings.audit_retention),
     )
 

@@ -121,7 +121,7 @@ async def onboard(order: Onboard, service: Service, key: GivenKey, wait: Wait) -
 
 @router.post(
     "/connections/import",
-    dependencies=[may(Scope.CONNECTIONS_WRITE)],
+    dependencies=[may(Scope.CONNECTIONS_WRITE, spans_installation=True)],
     response_model=ImportReport,
     responses={
         200: example(IMPORT)
@@ -153,7 +153,7 @@ async def import_connections(
 
 @router.get(
     "/imports/{import_id}",
-    dependencies=[may(Scope.CONNECTIONS_READ)],
+    dependencies=[may(Scope.CONNECTIONS_READ, spans_installation=True)],
     response_model=ImportReport,
     responses=problems(404, 422, 503),
 )
@@ -331,7 +331,7 @@ def build(settings: Settings) -> FastAPI:
     )
     airbyte = AirbyteClient.from_settings(settings)
     auth_broker = AuthBroker.from_settings(settings, signer_for("orchestrator", settings))
-    redis, streams = outbox.open_redis(settings), EventStreams.from_settings(settings)
+    redis, streams = outbox.open_redis(settings), EventStreams.from_settings(settings, db)
     jobs = Jobs(settings.registry_address, application="orchestrator")
     operations = Operations(settings, db, jobs, service="orchestrator")
     relay = outbox.Relay(db, redis)
@@ -434,7 +434,7 @@ def build(settings: Settings) -> FastAPI:
 def _show(app: FastAPI, streams: EventStreams, installation: about_routes.Installation) -> None:
     """Give the routes of events and of the installation what they show."""
     app.state.event_streams = streams
-    app.state.event_pages = EventPages(streams.feed.log)
+    app.state.event_pages = EventPages(streams.feed.log, streams.db)
     app.state.installation = installation
 
 

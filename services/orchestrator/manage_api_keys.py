@@ -21,10 +21,11 @@ import msgspec
 from pydantic import TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.orchestrator.edit_schemas import LabelName
 from services.orchestrator.kubernetes_secrets import secrets_list
 from shared import registry
 from shared.auth.api_keys import NewKey, make_key, record_key, written_key
-from shared.auth.scopes import KEY_SCOPES, SERVICE_CALLS
+from shared.auth.scopes import KEY_SCOPES, SERVICE_CALLS, Scope
 from shared.auth.service_tokens import BadKey, make_pair
 from shared.config import Settings, load
 from shared.database import Database
@@ -35,6 +36,7 @@ from shared.observability import logs
 BY_HAND = "manage_api_keys"
 _MOST_DAYS = 36_500
 _OBJECT_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?")
+_LIMITED_SCOPES = tuple(scope for scope in KEY_SCOPES if scope is not Scope.ADMIN)
 
 _LISTED = 10_000
 """Maximum number of keys listed at once."""
@@ -58,7 +60,8 @@ async def _make(given: argparse.Namespace) -> str:
             session,
             environment=settings.key_environment,
             owner=given.owner,
-            scopes=sorted(set(given.scope or KEY_SCOPES)),
+            scopes=sorted(set(given.scope or (_LIMITED_SCOPES if given.label else KEY_SCOPES))),
+            labels=dict(given.label),
             created_by=BY_HAND,
             expires_at=None if days is None else datetime.now(UTC) + timedelta(days=days),
         )
@@ -156,6 +159,13 @@ def _owner(given: str) -> str:
     return owner
 
 
+def _label(given: str) -> tuple[str, str]:
+    name, is_given, value = given.partition("=")
+    if not is_given:
+        raise ValueError
+    return TypeAdapter(LabelName).validate_python(name), TypeAdapter(Name).validate_python(value)
+
+
 def _days(given: str) -> int:
     days = int(given)
     if not 0 < days <= _MOST_DAYS:
@@ -180,7 +190,20 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True)
     make = commands.add_parser("make", help="create a key, and print it once")
     make.add_argument("--owner", type=_owner, required=True, help="the owner's name")
-    make.add_argument("--scope", action="append", choices=[*KEY_SCOPES], help="default: all")
+    make.add_argument(
+        "--scope",
+        action="append",
+        choices=[*KEY_SCOPES],
+        help="default: all, without admin if it is limited by a label",
+    )
+    make.add_argument(
+        "--label",
+        action="append",
+        type=_label,
+        default=[],
+        metavar="NAME=VALUE",
+        help="limit it to connections with this label, and with every other one given",
+    )
     make.add_argument("--expires-in-days", type=_days, help="default: never")
     make.set_defaults(run=_make)
     listed = commands.add_parser("list", help="list the keys")

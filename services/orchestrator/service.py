@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.orchestrator.catalog_reconciler import ReapplySaga
-from services.orchestrator.credentials import CredentialShared, expect_unused
+from services.orchestrator.credentials import CredentialShared, expect_own_credential, expect_unused
 from services.orchestrator.destination_fit import DestinationFit
 from services.orchestrator.destinations import Destinations
 from services.orchestrator.job_history import record_job
@@ -24,6 +24,7 @@ from services.orchestrator.source_definitions import SourceDefinitions
 from services.orchestrator.workspaces import Workspaces
 from shared import registry
 from shared.airbyte_client import AirbyteClient, Destination
+from shared.auth import label_limits
 from shared.config import Settings
 from shared.connectors import Connectors
 from shared.credential_digests import Digests
@@ -103,6 +104,7 @@ class Orchestrator:
             return replay
         destination = await self._destination(order)
         workspace_id, destination_id = destination.workspace_id, destination.destination_id
+        await expect_own_credential(self._db, order.credential_id)
         source_type = await self._expected_source(order, workspace_id)
         with nothing_recorded():
             modes = await self._airbyte.destination_sync_modes(destination)
@@ -128,10 +130,12 @@ class Orchestrator:
             credential_id=order.credential_id,
             airbyte_destination_id=destination_id,
             airbyte_workspace_id=workspace_id,
+            labels=label_limits.to_json(label_limits.current()),
         )
         # No secret is read for an order that will be refused.
-        async with self._db.read() as session:
-            await registry.expect_free_name(session, order.connection_name)
+        with label_limits.registry_wide():
+            async with self._db.read() as session:
+                await registry.expect_free_name(session, order.connection_name)
         configuration = await self._expected_configuration(source_type, order, workspace_id)
 
         is_checked = not source_type.renewed_fields
@@ -167,6 +171,7 @@ class Orchestrator:
             Invalid: the order or the credential is invalid.
             Unavailable: Airbyte or the auth_broker is unavailable; nothing was recorded.
         """
+        await expect_own_credential(self._db, order.credential_id)
         source_type = await self._expected_source(order, workspace_id)
         configuration = await self._expected_configuration(source_type, order, workspace_id)
         if configuration is None:
@@ -265,7 +270,8 @@ class Orchestrator:
             exclusions = await registry.exclusions_of(session, connection_id)
         if row.airbyte_source_id is None:
             raise NotActive(f"Connection {connection_id} has no source.")
-        snapshot_id, offered = await self._offered(row.airbyte_source_id, is_fresh=is_fresh)
+        with label_limits.registry_wide():  # a source may have other connections
+            snapshot_id, offered = await self._offered(row.airbyte_source_id, is_fresh=is_fresh)
         configured = await run_cooperatively(catalogs.parse.steps(head.sync_catalog.encode()))
         try:
             merged = await run_cooperatively(

@@ -64,7 +64,7 @@ async def suggest(order: Suggest, service: Service) -> Response:
 
 @router.post(
     "/learn",
-    dependencies=[may(Scope.REPAIRS_DECIDE)],
+    dependencies=[may(Scope.REPAIRS_DECIDE, spans_installation=True)],
     responses={
         200: links("GET /knowledge", source_type="$request.body#/source_type"),
         **problems(409, 413, 422, 503, 504),

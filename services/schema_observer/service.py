@@ -16,6 +16,7 @@ from services.schema_observer.scheduler import Scheduler
 from services.schema_observer.schemas import ObservationContinues
 from shared import registry
 from shared.airbyte_client import AirbyteClient
+from shared.auth import label_limits
 from shared.config import Settings
 from shared.database import Database
 from shared.discoveries import Discoveries
@@ -62,6 +63,8 @@ class SchemaObserver:
         Raises:
             NotFound: there is no such connection.
             NotActive: it is not ACTIVE or HEALING, or is archived: its source is not observed.
+            LabelLimited: `accept_missing`, and the source has a connection that the caller may not
+                see.
             SyncRunning: a sync of the source is running, and its connector renews tokens.
             TooManyRequests: `discovery_quota`: the source's daily limit is reached.
             Unavailable: the registry is unavailable, or this process is stopping.
@@ -69,6 +72,23 @@ class SchemaObserver:
         async with self._db.read() as session:
             row = await registry.find_connection(session, connection_id)
         source_id = _expect_watched(row)
+        if accept_missing:
+            await registry.expect_no_hidden_connection(self._db, source_id)
+        with label_limits.registry_wide():  # a source may have other connections
+            is_observed = await self._observe(
+                row, source_id, accept_missing=accept_missing, wait=wait
+            )
+        if not is_observed:
+            return ObservationContinues(
+                connection_id=connection_id, source_id=source_id, status="observing"
+            )
+        async with self._db.read() as session:
+            return await observation_queries.result_json(session, connection_id)
+
+    async def _observe(
+        self, row: Connection, source_id: UUID, *, accept_missing: bool, wait: float
+    ) -> bool:
+        """Request an observation; whether it has ended within `wait` seconds."""
         await self._discoveries.expect_observable(source_id, beside_sync=accept_missing)
         async with self._db.transaction() as session:
             asked = await claim_queries.ask_for_source(
@@ -77,12 +97,7 @@ class SchemaObserver:
             if accept_missing:
                 change = {"accept_missing": True}
                 await registry.record_setting_change(session, "observation", row.id, change)
-        if not await self._is_observed(source_id, asked, wait=wait, beside_sync=accept_missing):
-            return ObservationContinues(
-                connection_id=connection_id, source_id=source_id, status="observing"
-            )
-        async with self._db.read() as session:
-            return await observation_queries.result_json(session, connection_id)
+        return await self._is_observed(source_id, asked, wait=wait, beside_sync=accept_missing)
 
     async def _is_observed(
         self, source_id: UUID, asked: Asked, *, wait: float, beside_sync: bool
@@ -153,10 +168,11 @@ class SchemaObserver:
             await registry.record_setting_change(session, "observation", row.id, change)
         if row.airbyte_source_id is not None:
             # A separate transaction: ending an observation locks the source before connections.
-            async with self._db.transaction() as session:
-                await claim_queries.advance_source(
-                    session, row.airbyte_source_id, every=self._every
-                )
+            with label_limits.registry_wide():  # the shortest interval of its connections applies
+                async with self._db.transaction() as session:
+                    await claim_queries.advance_source(
+                        session, row.airbyte_source_id, every=self._every
+                    )
         return await self.observation(connection_id, is_explained=True)
 
     async def diff(

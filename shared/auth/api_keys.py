@@ -10,7 +10,7 @@ import hmac
 import re
 import secrets
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -19,9 +19,9 @@ from time import monotonic
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared import registry
-from shared.auth.scopes import Caller
+from shared.auth.scopes import Caller, Scope
 from shared.database import Database
-from shared.errors import Unavailable, UpstreamUnknown
+from shared.errors import Invalid, Unavailable, UpstreamUnknown
 
 FORM = re.compile(r"aam_[a-z0-9]{1,16}_([a-z0-9]{8})_[A-Za-z0-9_-]{43}")
 _ALPHABET = string.ascii_lowercase + string.digits
@@ -64,8 +64,19 @@ async def make_key(
     scopes: Sequence[str],
     created_by: str,
     expires_at: datetime | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> NewKey:
-    """Generate a key and record it."""
+    """Generate a key and record it; with `labels`, it is limited to connections that have them.
+
+    Raises:
+        Invalid: it would be limited and have the scope `admin`, which spans the installation.
+    """
+    if labels and Scope.ADMIN in scopes:
+        raise Invalid.of(
+            "scopes",
+            "A key that is limited by labels cannot have the scope admin.",
+            code="admin_not_limited",
+        )
     made = new_key(environment)
     await record_key(
         session, made, owner=owner, scopes=scopes, created_by=created_by, expires_at=expires_at
@@ -91,6 +102,7 @@ async def record_key(
         scopes=scopes,
         created_by=created_by,
         expires_at=expires_at,
+        labels=labels or {},
     )
 
 
@@ -126,6 +138,7 @@ class KeyRing:
             known.scopes,
             owner=known.owner,
             expires_at=known.expires_at,
+            labels=known.labels,
         )
 
     async def any(self) -> bool:

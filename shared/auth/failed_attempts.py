@@ -40,7 +40,7 @@ class Guesses:
         Raises:
             TooManyRequests: it is over the limit, and the credential was not valid recently.
         """
-        wait_s = self._failed.left_s(_network(address))
+        wait_s = self._failed.left_s(network(address))
         if wait_s and self._proved.get(_digest(presented), 0.0) <= self._clock():
             raise TooManyRequests(
                 "Too many invalid credentials were sent from this address.",
@@ -56,16 +56,16 @@ class Guesses:
 
     def fail(self, address: str) -> None:
         """Count a failed attempt."""
-        self._failed.wait_s(_network(address))
+        self._failed.wait_s(network(address))
         if not self._logged.wait_s(""):
-            log.warning("authentication_failed", address=_network(address))
+            log.warning("authentication_failed", address=network(address))
 
 
 def _digest(presented: str) -> bytes:
     return hashlib.sha256(presented.encode()).digest()
 
 
-def _network(address: str) -> str:
+def network(address: str) -> str:
     """The addresses of one caller: an IPv4 address, or an IPv6 /64 network."""
     try:
         found = ipaddress.ip_address(address)

@@ -15,6 +15,8 @@ from fastapi.openapi.models import HTTPBearer
 from fastapi.requests import HTTPConnection
 from fastapi.security.base import SecurityBase
 
+from shared.auth import label_limits
+from shared.auth.label_limits import Labels
 from shared.errors import Forbidden
 
 
@@ -74,6 +76,8 @@ class Caller:
     """Whose API key it is; None for other callers."""
     expires_at: datetime | None = None
     """When the credentials expire; None for never."""
+    labels: Labels = ()
+    """The labels that connections must have for it; empty if it sees all."""
 
     @property
     def kind(self) -> Literal["api_key", "oidc", "service"]:
@@ -101,7 +105,8 @@ def acting(caller: Caller) -> Iterator[None]:
     """Set the current caller for the block and the tasks started in it."""
     token = _current.set(caller)
     try:
-        yield
+        with label_limits.limited_to(caller.labels):
+            yield
     finally:
         _current.reset(token)
 
@@ -144,6 +149,24 @@ def require(scope: Scope) -> None:
         raise Forbidden(f"The scope {scope} is required.", scope=scope)
 
 
+class LabelLimited(Forbidden):
+    """The request spans the installation, and the API key is limited to connections by label."""
+
+    code = "label_limited"
+
+
+def expect_unlimited() -> None:
+    """Check that the current caller sees all connections, for some requests of a route.
+
+    Raises:
+        LabelLimited: its API key is limited by labels.
+    """
+    if label_limits.current():
+        raise LabelLimited(
+            "This spans the installation, and the API key is limited to connections by label."
+        )
+
+
 def caller_of(request: HTTPConnection) -> Caller:
     """The caller of a request; every route behind the gate has one."""
     caller: Caller = request.state.caller
@@ -163,8 +186,11 @@ def recheck_of(request: HTTPConnection) -> Recheck:
 class _Bearer(SecurityBase):
     """Describes credentials in OpenAPI; the gate has already checked them."""
 
-    def __init__(self, service_scope: Scope | None = None) -> None:
+    def __init__(
+        self, service_scope: Scope | None = None, *, spans_installation: bool = False
+    ) -> None:
         self.service_scope = service_scope
+        self.spans_installation = spans_installation
         self.model = HTTPBearer(
             bearerFormat="aam_<env>_<id>_<secret>",
             description="An API key, as shown once by `make key` or POST /api-keys.",
@@ -178,13 +204,16 @@ class _Bearer(SecurityBase):
 _bearer = _Bearer()
 
 
-def may(scope: Scope, *, service: Scope | None = None) -> Any:
+def may(scope: Scope, *, service: Scope | None = None, spans_installation: bool = False) -> Any:
     """Declare the scope a route needs, in its `dependencies`; the gate enforces it.
 
-    Another AAM service needs the scope `service` instead, where it is given. FastAPI reads the
-    body before it resolves dependencies, so they do not check anything.
+    Another AAM service needs the scope `service` instead, where it is given. A route that
+    `spans_installation` is refused to callers that are limited to labels. FastAPI reads the body
+    before it resolves dependencies, so they do not check anything.
     """
-    bearer = _bearer if service is None else _Bearer(service)
+    spans_installation = spans_installation or scope is Scope.ADMIN
+    is_plain = service is None and not spans_installation
+    bearer = _bearer if is_plain else _Bearer(service, spans_installation=spans_installation)
     return Security(bearer, scopes=[scope.value])
 
 
@@ -203,6 +232,11 @@ def declared_for_services(dependencies: Sequence[Any]) -> frozenset[str] | None:
     """The scopes that other AAM services need instead; None if they need the same ones."""
     scopes = [one.dependency.service_scope for one in _declarations(dependencies)]
     return frozenset(scope for scope in scopes if scope is not None) or None
+
+
+def spans_installation(dependencies: Sequence[Any]) -> bool:
+    """Whether the route is refused to callers that are limited to labels."""
+    return any(one.dependency.spans_installation for one in _declarations(dependencies))
 
 
 def _declarations(dependencies: Sequence[Any]) -> list[Any]:

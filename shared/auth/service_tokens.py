@@ -25,6 +25,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from jwt.api_jws import PyJWS
 
+from shared.auth import label_limits
+from shared.auth.label_limits import Labels
+
 LIFETIME_S = 30
 LONGEST_S = 60
 _LEEWAY_S = 5
@@ -53,6 +56,8 @@ class Claims:
     token_id: str
     credential_id: str | None
     expires_at: datetime
+    labels: Labels = ()
+    """The limit of the caller on whose behalf the service calls; empty for none."""
 
 
 def key_id(key: Ed25519PublicKey) -> str:
@@ -141,7 +146,11 @@ class Signer:
     def token(
         self, audience: str, scope: str, *, request_id: str = "", credential_id: str | None = None
     ) -> str:
-        """A token for one call; the auth broker accepts it once, for this credential only."""
+        """A token for one call; the auth broker accepts it once, for this credential only.
+
+        It carries the label limit of the current caller, so that the called service applies it,
+        too; the auth broker knows no connections.
+        """
         now = int(time.time())
         claims = {
             "iss": self._service,
@@ -156,6 +165,8 @@ class Signer:
         }
         if credential_id is not None:
             claims["cid"] = credential_id
+        if audience != "auth_broker" and (labels := label_limits.current()):
+            claims["labels"] = dict(labels)
         return jwt.encode(claims, self._key, algorithm=_ALGORITHM, headers=self._headers)
 
 
@@ -208,6 +219,7 @@ class _Payload(msgspec.Struct, frozen=True):
     jti: str
     scope: str
     cid: str | None = None
+    labels: dict[str, str] = {}
 
 
 _HEADER = msgspec.json.Decoder(_Header)
@@ -254,7 +266,14 @@ def _checked(claims: _Payload, service: str, audience: str) -> Claims:
     if not _JTI.fullmatch(claims.jti):
         raise BadToken("its id is invalid")
     expires_at = datetime.fromtimestamp(claims.exp, UTC)
-    return Claims(service, frozenset(claims.scope.split()), claims.jti, claims.cid, expires_at)
+    return Claims(
+        service,
+        frozenset(claims.scope.split()),
+        claims.jti,
+        claims.cid,
+        expires_at,
+        label_limits.of(claims.labels),
+    )
 
 
 def read_public_keys(folder: Path) -> dict[str, tuple[str, Ed25519PublicKey]]:

@@ -99,7 +99,8 @@ def _with_callers(access: Access, lifespan: Lifespan[FastAPI] | None) -> Lifespa
         try:
             requirements(app.routes)
             await _require_callers(access)
-            async with lifespan(app) if lifespan else nullcontext() as state:
+            recording = nullcontext() if access.refusals is None else access.refusals.recording()
+            async with recording, lifespan(app) if lifespan else nullcontext() as state:
                 yield state
         except NoApiKey:
             raise

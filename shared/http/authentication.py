@@ -20,10 +20,12 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from shared.auth import scopes
+from shared import registry
+from shared.auth import label_limits, scopes
 from shared.auth.api_keys import KeyRing
-from shared.auth.failed_attempts import Guesses
+from shared.auth.failed_attempts import Guesses, network
 from shared.auth.oidc import Issuer
+from shared.auth.refusals import Refusals
 from shared.auth.scopes import SERVICE_CALLS, Caller
 from shared.auth.service_tokens import BadKey, BadToken, Signer, Verifier, read_public_keys
 from shared.config import ProcessSettings
@@ -87,6 +89,7 @@ class Services:
             credential_id=claims.credential_id,
             token_id=claims.token_id,
             expires_at=claims.expires_at,
+            labels=claims.labels,
         )
 
 
@@ -102,6 +105,8 @@ class Access:
     guesses: Guesses | None = None
     """How often authentication from one address may fail; None for no limit."""
     docs_are_open: bool = True
+    refusals: Refusals | None = None
+    """Records what is refused; None where there is no registry."""
 
     async def caller(self, presented: str) -> Caller | None:
         """The caller that a credential belongs to; None if it is not valid now.
@@ -122,7 +127,8 @@ class Access:
         """
         if caller.is_service:  # its token is for one request, and ends within a minute
             return True
-        return await self.caller(presented) is not None
+        with label_limits.registry_wide():
+            return await self.caller(presented) is not None
 
     async def require_anybody(self) -> None:
         """Check that at least one caller can authenticate.
@@ -165,6 +171,7 @@ def access_for(service: str, settings: ProcessSettings, db: Database | None = No
         rates=Rates(settings.requests_per_second),
         guesses=Guesses(settings.failed_keys_per_minute),
         docs_are_open=settings.aam_docs == "on",
+        refusals=None if db is None else Refusals(db, service),
     )
 
 
@@ -209,12 +216,14 @@ class Gate:
         if scope["type"] != "http":  # no service has WebSocket routes
             await send({"type": "websocket.close", "code": 1008})
             return
+        caller: Caller | None = None
         try:
             caller, presented = await self._caller(scope)
             self._measure(caller)
             self._require(caller, scope)
         except AamError as error:
             _count(error, scope)
+            self._record(error, scope, caller)
             refusal = self._answer(error)
             refusal.headers["connection"] = "close"  # the request's body is not read
             if isinstance(error, TooManyRequests):
@@ -259,15 +268,39 @@ class Gate:
             raise TooManyRequests("This caller sends too many requests.", wait_s=round(wait_s, 3))
 
     def _require(self, caller: Caller, scope: Scope) -> None:
+        route = self._route(scope)
+        if route is None:
+            return
+        lacking = sorted(route.needed_by(caller) - caller.scopes)
+        if lacking:
+            raise Forbidden(f"The scope {lacking[0]} is required.", scope=lacking[0])
+        if route.spans_installation:
+            with label_limits.limited_to(caller.labels):
+                scopes.expect_unlimited()
+
+    def _route(self, scope: Scope) -> Requirement | None:
+        """The requirement of the requested route; None if there is no such route."""
         if self._table is None:
             self._table = requirements(self._routes)
         path = get_route_path(scope)
         for route in self._table:
             if scope["method"] in route.methods and route.pattern.match(path):
-                lacking = sorted(route.needed_by(caller) - caller.scopes)
-                if lacking:
-                    raise Forbidden(f"The scope {lacking[0]} is required.", scope=lacking[0])
-                return
+                return route
+        return None
+
+    def _record(self, error: AamError, scope: Scope, caller: Caller | None) -> None:
+        """Count who was refused what; an outage is no refusal."""
+        if self._known.refusals is None or isinstance(error, Unavailable):
+            return
+        route = self._route(scope)
+        address = network((scope.get("client") or ("", 0))[0])
+        self._known.refusals.add(
+            registry.ADDRESS + address if caller is None else caller.id,
+            method=scope["method"],
+            route="-" if route is None else route.path,
+            status=error.status,
+            code=error.code,
+        )
 
 
 def _count(error: AamError, scope: Scope) -> None:
@@ -285,11 +318,15 @@ def _count(error: AamError, scope: Scope) -> None:
 class Requirement:
     """The scopes that a route requires."""
 
+    path: str
+    """With the names of its parameters."""
     pattern: re.Pattern[str]
     methods: frozenset[str]
     scopes: frozenset[str]
     service_scopes: frozenset[str] | None
     """What another AAM service needs instead; None if it needs `scopes`, too."""
+    spans_installation: bool
+    """Whether callers that are limited to labels are refused."""
 
     def needed_by(self, caller: Caller) -> frozenset[str]:
         """The scopes that this caller needs."""
@@ -314,5 +351,8 @@ def requirements(routes: Sequence[BaseRoute]) -> list[Requirement]:
         if required is None or not methods:
             raise UndeclaredRoute(f"{route.path} declares no scope: who may call it?")
         instead = scopes.declared_for_services(dependencies)
-        table.append(Requirement(route.path_regex, methods, required, instead))
+        spans = scopes.spans_installation(dependencies)
+        table.append(
+            Requirement(str(route.path), route.path_regex, methods, required, instead, spans)
+        )
     return table

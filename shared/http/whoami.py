@@ -17,6 +17,7 @@ _KEY: dict[str, Any] = {
     "owner": "ada@example.com",
     "scopes": ["connections:read", "repairs:decide"],
     "expires_at": "2027-02-23T00:00:00Z",
+    "labels": {},
 }
 
 
@@ -35,6 +36,8 @@ class CallerView(BaseModel):
     scopes: list[str]
     expires_at: datetime | None
     """When the credentials expire; null for never."""
+    labels: dict[str, str]
+    """The labels that connections must have for the caller; empty if it sees all."""
 
 
 router = APIRouter(tags=["keys"])
@@ -55,4 +58,5 @@ async def whoami(request: Request, response: Response) -> CallerView:
         owner=caller.owner,
         scopes=sorted(caller.scopes),
         expires_at=caller.expires_at,
+        labels=dict(caller.labels),
     )

@@ -1,6 +1,6 @@
 """The registry's tables. Each docstring names the writers; times are UTC with time zone."""
 
-from shared.models.access import ApiKey, CredentialRead
+from shared.models.access import ApiKey, CredentialRead, Refusal
 from shared.models.base import Base, RawJson
 from shared.models.connections import (
     Connection,

@@ -13,10 +13,11 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     func,
+    text,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
-from shared.models.base import Base
+from shared.models.base import Base, RawJson
 
 
 class ApiKey(Base):
@@ -30,6 +31,8 @@ class ApiKey(Base):
     digest: Mapped[bytes]
     """SHA-256 of the whole key."""
     scopes: Mapped[list[str]] = mapped_column(ARRAY(Text()))
+    labels: Mapped[str] = mapped_column(RawJson(), default="{}", server_default=text("'{}'"))
+    """The labels that connections must have for it, a JSON object of texts; empty: it sees all."""
     owner: Mapped[str]
     created_by: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
@@ -64,3 +67,31 @@ class CredentialRead(Base):
     result: Mapped[str]
     """`granted`, or the error code."""
     request_id: Mapped[str]
+
+
+class Refusal(Base):
+    """How often the gate refused the same within one minute.
+
+    Written by every service but the auth_broker. A service writes a limited number of rows an hour;
+    what exceeds it is counted in rows of the caller `others`, one an hour for each status and code.
+    """
+
+    __tablename__ = "refusals"
+    __table_args__ = (
+        UniqueConstraint("minute", "service", "caller", "method", "route", "status", "code"),
+        Index("ix_refusals_minute_id", "minute", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    minute: Mapped[datetime]
+    service: Mapped[str]
+    caller: Mapped[str]
+    """The caller's id (`key:ab12cd34`) if it is known, else its address; never a credential."""
+    method: Mapped[str]
+    route: Mapped[str]
+    """The route's path with the names of its parameters; `-` if no route has the path."""
+    status: Mapped[int]
+    code: Mapped[str]
+    count: Mapped[int] = mapped_column(BigInteger)
+    first_at: Mapped[datetime]
+    last_at: Mapped[datetime]

@@ -151,7 +151,8 @@ class Connection(Base):
     airbyte_workspace_id: Mapped[UUID | None]
     """The workspace of its source, known before the source is; None in rows older than this."""
     status: Mapped[ConnectionStatus] = mapped_column(
-        Enum(ConnectionStatus, name="connection_status")
+        # With its schema, which the search path of limited callers does not have.
+        Enum(ConnectionStatus, name="connection_status", schema="public")
     )
     catalog_version: Mapped[int] = mapped_column(default=0, server_default="0")
     """The head version's number; 0 until onboarding is done."""

@@ -36,7 +36,12 @@ class ConnectionHealth(Base):
 
     connection_id: Mapped[UUID] = mapped_column(ForeignKey(Connection.id), primary_key=True)
     health: Mapped[Health] = mapped_column(
-        Enum(Health, name="health_word", values_callable=lambda words: [one.value for one in words])
+        Enum(
+            Health,
+            name="health_word",
+            schema="public",  # as that of connection_status
+            values_callable=lambda words: [one.value for one in words],
+        )
     )
     """Postgres orders its words by urgency, as Health does."""
     code: Mapped[str]

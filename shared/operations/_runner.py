@@ -14,6 +14,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared import batches, failpoints, outbox, registry
+from shared.auth import label_limits
 from shared.config import Settings
 from shared.database import Database
 from shared.errors import (
@@ -182,6 +183,7 @@ class Operations(Recorder):
         """Run an operation to its end and return its result; None if it was handed over or lost."""
         operation_id, request_id = str(operation.id), operation.request_id
         with (
+            label_limits.registry_wide(),
             structlog.contextvars.bound_contextvars(operation=operation_id, request_id=request_id),
             tracing.span(
                 f"operation {operation.kind}", operation=operation_id, request_id=request_id

@@ -22,6 +22,7 @@ from shared.registry.connections import (
     connection_names,
     end_heal,
     expect_free_name,
+    expect_no_hidden_connection,
     find_connection,
     head_fingerprint,
     insert_pending,
@@ -92,6 +93,15 @@ from shared.registry.policies import (
     labels_with_policies,
     layers_of,
     lock_policy_layers,
+)
+from shared.registry.refusals import (
+    ADDRESS,
+    MOST_ROWS,
+    Count,
+    Refused,
+    add_refusals,
+    among_others,
+    page_of_refusals,
 )
 from shared.registry.setting_changes import (
     POLICY_LAYERS,

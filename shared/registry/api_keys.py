@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from shared.auth import label_limits
+from shared.auth.label_limits import Labels
 from shared.errors import NotFound
 from shared.models import ApiKey
 from shared.registry.paging import page, stamp
@@ -26,10 +29,12 @@ class LiveKey:
     expires_at: datetime | None
     is_used_lately: bool
     """Whether a use within the last minute is already recorded."""
+    labels: Labels
+    """The labels that connections must have for it; empty if it sees all."""
 
 
 _FIND = text("""
-    SELECT digest, owner, scopes, expires_at,
+    SELECT digest, owner, scopes, expires_at, CAST(labels AS text) AS labels,
         CAST(extract(epoch FROM expires_at - now()) AS float8) AS left_s,
         coalesce(last_used_at > now() - interval '1 minute', false) AS lately
     FROM api_keys
@@ -46,7 +51,8 @@ _ANY = text("""
     )
 """)
 _VIEW = f"""json_build_object(
-    'id', t.id, 'owner', t.owner, 'scopes', t.scopes, 'created_by', t.created_by,
+    'id', t.id, 'owner', t.owner, 'scopes', t.scopes, 'labels', t.labels,
+    'created_by', t.created_by,
     'created_at', {stamp("t.created_at")}, 'expires_at', {stamp("t.expires_at")},
     'last_used_at', {stamp("t.last_used_at")}, 'revoked_at', {stamp("t.revoked_at")}
 )"""
@@ -62,7 +68,13 @@ async def find_key(session: AsyncSession, id_: str) -> LiveKey | None:
     if row is None:
         return None
     return LiveKey(
-        row.digest, row.owner, frozenset(row.scopes), row.left_s, row.expires_at, row.lately
+        row.digest,
+        row.owner,
+        frozenset(row.scopes),
+        row.left_s,
+        row.expires_at,
+        row.lately,
+        label_limits.of_json(row.labels),
     )
 
 
@@ -95,6 +107,7 @@ async def insert_key(
     scopes: Sequence[str],
     created_by: str,
     expires_at: datetime | None,
+    labels: Mapping[str, str],
 ) -> None:
     """Record a new key."""
     session.add(
@@ -105,6 +118,7 @@ async def insert_key(
             scopes=list(scopes),
             created_by=created_by,
             expires_at=expires_at,
+            labels=msgspec.json.encode(dict(labels)).decode(),
         )
     )
     await session.flush()

@@ -12,6 +12,9 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
+from shared.auth import label_limits
+from shared.auth.scopes import LabelLimited
+from shared.database import Database
 from shared.domain import catalog as catalogs
 from shared.errors import NameTaken, NotActive, NotFound, StaleCatalog
 from shared.models import (
@@ -56,6 +59,7 @@ async def insert_pending(session: AsyncSession, connection: Connection) -> bool:
             credential_id=connection.credential_id,
             airbyte_destination_id=connection.airbyte_destination_id,
             airbyte_workspace_id=connection.airbyte_workspace_id,
+            labels=connection.labels,
             status=ConnectionStatus.PENDING,
         )
         .on_conflict_do_nothing()
@@ -125,6 +129,32 @@ async def lock_connection(
     if connection.archived_at is not None and not even_archived:
         raise NotActive(f"Connection {connection_id} is archived.")
     return connection
+
+
+async def expect_no_hidden_connection(db: Database, source_id: UUID) -> None:
+    """Check that the current caller sees every live connection of a source, before it is changed.
+
+    Raises:
+        LabelLimited: it is limited by labels, and one of them lacks a label.
+    """
+    labels = label_limits.current()
+    if not labels:
+        return
+    with label_limits.registry_wide():
+        async with db.read() as session:
+            parameters = {"source": source_id, "labels": label_limits.to_json(labels)}
+            if await session.scalar(_HAS_HIDDEN, parameters):
+                raise LabelLimited(
+                    "The source has other connections, and the API key is limited by label."
+                )
+
+
+_HAS_HIDDEN = text("""
+    SELECT EXISTS (
+        SELECT FROM connections WHERE airbyte_source_id = :source AND archived_at IS NULL
+            AND NOT labels @> CAST(:labels AS jsonb)
+    )
+""")
 
 
 def begin_heal(connection: Connection, heal_id: UUID) -> None:

@@ -23,6 +23,7 @@ class WrittenStreams:
 
     connection_id: UUID
     name: str
+    """Empty unless every caller who sees the other connection, `besides`, sees this one, too."""
     naming: Naming
     streams: tuple[StreamId, ...]
 
@@ -62,7 +63,9 @@ async def page_of_written_streams(
 
 
 _PAGE = text("""
-    SELECT c.id, c.name, CAST(c.table_naming AS text), CAST(coalesce((
+    SELECT c.id, CASE WHEN c.labels @> coalesce(
+            (SELECT labels FROM connections WHERE id = :besides), '{}'
+        ) THEN c.name ELSE '' END, CAST(c.table_naming AS text), CAST(coalesce((
         SELECT jsonb_agg(jsonb_build_array(
             pair -> 'stream' -> 'namespace', pair -> 'stream' -> 'name'
         ) ORDER BY position)

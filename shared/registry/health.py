@@ -222,7 +222,7 @@ _STORE = text(f"""
             ELSE now()
         END), {", ".join(f"n.{column}" for column in _COMPARED)}
     FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS n (
-        connection_id uuid, health health_word, code text, reason text, since timestamptz,
+        connection_id uuid, health public.health_word, code text, reason text, since timestamptz,
         changed_at timestamptz, severity text, repair_id uuid, overdue_at timestamptz,
         last_job_id uuid, last_sync_status text, last_sync_started_at timestamptz,
         last_sync_ended_at timestamptz, failed_syncs integer

@@ -40,6 +40,7 @@ PAGES: Final = (
     "/access",
     "/access/credentials",
     "/access/reads",
+    "/access/refusals",
     "/system",
     "/preferences",
     "/search?q=Salesforce",

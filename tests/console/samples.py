@@ -321,6 +321,18 @@ KEY: dict[str, Any] = {
     "last_used_at": None,
     "revoked_at": None,
 }
+REFUSAL: dict[str, Any] = {
+    "minute": "2026-11-24T09:30:00Z",
+    "service": "orchestrator",
+    "caller": "key:ab12cd34",
+    "method": "DELETE",
+    "route": "/connections/{connection_id}",
+    "status": 403,
+    "code": "forbidden",
+    "count": 3,
+    "first_at": "2026-11-24T09:30:01Z",
+    "last_at": "2026-11-24T09:30:41Z",
+}
 READ: dict[str, Any] = {
     "at": AT,
     "reader": "service orchestrator",
@@ -379,6 +391,7 @@ def answers() -> dict[str, Any]:
         "GET /destinations": listed(DESTINATION),
         "GET /credentials": listed(CREDENTIAL),
         "GET /credential-reads": listed(READ),
+        "GET /refusals": listed(REFUSAL),
         "POST /sources/check": {"status": "succeeded", "notes": []},
         "POST /sources/preview": {
             "items": [{"name": "orders"}, {"name": "customers"}],

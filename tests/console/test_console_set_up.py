@@ -32,6 +32,7 @@ PAGES = [
     "/access",
     "/access/credentials",
     "/access/reads",
+    "/access/refusals",
     "/knowledge",
     "/system",
 ]
@@ -44,6 +45,7 @@ LISTS = {
     "/access": ("GET /api-keys", "No keys"),
     "/access/credentials": ("GET /credentials", "No credentials"),
     "/access/reads": ("GET /credential-reads", "No reads"),
+    "/access/refusals": ("GET /refusals", "No refusals"),
     "/knowledge": ("GET /knowledge", "Nothing learned yet"),
 }
 
@@ -241,12 +243,19 @@ async def test_key_is_shown_once(signed_in: Browser, double: Double) -> None:
     """And revoked by its id."""
     await signed_in.get("/access")
     shown = await signed_in.post(
-        "/access/keys", {"owner": "bot", "scope": ["connections:read"], "days": "30"}
+        "/access/keys",
+        {
+            "owner": "bot",
+            "scope": ["connections:read"],
+            "days": "30",
+            "labels": "team=sales tier=1",
+        },
     )
     assert (shown.status, "aam_test_ab12cd34_shown-once" in shown.text) == (201, True)
     body = double.of("POST", "/api-keys")[0].json
     assert (body["owner"], body["scopes"]) == ("bot", ["connections:read"])
     assert body["expires_at"].endswith("+00:00")
+    assert body["labels"] == {"team": "sales", "tier": "1"}
     assert "shown-once" not in (await signed_in.get("/access")).html
     answer = await signed_in.post("/access/keys/ab12cd34/revoke")
     assert answer.location == "/access?gone=ab12cd34"
@@ -260,10 +269,15 @@ async def test_access_without_admin(signed_in: Browser, double: Double) -> None:
     await signed_in.post("/logout")
     await signed_in.sign_in(double.key)
     refused = lambda _: problem(403, "forbidden", "This needs admin.")  # noqa: E731
-    double.answers |= {"GET /api-keys": refused, "GET /credential-reads": refused}
+    double.answers |= {
+        "GET /api-keys": refused,
+        "GET /credential-reads": refused,
+        "GET /refusals": refused,
+    }
 
     assert "Your key needs admin" in (await signed_in.get("/access")).text
     assert "Your key needs admin" in (await signed_in.get("/access/reads")).text
+    assert "Your key needs admin" in (await signed_in.get("/access/refusals")).text
     shown = await signed_in.get("/access/credentials")
     assert "vault:postgres-planning" in shown.text
     assert "It needs admin" in shown.text

@@ -86,6 +86,7 @@ TABLES = (
     "stream_states",
     "stream_volumes",
     "timeline_events",
+    "refusals",
 )
 _LARGE_BYTES = 1024 * 1024
 

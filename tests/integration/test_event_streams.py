@@ -28,6 +28,7 @@ from services.orchestrator.event_streams import EventStreams
 from shared import outbox
 from shared.auth.scopes import Caller, Scope
 from shared.config import Settings
+from shared.database import Database
 from shared.http.app import create_app
 from shared.http.authentication import Access
 from shared.outbox import STREAM
@@ -167,7 +168,8 @@ def replica(valkey: servers.Valkey, **limits: Any) -> tuple[FastAPI, EventStream
     )
     feed = EventFeed(EventLog(outbox.open_reader(settings)))
     given: Json = {"per_caller": 12, "lifetime": timedelta(minutes=15), **limits}
-    streams = EventStreams(feed, **given)
+    db = Database.at(settings.registry_address, application="test")  # never connects
+    streams = EventStreams(feed, db, **given)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -179,7 +181,7 @@ def replica(valkey: servers.Valkey, **limits: Any) -> tuple[FastAPI, EventStream
         service="test", description="A test's.", access=Access([keys]), lifespan=lifespan
     )
     app.state.event_streams = streams
-    app.state.event_pages = EventPages(feed.log)
+    app.state.event_pages = EventPages(feed.log, streams.db)
     app.include_router(event_routes.router)
     return app, streams, keys
 

@@ -26,7 +26,7 @@ async def test_key_is_shown_with_its_scopes(mesh: Mesh) -> None:
         assert answer.headers["cache-control"] == "no-store"
         assert answer.json() == {
             "kind": "api_key", "id": access.KEY.id, "name": access.NAME, "owner": "tests",
-            "scopes": sorted(KEY_SCOPES), "expires_at": None,
+            "scopes": sorted(KEY_SCOPES), "expires_at": None, "labels": {},
         }  # fmt: skip
     async with AsyncExitStack() as callers:
         for service in services:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 SERVICES = ("orchestrator", "auth_broker", "drift_repair_agent", "schema_observer", "rag_engine")
 
-_KEY_READ = "SELECT(id digest owner scopes expires_at last_used_at revoked_at)"
+_KEY_READ = "SELECT(id digest owner scopes labels expires_at last_used_at revoked_at)"
 _KEY_USE = f"{_KEY_READ} UPDATE(last_used_at)"
 _CONNECTOR = "connector_version manifest_version"
 _SNAPSHOT_SEEN = f"UPDATE(seen_at raw_hashes stream_hashes airbyte_catalog_id {_CONNECTOR})"
@@ -30,6 +30,10 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
         "schema_observer": _KEY_USE,
         "rag_engine": _KEY_USE,
     },
+    "refusals": dict.fromkeys(
+        ("orchestrator", "drift_repair_agent", "schema_observer", "rag_engine"),
+        "SELECT INSERT UPDATE(count first_at last_at)",
+    ),
     "connections": {
         "orchestrator": "SELECT INSERT UPDATE",
         "drift_repair_agent": "SELECT UPDATE(status heal_id healing_since catalog_version"

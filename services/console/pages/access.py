@@ -43,13 +43,19 @@ async def keys(
 async def make_key(request: Request, api: CallerApi, form: SubmittedForm) -> Response:
     """Create a key, and show it once."""
     scopes = [name for name in SCOPES if name in form.all("scope")]
-    given = {"owner": form.text("owner"), "scopes": scopes, "days": form.text("days")}
+    given: dict[str, Any] = {
+        "owner": form.text("owner"),
+        "scopes": scopes,
+        "days": form.text("days"),
+        "labels": form.text("labels"),
+    }
     if not given["owner"] or not scopes:
         missing = "Name the owner." if not given["owner"] else "Choose at least one scope."
         return await _keys(
             request, api, problem=PageProblem(422, "incomplete", missing), given=given
         )
-    body: dict[str, Any] = {"owner": given["owner"], "scopes": scopes}
+    labels = dict(one.partition("=")[::2] for one in given["labels"].split())
+    body: dict[str, Any] = {"owner": given["owner"], "scopes": scopes, "labels": labels}
     if form.text("days") in _DAYS:
         end = datetime.now(UTC) + timedelta(days=_DAYS[form.text("days")])
         body["expires_at"] = end.isoformat()
@@ -131,6 +137,17 @@ async def reads(
     )
 
 
+@router.get("/access/refusals")
+async def refusals(
+    request: Request,
+    api: CallerApi,
+    after: Annotated[str | None, Query(max_length=200)] = None,
+) -> Response:
+    """Show what was refused to whom, newest minute first."""
+    panels = await load(refusals=api.orchestrator.get("/refusals", after=after, limit=100))
+    return render(request, "refusals.j2", refusals=panels["refusals"], is_first=after is None)
+
+
 async def _keys(
     request: Request,
     api: Api,
@@ -150,7 +167,7 @@ async def _keys(
         status=200 if problem is None else problem.status,
         keys=panels["keys"],
         scopes=SCOPES,
-        given=given or {"owner": "", "scopes": ["connections:read"], "days": "90"},
+        given=given or {"owner": "", "scopes": ["connections:read"], "days": "90", "labels": ""},
         problem=problem,
         with_revoked=with_revoked,
         gone=gone,

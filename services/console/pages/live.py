@@ -12,9 +12,9 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
 from services.console.accepted_callers import AcceptedCallers
-from services.console.api import address_of
+from services.console.api import Api, address_of, current_api
 from services.console.live_feed import LiveFeed, Position
-from services.console.problems import PageProblem, SignedOut
+from services.console.problems import ApiProblem, PageProblem, SignedOut
 from services.console.session import Session
 from shared.http.request_log import is_head
 
@@ -54,6 +54,31 @@ class OpenStreams:
         self._open += Counter()  # removes people without streams
 
 
+class Visible:
+    """Which connections a person may see whose key is limited by labels, asked once for a page."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self._known: dict[str, bool] = {"": True}
+
+    async def has(self, connection_id: str) -> bool:
+        """Whether the person sees a connection; an event without one concerns everybody.
+
+        Raises:
+            SignedOut: the person's credential is no longer accepted.
+        """
+        if connection_id not in self._known:
+            try:
+                await self._api.orchestrator.get("/connections/{}", connection_id)
+            except ApiProblem as problem:
+                if problem.status != 404:  # asked again with the next event
+                    return False
+                self._known[connection_id] = False
+            else:
+                self._known[connection_id] = True
+        return self._known[connection_id]
+
+
 @router.get("/live")
 async def live(
     request: Request,
@@ -68,12 +93,14 @@ async def live(
     if not feed.is_running:
         raise PageProblem(503, "live_updates_off", "There are no live updates here.")
     address = address_of(request)
-    if SCOPE not in await callers.scopes(session.credential, address=address):
+    caller = await callers.accepted(session.credential, address=address)
+    if SCOPE not in caller.scopes:
         raise PageProblem(403, "forbidden", f"Live updates need {SCOPE}.")
     streams.expect_room(session.caller_id)
     if is_head(request):
         return Response(headers=_HEADERS, media_type="text/event-stream")
     position = Position.of(last_event_id or after)
+    seen = Visible(current_api(request)) if caller.is_limited else None
 
     async def chunks() -> AsyncIterator[bytes]:
         subscription = feed.subscribe(position)
@@ -83,6 +110,8 @@ async def live(
             yield b"retry: %d\n\n" % (_RETRY_MS + random.randrange(1_000))  # noqa: S311
             while True:
                 messages = await subscription.items(within_s=HEARTBEAT_S)
+                if seen is not None:
+                    messages = [one for one in messages if await seen.has(one.connection_id)]
                 yield b"".join(one.encoded() for one in messages) or b": heartbeat\n\n"
                 if subscription.is_over or time.monotonic() >= ends_at:
                     return
@@ -97,6 +126,6 @@ async def live(
 
 async def _is_accepted(callers: AcceptedCallers, session: Session, address: str) -> bool:
     try:
-        return SCOPE in await callers.scopes(session.credential, address=address)
+        return SCOPE in (await callers.accepted(session.credential, address=address)).scopes
     except (SignedOut, PageProblem):
         return False

@@ -6,6 +6,7 @@ from typing import Final
 
 from services.drift_repair_agent.applying.preflight import invalid
 from shared import registry
+from shared.auth import label_limits
 from shared.database import Database
 from shared.destinations import DestinationReader, shared_tables
 from shared.domain.catalog import Catalog, InvalidCatalog, Problem
@@ -64,9 +65,10 @@ async def expect_holdable(
             destination, [stream.id for stream in wanted.streams], registry.naming_of(row)
         )
         ours = [table for table in made if table.stream in new]
-        shared = await shared_tables(
-            db, destination, row.airbyte_destination_id, ours, besides=row.id
-        )
+        with label_limits.registry_wide():
+            shared = await shared_tables(
+                db, destination, row.airbyte_destination_id, ours, besides=row.id
+            )
         within = judge_tables(destination, made)
         for stream in sorted(new, key=lambda one: one.order):
             found = within.get(stream, Judgement()).joined(shared.get(stream))

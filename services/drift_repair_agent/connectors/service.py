@@ -57,6 +57,7 @@ class Upgrades:
         Raises:
             NotFound: there is no such connection.
             NotActive: it is not ACTIVE, or another connection of the source is being healed.
+            LabelLimited: the source has a connection that the caller may not see.
             NothingToUpgrade: no breaking change is ahead.
             ConnectorPinned: a user has pinned the source in Airbyte.
             SyncRunning: a connection of the source is syncing.
@@ -70,6 +71,7 @@ class Upgrades:
             row = await registry.find_connection(session, connection_id)
             source_id, airbyte_connection_id = _expect_upgradable(row)
             others = await queries.connections_of_source(session, source_id)
+        await registry.expect_no_hidden_connection(self._db, source_id)
         found = await self._version(source_id)
         _expect_upgrade(found, source_id)
         for one in others:

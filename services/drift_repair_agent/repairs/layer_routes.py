@@ -65,7 +65,7 @@ OfLabel = Annotated[Place, Depends(_of_label)]
 
 @router.get(
     "/policies",
-    dependencies=[may(Scope.CONNECTIONS_READ)],
+    dependencies=[may(Scope.CONNECTIONS_READ, spans_installation=True)],
     response_model=LayerPage,
     responses=problems(422, 503),
 )
@@ -81,7 +81,7 @@ async def layers(db: Registry, after: After = None, limit: Limit = 100) -> Respo
 
 @router.get(
     "/policies/history",
-    dependencies=[may(Scope.CONNECTIONS_READ)],
+    dependencies=[may(Scope.CONNECTIONS_READ, spans_installation=True)],
     response_model=SettingHistory,
     responses=problems(422, 503),
 )
@@ -93,7 +93,7 @@ async def layers_history(db: Registry, page: HistoryPage) -> Response:
 
 @router.get(
     "/policies/installation",
-    dependencies=[may(Scope.CONNECTIONS_READ)],
+    dependencies=[may(Scope.CONNECTIONS_READ, spans_installation=True)],
     responses=problems(422, 503),
 )
 async def installation_policy(policies: PolicyStore) -> LayerView:
@@ -102,7 +102,9 @@ async def installation_policy(policies: PolicyStore) -> LayerView:
 
 
 @router.put(
-    "/policies/installation", dependencies=[may(Scope.REPAIRS_DECIDE)], responses=problems(422, 503)
+    "/policies/installation",
+    dependencies=[may(Scope.REPAIRS_DECIDE, spans_installation=True)],
+    responses=problems(422, 503),
 )
 async def put_installation_policy(order: PolicyOrder, policies: PolicyStore) -> LayerView:
     """Change the given parts of the policy of the installation; null removes an entry.
@@ -116,7 +118,7 @@ async def put_installation_policy(order: PolicyOrder, policies: PolicyStore) -> 
 @router.delete(
     "/policies/installation",
     status_code=204,
-    dependencies=[may(Scope.REPAIRS_DECIDE)],
+    dependencies=[may(Scope.REPAIRS_DECIDE, spans_installation=True)],
     responses=problems(422, 503),
 )
 async def delete_installation_policy(policies: PolicyStore) -> None:
@@ -126,7 +128,7 @@ async def delete_installation_policy(policies: PolicyStore) -> None:
 
 @router.get(
     "/policies/source-types/{source_type:path}",
-    dependencies=[may(Scope.CONNECTIONS_READ)],
+    dependencies=[may(Scope.CONNECTIONS_READ, spans_installation=True)],
     responses=problems(404, 422, 503),
 )
 async def source_type_policy(place: OfSourceType, policies: PolicyStore) -> LayerView:
@@ -136,7 +138,7 @@ async def source_type_policy(place: OfSourceType, policies: PolicyStore) -> Laye
 
 @router.put(
     "/policies/source-types/{source_type:path}",
-    dependencies=[may(Scope.REPAIRS_DECIDE)],
+    dependencies=[may(Scope.REPAIRS_DECIDE, spans_installation=True)],
     responses=problems(404, 422, 503),
 )
 async def put_source_type_policy(
@@ -153,7 +155,7 @@ async def put_source_type_policy(
 @router.delete(
     "/policies/source-types/{source_type:path}",
     status_code=204,
-    dependencies=[may(Scope.REPAIRS_DECIDE)],
+    dependencies=[may(Scope.REPAIRS_DECIDE, spans_installation=True)],
     responses=problems(404, 422, 503),
 )
 async def delete_source_type_policy(place: OfSourceType, policies: PolicyStore) -> None:
@@ -163,7 +165,7 @@ async def delete_source_type_policy(place: OfSourceType, policies: PolicyStore) 
 
 @router.get(
     "/policies/labels/{label:path}",
-    dependencies=[may(Scope.CONNECTIONS_READ)],
+    dependencies=[may(Scope.CONNECTIONS_READ, spans_installation=True)],
     responses=problems(404, 422, 503),
 )
 async def label_policy(place: OfLabel, policies: PolicyStore) -> LayerView:
@@ -173,7 +175,7 @@ async def label_policy(place: OfLabel, policies: PolicyStore) -> LayerView:
 
 @router.put(
     "/policies/labels/{label:path}",
-    dependencies=[may(Scope.REPAIRS_DECIDE)],
+    dependencies=[may(Scope.REPAIRS_DECIDE, spans_installation=True)],
     responses=problems(404, 422, 503),
 )
 async def put_label_policy(place: OfLabel, order: PolicyOrder, policies: PolicyStore) -> LayerView:
@@ -189,7 +191,7 @@ async def put_label_policy(place: OfLabel, order: PolicyOrder, policies: PolicyS
 @router.delete(
     "/policies/labels/{label:path}",
     status_code=204,
-    dependencies=[may(Scope.REPAIRS_DECIDE)],
+    dependencies=[may(Scope.REPAIRS_DECIDE, spans_installation=True)],
     responses=problems(404, 422, 503),
 )
 async def delete_label_policy(place: OfLabel, policies: PolicyStore) -> None:

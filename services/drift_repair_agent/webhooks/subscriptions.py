@@ -42,8 +42,11 @@ class Receivers:
 
         Raises:
             Invalid: there is no such connection, or the URL's address may not be called.
+            LabelLimited: it is for all connections, and the caller is limited by labels.
             Unavailable: there is no key to sign with.
         """
+        if connection_id is None:
+            scopes.expect_unlimited()
         self._signer.require_key()
         self._deliveries.expect_callable(url)
         async with self._db.transaction() as session:

@@ -103,8 +103,10 @@ def shared_tables(
 ) -> Iterator[tuple[StreamId, Judgement]]:
     """The streams whose table another connection of the destination writes, too.
 
-    `connection` is the other one's name. Nothing in Airbyte refuses this: #21343, #16173.
+    `connection` is the other one's name, or empty where it must not be named. Nothing in Airbyte
+    refuses this: #21343, #16173.
     """
+    name = f"the connection {connection!r}" if connection else "another connection"
     rules = destination.rules
     taken = {_place(rules, *table.place): table.stream for table in theirs}
     for table in ours:
@@ -112,7 +114,7 @@ def shared_tables(
         if other is None:
             continue
         message = (
-            f"{table.stream} and {other} of the connection {connection!r} are both written to the "
+            f"{table.stream} and {other} of {name} are both written to the "
             f"table {table}: {_title(destination)} mixes or overwrites their rows."
         )
         names = (str(table.stream), str(other))
