@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 from alembic import context
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Enum, text
 
 from shared.config import MigrationSettings, load
 from shared.database import connect_synchronously
@@ -35,13 +35,24 @@ and then this again, which grants each what its service needs.
 """
 
 
+def _type_differs(*given: object) -> bool | None:
+    """Whether a column's type differs from its model's; None for Alembic's own comparison.
+
+    The models name the schema of an enum, which is not read from the database if it is the default.
+    """
+    _, _, _, found, wanted = given
+    if isinstance(found, Enum) and isinstance(wanted, Enum):
+        return (found.name, found.enums) != (wanted.name, wanted.enums)
+    return None
+
+
 def _migrate(connection: Connection) -> None:
     connection.execute(text(f"SELECT pg_advisory_lock({_ONE_AT_A_TIME})"))
     connection.commit()
     context.configure(
         connection=connection,
         target_metadata=Base.metadata,
-        compare_type=True,
+        compare_type=_type_differs,
         include_name=lambda name, kind, _: (
             kind != "table" or not (name or "").startswith("pgqueuer")
         ),
