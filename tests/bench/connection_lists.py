@@ -22,7 +22,7 @@ REQUESTS = 20
 LIST_MS = 200.0
 """The budget of the console's list; the counts are shown beside it."""
 _DESTINATION = "00000000-0000-4000-8000-000000000007"
-_SEED = (
+SEED = (
     f"""
     INSERT INTO connections (id, name, source_type, credential_id, airbyte_source_id,
         airbyte_connection_id, airbyte_destination_id, status, catalog_version, created_at,
@@ -56,7 +56,7 @@ _SEED = (
     """,
     "VACUUM ANALYZE connections, observations, connection_health",
 )
-_FILTERS = {
+FILTERS = {
     "no filter": "",
     "health=healthy": "health=healthy",
     "health=failed": "health=failed",
@@ -84,11 +84,11 @@ def measure(stage: Stage) -> Iterator[Line]:
 async def _times(stage: Stage) -> dict[str, list[float]]:
     """Return the milliseconds of the requests of each variant."""
     sql = await asyncpg.connect(stage.registry_url)
-    for statement in _SEED:
+    for statement in SEED:
         await sql.execute(statement, timeout=600)
     some_id = str(await sql.fetchval("SELECT airbyte_connection_id FROM connections LIMIT 1"))
     await sql.close()
-    filters = _FILTERS | {
+    filters = FILTERS | {
         "airbyte_connection_id": f"airbyte_connection_id={some_id}",
         "q, an id": f"q={some_id}",
     }
