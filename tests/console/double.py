@@ -53,6 +53,7 @@ class Double:
 
     key: str = field(default_factory=new_known_key)
     scopes: tuple[str, ...] = tuple(KEY_SCOPES)
+    labels: dict[str, str] = field(default_factory=dict)
     expires_at: str | None = None
     answers: dict[str, Any] = field(default_factory=dict)
     by_query: dict[tuple[str, str], Any] = field(default_factory=dict)
@@ -123,6 +124,7 @@ class Double:
             "kind": "key",
             "scopes": list(self.scopes),
             "expires_at": self.expires_at,
+            "labels": self.labels,
         }
 
 

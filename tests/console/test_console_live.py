@@ -265,6 +265,24 @@ async def test_revoked_key_ends_the_stream(
     assert (await running.client.get("/live")).status_code == 303
 
 
+async def test_limited_key_sees_events_of_its_connections(
+    running: Running, events: Events, double: Double
+) -> None:
+    """The console asks once, as the person, whether a connection is visible."""
+    double.labels = {"team": "sales"}
+    double.answers[f"GET /connections/{IDS[2]}"] = {"id": IDS[2]}
+    async with running.stream() as stream:
+        await _until(lambda: running.feed.pages == 1)
+        events.event(101)
+        events.event(102, connection_id=IDS[2])
+        events.event(103)
+        events.event(104, connection_id=IDS[2])
+        seen = [(await anext(stream)).split()[0] for _ in range(2)]
+
+    assert seen == ["102-0", "104-0"]
+    assert len(double.of("GET", f"/connections/{IDS[1]}")) == 1
+
+
 async def test_who_may_follow(running: Running, double: Double, signed_in: Browser) -> None:
     """Keys with connections:read, over a console with a key, and not too often at once."""
     assert (await signed_in.get("/live")).status == 503  # this console has no key

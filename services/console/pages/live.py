@@ -110,8 +110,11 @@ async def live(
             yield b"retry: %d\n\n" % (_RETRY_MS + random.randrange(1_000))  # noqa: S311
             while True:
                 messages = await subscription.items(within_s=HEARTBEAT_S)
-                if seen is not None:
-                    messages = [one for one in messages if await seen.has(one.connection_id)]
+                try:
+                    if seen is not None:
+                        messages = [one for one in messages if await seen.has(one.connection_id)]
+                except SignedOut:
+                    return
                 yield b"".join(one.encoded() for one in messages) or b": heartbeat\n\n"
                 if subscription.is_over or time.monotonic() >= ends_at:
                     return
