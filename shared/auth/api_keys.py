@@ -79,7 +79,13 @@ async def make_key(
         )
     made = new_key(environment)
     await record_key(
-        session, made, owner=owner, scopes=scopes, created_by=created_by, expires_at=expires_at
+        session,
+        made,
+        owner=owner,
+        scopes=scopes,
+        created_by=created_by,
+        expires_at=expires_at,
+        labels=labels,
     )
     return made
 
@@ -92,6 +98,7 @@ async def record_key(
     scopes: Sequence[str],
     created_by: str,
     expires_at: datetime | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> None:
     """Record a key by its digest."""
     await registry.insert_key(
