@@ -59,7 +59,7 @@ async def insert_pending(session: AsyncSession, connection: Connection) -> bool:
             credential_id=connection.credential_id,
             airbyte_destination_id=connection.airbyte_destination_id,
             airbyte_workspace_id=connection.airbyte_workspace_id,
-            labels=connection.labels,
+            labels=connection.labels or "{}",  # an import sets them afterwards
             status=ConnectionStatus.PENDING,
         )
         .on_conflict_do_nothing()

@@ -81,8 +81,12 @@ MEANINGS: dict[tuple[int, str], str] = {
         "credential_incomplete",
     ): "A required field of the credential is missing; see `variable`.",
     (422, "credential_invalid"): "A field of the credential is invalid; see `variable`.",
+    (422, "credential_not_found"): (
+        "The credential store has no credential with this id, or only connections use it that the"
+        " API key may not see."
+    ),
     (422, "credential_not_used"): "This source type does not take a `credential_id`.",
-    (422, "admin_not_limited"): ("A key that is limited by labels cannot have the scope admin."),
+    (422, "admin_not_limited"): "A key that is limited by labels cannot have the scope admin.",
     (422, "credential_required"): "This source type needs a `credential_id`.",
     (422, "cursor_not_selected"): "The cursor of a stream is not among its selected fields.",
     (422, "destination_required"): (
