@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -39,6 +40,30 @@ def family(pid: int) -> set[int]:
     while more := {child for child, parent in parents if parent in found} - found:
         found |= more
     return found
+
+
+def memory(pid: int) -> bytes:
+    """All writable memory of a process."""
+    found = []
+    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as file:
+        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+            area, flags = line.split()[:2]
+            if flags.startswith("rw"):
+                first, last = (int(one, 16) for one in area.split("-"))
+                file.seek(first)
+                found.append(file.read(last - first))
+    return b"".join(found)
+
+
+def variables(pid: int) -> str:
+    """The environment of a process; of a process of the fork server, what it has in memory."""
+    given = Path(f"/proc/{pid}/environ").read_bytes()
+    if b"local.processes.fork_server" in Path(f"/proc/{pid}/cmdline").read_bytes():
+        given = b"\0".join(_VARIABLE.findall(memory(pid)))
+    return given.decode(errors="replace")
+
+
+_VARIABLE = re.compile(rb"\0([A-Z][A-Z0-9_]+=[^\0]+)(?=\0)")
 
 
 def becomes_true(fact: Callable[[], bool], timeout_s: float) -> bool:

@@ -251,8 +251,8 @@ PRUNED: Final = Counter(
     {
         "table": (
             *("api_keys", "credential_audit", "drifts", "events", "job_history", "operations"),
-            *("repairs", "snapshots", "stream_schemas", "stream_states", "stream_volumes"),
-            *("timeline_events", "webhook_deliveries"),
+            *("refusals", "repairs", "snapshots", "stream_schemas", "stream_states"),
+            *("stream_volumes", "timeline_events", "webhook_deliveries"),
         )
     },
 )

@@ -24,7 +24,7 @@ from local.processes import servers
 from local.processes.servers import SERVICES
 from local.settings import Settings
 from tests import leaks, processes, reaper
-from tests.processes import are_gone, becomes_true, family
+from tests.processes import are_gone, becomes_true, family, variables
 
 READY_TIMEOUT_S = 90
 
@@ -234,7 +234,7 @@ def _assert_secrets_are_where_they_belong(
         "events": (up.state / "valkey" / "password").read_text(),
         "airbyte": addresses["AIRBYTE_API_KEY"],
         "sample org": (up.state / "sample_org" / "auth").read_text().split()[-1],
-        "credential": "CREDENTIAL_",
+        "credential": "CREDENTIAL_SALESFORCE_PROD__CLIENT_SECRET=",
     }
     callers = {"orchestrator", "drift_repair_agent", "schema_observer"}
     shared_password = (postgres / "services_password").read_text()
@@ -254,9 +254,9 @@ def _assert_secrets_are_where_they_belong(
     names = {up.pid_of(name): name for name in (*SERVICES, "airbyte", "sample_org", "valkey")}
     held: dict[str, set[str]] = {name: set() for name in secrets}
     for pid in found:
-        files = [Path(f"/proc/{pid}/{name}") for name in ("cmdline", "environ")]
         try:
-            command, environment = (file.read_bytes().decode() for file in files)
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().decode()
+            environment = variables(pid)
         except ProcessLookupError:
             continue
         assert not [name for name, secret in secrets.items() if secret in command]

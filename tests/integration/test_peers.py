@@ -47,7 +47,7 @@ CREDENTIAL = msgspec.convert(CONFIG, Credential)
 @pytest.fixture
 async def broker() -> AsyncIterator[AuthBroker]:
     """A client of an auth_broker that the test plays."""
-    peer = AuthBroker(URL, signer=access.signer("orchestrator"), deadline=0.6)
+    peer = AuthBroker(URL, signer=access.signer("orchestrator"), deadline=5)
     yield peer
     await peer.close()
 

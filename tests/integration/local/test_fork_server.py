@@ -18,7 +18,7 @@ from local.processes.exit_with_parent import ChildProcess
 from local.processes.fork_server import ForkedProcess, ForkServer
 from local.service_processes import ROOT, Program
 from local.supervisor import SHARED_MODULES
-from tests.processes import are_gone, becomes_true
+from tests.processes import are_gone, becomes_true, memory
 
 pytestmark = pytest.mark.skipif(
     not fork_server.is_available(), reason="a fork server needs Linux 5.3 or later"
@@ -109,24 +109,11 @@ def test_environment_is_in_no_other_process(forks: Forks) -> None:
     holder = forks.serve(CREDENTIAL=CANARY.decode())
     sibling = forks.serve()
     server = _parent(sibling.pid)
-    assert CANARY in _memory(holder.pid)
-    assert CANARY not in _memory(sibling.pid)
-    assert CANARY not in _memory(server)
+    assert CANARY in memory(holder.pid)
+    assert CANARY not in memory(sibling.pid)
+    assert CANARY not in memory(server)
     # An environment is readable for its user; this one is not even that of the process.
     assert CANARY not in Path(f"/proc/{holder.pid}/environ").read_bytes()
-
-
-def _memory(pid: int) -> bytes:
-    """All writable memory of a process."""
-    found = []
-    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
-        for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
-            area, flags = line.split()[:2]
-            if flags.startswith("rw"):
-                first, last = (int(one, 16) for one in area.split("-"))
-                memory.seek(first)
-                found.append(memory.read(last - first))
-    return b"".join(found)
 
 
 def test_processes_end_with_the_server(forks: Forks) -> None:
