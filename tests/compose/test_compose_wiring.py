@@ -264,8 +264,15 @@ def test_only_the_auth_broker_gets_credentials(services: dict[str, dict[str, Any
         assert bool(holds or "env_file" in service) == (name == "auth-broker")
     ours = {field.upper() for field in BrokerSettings.model_fields}
     ours |= {"AAM_SETTINGS_DIR", "FORWARDED_ALLOW_IPS"}
-    others = services["auth-broker"]["environment"].keys() - ours
-    assert all(one.startswith("CREDENTIAL_SALESFORCE_PROD__") for one in others)
+    # A variable under `environment` takes precedence over CREDENTIALS_FILE even without a value.
+    assert not services["auth-broker"]["environment"].keys() - ours
+    passed_on, given = services["auth-broker"]["env_file"]
+    assert (passed_on, given) == ("deploy/credentials.env", "deploy/credentials.env")
+    names = [
+        line for line in (ROOT / passed_on).read_text().splitlines() if not line.startswith("#")
+    ]
+    assert names
+    assert all(re.fullmatch(r"CREDENTIAL_SALESFORCE_PROD__[A-Z_]+", line) for line in names)
 
 
 def test_each_service_gets_only_its_own_key(services: dict[str, dict[str, Any]]) -> None:
