@@ -6,16 +6,15 @@ each removed element became at most one added element. All functions are pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
-from scipy.sparse import csr_array
 
-from services.rag_engine import evidence, json_schema, name_similarity
+from services.rag_engine import assignment, evidence, json_schema, name_similarity
 from services.rag_engine.evidence import NAMES_AT_MOST, Element, Finding, Pair, Path, Question
 
 Array: TypeAlias = NDArray[np.float64]
@@ -255,19 +254,22 @@ def _members(removed: Sequence[Element], added: Sequence[Element]) -> name_simil
         return found
     ours = [removed[n].members for n in sides[0]]
     theirs = [added[n].members for n in sides[1]]
-    number = {name: n for n, name in enumerate(sorted(frozenset().union(*ours, *theirs)))}
-    one, other = (_incidence(side, number) for side in (ours, theirs))
-    both = (one @ other.T).toarray()
+    places, others = _places(ours), _places(theirs)
+    both = np.zeros((len(ours), len(theirs)), dtype=np.float64)
+    for name in places.keys() & others.keys():
+        both[np.ix_(places[name], others[name])] += 1
     sizes = [np.array([len(part) for part in side]) for side in (ours, theirs)]
     found[np.ix_(*sides)] = both / (sizes[0][:, None] + sizes[1] - both)
     return found
 
 
-def _incidence(side: Sequence[frozenset[str]], number: dict[str, int]) -> csr_array:
-    columns = [number[name] for part in side for name in part]
-    ends = np.cumsum([0, *(len(part) for part in side)])
-    ones = np.ones(len(columns), dtype=np.float64)
-    return csr_array((ones, columns, ends), shape=(len(side), len(number)))
+def _places(side: Sequence[frozenset[str]]) -> Mapping[str, Sequence[int]]:
+    """Where each member occurs."""
+    found: dict[str, list[int]] = defaultdict(list)
+    for place, members in enumerate(side):
+        for name in members:
+            found[name].append(place)
+    return found
 
 
 def _log_odds(
@@ -357,7 +359,7 @@ def _assigned(pairs: Pairs, confidences: Array) -> list[int]:
     gain[row_of, column_of] = confidences[eligible]
     index = np.full(gain.shape, -1, dtype=np.intp)
     index[row_of, column_of] = eligible
-    chosen = index[linear_sum_assignment(gain, maximize=True)]
+    chosen = index[assignment.highest_gain(gain)]
     return [int(each) for each in chosen if each >= 0]
 
 
