@@ -14,8 +14,10 @@ RUN /opt/installer/bin/pip --python /opt/aam/bin/python install --no-cache-dir -
         --only-binary :all: --require-hashes --target /assets -r /assets.txt \
     && install -D -m 0644 /assets/django_htmx/static/django_htmx/htmx-2.min.js /opt/aam/share/aam/htmx-2.min.js \
     && rm -rf /opt/installer
-# Tests, type stubs, sources of extensions and debug symbols: a quarter of what the packages bring.
-RUN find /opt/aam -type d \( -name tests -o -name test \) -prune -exec rm -r {} + \
+# Tests, type stubs, sources of extensions and debug symbols are a quarter of what the packages bring. Rich and Pygments
+# would be loaded by every service: httpx, structlog and pgqueuer use them only in commands and on terminals.
+RUN rm -r /opt/aam/lib/python3.*/site-packages/rich /opt/aam/lib/python3.*/site-packages/pygments \
+    && find /opt/aam -type d \( -name tests -o -name test \) -prune -exec rm -r {} + \
     && find /opt/aam -type f -regextype posix-extended -regex '.*\.(pyi|pyx|pxd|c|cc|cpp|h|hpp|a|lib)' -delete \
     && find /opt/aam -type f -name '*.so' -not -path '*.libs/*' -exec strip --strip-debug {} + \
     && /opt/aam/bin/python -m compileall -q --invalidation-mode unchecked-hash /opt/aam/lib \

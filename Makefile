@@ -38,6 +38,18 @@ test: $(VENV)/.dev install-connectors ## Run the tests that every change must pa
 test-all: $(VENV)/.dev install-connectors ## Run all tests, then each part at depth: faults, histories, requests, bodies, lossy, clients, mutants, corpus
 	@exec env $(TIED) $(BIN)/python -m tests.full $(SUITE)
 
+# The image's name in docker-compose.yml. PYTHON_IMAGE="..." replaces the base image, BUILD="--network host ..." adds
+# options of docker build. Two builds from one base image print the same digest.
+IMAGE := adaptive-api-mesh:0.1.0
+image: ## Build the container image, and print its size and a digest of its layers
+	@docker build --quiet $(if $(PYTHON_IMAGE),--build-arg PYTHON=$(PYTHON_IMAGE)) $(BUILD) --tag $(IMAGE) . >/dev/null
+	@docker image inspect --format '{{.Size}}' $(IMAGE) | awk '{printf "%s: %.0f MB\n", "$(IMAGE)", $$1 / 1e6}'
+	@docker image inspect --format '{{range .RootFS.Layers}}{{println .}}{{end}}' $(IMAGE) | sha256sum | sed 's/ .*//; s/^/layers sha256:/'
+
+# They share one installation and go on where the one before ended, so their order is fixed. T="..." passes arguments.
+test-containers: $(VENV)/.dev install-connectors ## Run docker-compose.yml by a container engine: starts, a healed drift, kills, an upgrade (as root it starts an engine)
+	@exec env $(TIED) AAM_CONTAINERS=1 AAM_DEEP=1 $(BIN)/python -m pytest -p no:randomly tests/containers $(T)
+
 test-repeat: $(VENV)/.dev install-connectors ## Run the tests N=10 times in different orders, and print a line for each run
 	@exec env $(TIED) $(BIN)/python -m tests.repeat $(or $(N),10) $(or $(T),$(SUITE))
 
@@ -142,7 +154,7 @@ clean: ## Delete the data of a stopped `make up` (.aam/)
 	@if [ -e $(VENV)/.local ]; then $(BIN)/python -m local clean; else rm -rf .aam; fi
 
 
-.PHONY: help up key demo test test-all test-repeat test-chart check faults lossy corpus clients mutants browser screenshots docs sbom fix bench migrate sweep reconcile health sign-in events psql install-connectors clean
+.PHONY: help up key demo test test-all image test-containers test-repeat test-chart check faults lossy corpus clients mutants browser screenshots docs sbom fix bench migrate sweep reconcile health sign-in events psql install-connectors clean
 
 # The interpreter is checked before anything is made: the Salesforce connector has no release for 3.14.
 $(BIN)/python:

@@ -100,7 +100,7 @@ def test_drift_is_healed(mesh: Mesh) -> None:
 
     mesh.org("add-field", "Account", "Region__c", "--value", "North")
     seen = mesh.call("schema-observer", "POST", f"{connection}/observe?wait=120", {})
-    assert seen["outcome"] == "drift"
+    assert seen["outcome"] == "changed"
 
     def is_healed() -> bool:
         return bool(mesh.call("orchestrator", "GET", connection)["catalog_version"] == 2)
