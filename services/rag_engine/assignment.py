@@ -3,7 +3,7 @@
 By shortest augmenting paths: each row is added to the assignment of those before it along the
 cheapest alternating path, as Dijkstra's algorithm finds it with reduced costs (D. F. Crouse, On
 implementing 2D rectangular assignment algorithms, 2016). O(n³) at worst, one row of the matrix at
-a time. It is here, because nothing else of SciPy is needed, which is a third of an image with it.
+a time. Nothing else of SciPy is needed, which would be a quarter of the image.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _lowest_cost(cost: NDArray[np.float64]) -> tuple[Indexes, Indexes]:
 
 
 def _nearest(distances: NDArray[np.float64], rows: Indexes) -> int:
-    """The place of the shortest distance; among equal ones, the last without a row, or the first."""
+    """The place of the shortest distance: of equal ones the last without a row, or the first."""
     is_nearest = distances == distances.min()
     free = np.flatnonzero(is_nearest & (rows == _FREE))
     return int(free[-1] if free.size else np.argmax(is_nearest))

@@ -124,6 +124,10 @@ class Mesh:
         container = self.compose("ps", "--all", "--quiet", service).strip()
         return json.loads(self.engine.run("inspect", container))[0]
 
+    def logs(self, service: str) -> str:
+        """What a service has logged, each line with its time."""
+        return self.engine.run("logs", "--timestamps", self.inspect(service)["Id"])
+
     def sql(self, database: str, query: str) -> str:
         """Run a query as Postgres's superuser, and return its rows as text."""
         socket = ["-h", "/tmp"] if self.engine.base else []  # noqa: S108 (the stand-in's)

@@ -10,6 +10,7 @@ import os
 import re
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 
 from tests import processes
 from tests.containers.engine import LABEL, MEASURED
@@ -35,6 +36,8 @@ REACHES = {
 """By container, all those that a connection from it reaches, at any of their addresses."""
 CALL_AIRBYTE = {"orchestrator", "drift-repair-agent", "schema-observer", "airbyte-setup", "keys"}
 HEALTHY_WITHIN_S = 120.0
+LARGEST_MB = 215
+LARGEST_IDLE_MB = 125
 HEALED_WITHIN_S = 60.0
 
 
@@ -44,6 +47,30 @@ def test_first_start_is_healthy(mesh: Mesh) -> None:
     for name in RUN_ONCE:
         state = mesh.inspect(name)["State"]
         assert (state["Status"], state["ExitCode"]) == ("exited", 0), name
+
+
+def test_image_and_services_are_small(mesh: Mesh, image: str) -> None:
+    """What AAM adds to its base image, and the memory that each service has when idle."""
+    base = mesh.engine.base or "python:3.12.12-slim-bookworm"
+    sizes = [
+        int(mesh.engine.run("image", "inspect", "--format", "{{.Size}}", name)) / 1e6
+        for name in (image, base)
+    ]
+    MEASURED.append(f"image: {sizes[0]:.0f} MB, of which AAM {sizes[0] - sizes[1]:.0f} MB")
+    assert sizes[0] - sizes[1] < LARGEST_MB
+    for name in PORTS:
+        (started, log) = mesh.inspect(name)["State"]["StartedAt"], mesh.logs(name)
+        (ready,) = re.findall(r"^(\S+) .*Application startup complete", log, re.M)
+        seconds = (moment(ready) - moment(started)).total_seconds()
+        memory = mesh.inside(name, "sh", "-c", "cat /proc/[0-9]*/smaps_rollup 2>/dev/null")
+        idle = sum(map(int, re.findall(r"^Pss_Anon: +(\d+) kB", memory, re.M))) / 1000
+        MEASURED.append(f"{name}: {idle:.0f} MB of its own memory, ready in {seconds:.1f} s")
+        assert idle < LARGEST_IDLE_MB, name
+
+
+def moment(text: str) -> datetime:
+    """Read a time of the engine, which has nanoseconds."""
+    return datetime.fromisoformat(text[:26].rstrip("Z") + "+00:00")
 
 
 def test_containers_have_no_privileges(mesh: Mesh) -> None:
