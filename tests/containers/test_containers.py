@@ -12,11 +12,14 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
+import pytest
+
 from tests import processes
 from tests.containers.engine import LABEL, MEASURED
 from tests.containers.mesh import PORTS, RUNNING, STORES, Mesh
 from tests.containers.probe import PROBE
 
+pytestmark = pytest.mark.timeout(900)  # with the build of the image
 RUN_ONCE = ("passwords", "migrate", "keys", "airbyte-setup")
 REACHES = {
     "orchestrator": (

@@ -16,6 +16,7 @@ from tests.containers.engine import BUILT, IMAGE, MEASURED, ROOT, Engine
 from tests.containers.mesh import Mesh
 from tests.containers.test_containers import onboarded, synced
 
+pytestmark = pytest.mark.timeout(900)  # with the builds of two images
 VERSION = "SELECT version_num FROM alembic_version"
 
 
