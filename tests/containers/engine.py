@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests import processes
+from tests import processes, reaper
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = ROOT.parent / "shared/tools/container-engine"
@@ -85,6 +85,8 @@ def running() -> Iterator[Engine]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        # Without the mark of the run, so that the reaper lets it clean up after `kill -9`.
+        env={name: value for name, value in os.environ.items() if name != reaper.VARIABLE},
         start_new_session=True,
     ) as keeper:
         assert keeper.stdin is not None
