@@ -85,8 +85,12 @@ def running() -> Iterator[Engine]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        # Without the mark of the run, so that the reaper lets it clean up after `kill -9`.
-        env={name: value for name, value in os.environ.items() if name != reaper.VARIABLE},
+        # Without the mark and folder of the run: the reaper would kill it before it has cleaned up.
+        env={
+            name: value
+            for name, value in os.environ.items()
+            if name not in (reaper.VARIABLE, "TMPDIR")
+        },
         start_new_session=True,
     ) as keeper:
         assert keeper.stdin is not None
