@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 import orjson
@@ -51,6 +51,26 @@ _MODES: Final = {
     "append_dedup": "append, deduplicated",
     "overwrite_dedup": "overwrite, deduplicated",
     "full_refresh": "full refresh",
+}
+
+
+_HARMLESS: Final = frozenset(
+    {
+        *("column_kept", "cursor_kept", "key_kept", "field_renamed", "field_selected"),
+        *("fields_hand_picked", "stream_resumed", "state_put_back"),
+    }
+)
+"""Codes of effects that lose nothing and restart nothing."""
+_TAKEN_BACK: Final = {
+    "stream_added": "stream_removed",
+    "stream_removed": "stream_added",
+    "field_added": "field_removed",
+    "field_removed": "field_added",
+}
+_ROLLED_BACK: Final[Mapping[Mark, str]] = {
+    "added": "Comes back",
+    "removed": "No longer synced",
+    "changed": "As it was before",
 }
 
 
@@ -110,6 +130,62 @@ def by_stream(catalog: Json) -> list[StreamRows]:
         rows = found.setdefault(place, StreamRows(stream_name(stream), stream))
         rows.rows.append(row_of(change))
     return list(found.values())
+
+
+def taken_back(changes: Iterable[Json]) -> list[dict[str, Any]]:
+    """The changes that undo others: what was removed is added, and values change places."""
+    return [
+        {
+            "kind": _TAKEN_BACK.get(one["kind"], one["kind"]),
+            "stream": one["stream"],
+            "path": one.get("path"),
+            "before": one.get("after"),
+            "after": one.get("before"),
+        }
+        for one in changes
+    ]
+
+
+def rolled_back(streams: Iterable[StreamRows]) -> list[StreamRows]:
+    """Rows of a rollback, with a note for each stream and field."""
+    return [
+        StreamRows(
+            one.name,
+            one.stream,
+            [row if row.setting else replace(row, note=_ROLLED_BACK[row.mark]) for row in one.rows],
+        )
+        for one in streams
+    ]
+
+
+def with_columns_kept(
+    streams: Iterable[StreamRows], kept: Iterable[tuple[Json, Sequence[str], Sequence[str]]]
+) -> list[StreamRows]:
+    """Rows in which renamed fields whose columns go on are not shown as lost.
+
+    `kept` are these fields, each as its stream and its paths before and after.
+    """
+    notes: dict[tuple[str, str, str], str] = {}
+    for stream, before, after in kept:
+        name = stream_name(stream)
+        notes[name, "removed", dotted(before)] = "Renamed; its column goes on"
+        notes[name, "added", dotted(after)] = f"Written into the column {dotted(before)}"
+    return [
+        StreamRows(one.name, one.stream, [_noted(one, row, notes) for row in one.rows])
+        for one in streams
+    ]
+
+
+def _noted(stream: StreamRows, row: Row, notes: Mapping[tuple[str, str, str], str]) -> Row:
+    note = None if row.setting else notes.get((stream.name, row.mark, row.path))
+    if note is None:
+        return row
+    return replace(row, note=note, mark="changed" if row.mark == "removed" else row.mark)
+
+
+def destroys(effects: Iterable[Json]) -> bool:
+    """Whether an effect of a catalog may lose values or restart something."""
+    return any(one.get("code") not in _HARMLESS for one in effects)
 
 
 def row_of(change: Json) -> Row:

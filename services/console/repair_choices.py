@@ -27,6 +27,9 @@ _REMOVALS: Final = ("field_removed", "stream_removed")
 _KEY_PARTS: Final = 4
 _MOST_ALTERNATIVES: Final = 5
 _COLUMNS: Final = ("keep_column", "new_column")
+_ASK_COLUMN: Final = (
+    "Choose whether the column goes on under its former name or a new column starts."
+)
 _ABOUT_CHANGE: Final = re.compile(r"choices\.([A-Za-z0-9_]{1,40})")
 
 Path = list[str]
@@ -62,6 +65,9 @@ class Item:
     cursor: str = ""
     key_parts: list[str] = field(default_factory=list)
     error: str | None = None
+    column_error: str | None = None
+    asks_column: bool = False
+    """Whether a rename needs an answer about the column of its field."""
 
     @property
     def id(self) -> str:
@@ -82,6 +88,23 @@ class Item:
     def is_open(self) -> bool:
         """Whether it is not decided."""
         return self.value == LATER
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether nothing about it is left to answer."""
+        return not self.is_open and not (self.asks_column and self.lacks_column)
+
+    @property
+    def lacks_column(self) -> bool:
+        """Whether it is a rename of a field that may keep its column, without a choice of it."""
+        is_rename = self.change["kind"] == "field_removed" and self.became is not None
+        return is_rename and self.may_keep_column and not self.column
+
+    @property
+    def may_keep_column(self) -> bool:
+        """Whether a rename may keep the column; True also if that is not known yet."""
+        offered = self.change.get("continuity") or ()
+        return not offered or any(one["choice"] == "keep_column" for one in offered)
 
     @property
     def is_approved(self) -> bool:
@@ -116,10 +139,48 @@ class Item:
     @property
     def effects(self) -> list[str]:
         """What approving it destroys or resets, and what the destination does; each once."""
+        return list(dict.fromkeys([*_effects(self.change), *_effects(self.pair)]))
+
+    @property
+    def effects_of_pair(self) -> list[str]:
+        """Those of the new field of a likely rename alone."""
+        own = _effects(self.change)
+        return [one for one in dict.fromkeys(_effects(self.pair)) if one not in own]
+
+    @property
+    def effects_of_removal(self) -> list[str]:
+        """Those that a field has unless its column goes on under its former name."""
+        return list(dict.fromkeys(_effects(self.change)))
+
+    @property
+    def effect_if_kept(self) -> str:
+        """What follows if the column of a renamed field goes on; empty if that is not offered."""
+        offered = self.change.get("continuity") or ()
+        return next((str(one["effect"]) for one in offered if one["choice"] == "keep_column"), "")
+
+    @property
+    def column_decided(self) -> str:
+        """What was decided about the column of a renamed field; empty if it was not."""
+        return str((self.change.get("decision") or {}).get("continuity") or "")
+
+    @property
+    def loses(self) -> list[str]:
+        """What is no longer synced; nothing of a rename."""
+        made = self.change.get("decision") or {}
+        is_rename = self.pair is not None or made.get("became")
+        return [] if is_rename else list(self.change.get("loses") or ())
+
+    @property
+    def destroys(self) -> bool:
+        """Whether approving it may lose values or restart something; not if the table is safe."""
+        if self.loses:
+            return True
+        if self.column_decided == "keep_column":
+            return False
         own = [one for one in (self.change, self.pair) if one is not None]
-        found = [text for one in own for text in one.get("resets") or ()]
-        found += [one["message"] for each in own for one in each.get("destination") or ()]
-        return list(dict.fromkeys(found))
+        found = [one for each in own for one in each.get("destination") or ()]
+        safe = {one["message"] for one in found if one["verdict"] == "safe"}
+        return any(one not in safe for one in self.effects)
 
     @property
     def suggested(self) -> dict[str, tuple[Path, float]]:
@@ -222,6 +283,28 @@ class Decisions:
         made.on_renamed_stream = _one_of(form.text("on_renamed_stream"), "take_state", "read_again")
         return made
 
+    def ask_columns(self, policy: Json | None) -> None:
+        """Ask what becomes of the columns of renamed fields, if the policy leaves that open."""
+        for item in self.items:
+            item.asks_column = policy is not None and policy.get("continuity") == "ask"
+
+    def require_columns(self) -> None:
+        """Set the error of each rename that has no answer about its column."""
+        for item in self.approved:
+            item.column_error = _ASK_COLUMN if item.lacks_column else None
+
+    @property
+    def columns_kept(self) -> list[tuple[Json, Path, Path]]:
+        """Renamed fields whose columns go on, each as its stream and its two paths."""
+        found: list[tuple[Json, Path, Path]] = []
+        for item in self.items:
+            made = item.change.get("decision") or {}
+            became = made.get("became") if made else item.became
+            column = item.column_decided if made else item.column
+            if item.change["kind"] == "field_removed" and became and column == "keep_column":
+                found.append((item.change["stream"], list(item.change["path"]), list(became)))
+        return found
+
     @property
     def approved(self) -> list[Item]:
         """The changes to approve."""
@@ -259,6 +342,11 @@ class Decisions:
             for item in self.approved
             if item.is_removal and len(item.change.get("path") or ()) < 2
         ]
+
+    def count(self, ids: Iterable[str]) -> int:
+        """How many of the decided changes these are: both halves of a rename are one."""
+        halves = {str(item.pair["id"]): item.id for item in self.items if item.pair is not None}
+        return len({halves.get(one, one) for one in ids})
 
     @property
     def needs_reason(self) -> bool:
@@ -329,6 +417,16 @@ class Decisions:
         approval = {name: one for name, one in self.approval().items() if name != "reason"}
         known = [approval, _ids(self.rejected), repair["base_version"], repair["changes"]]
         return hashlib.sha256(orjson.dumps(known, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32]
+
+
+def _effects(change: Json | None) -> list[str]:
+    """What a change resets, and what the destination does with it."""
+    if change is None:
+        return []
+    return [
+        *(change.get("resets") or ()),
+        *(one["message"] for one in change.get("destination") or ()),
+    ]
 
 
 def _ids(items: Sequence[Item]) -> list[str]:

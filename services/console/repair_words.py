@@ -40,6 +40,11 @@ SEVERITY_TAGS: Final[Mapping[str, Tag]] = {
     "needs_review": Tag("warn", "Review"),
     "harmless": Tag("", "Harmless"),
 }
+ROLLBACKS: Final = {
+    "applied": "The catalog of version {} was applied again, as version {}.",
+    "failed": "The catalog of version {} was not applied again.",
+}
+"""What became of a rollback, by its state; of another one, that it is being applied."""
 OUTCOMES: Final = {
     "applied": "The new catalog is sent to Airbyte, read back, and recorded as the next version.",
     "unchanged": "The result is equivalent to the newest version: nothing is sent to Airbyte.",
@@ -70,6 +75,15 @@ _LIKELY: Final = ((0.95, "almost certain"), (0.8, "likely"), (0.5, "possible"), 
 def likelihood(share: float) -> str:
     """A confidence in words; it is always an estimate, since sources declare no renames."""
     return next((words for least, words in _LIKELY if share >= least), _LIKELY[-1][1])
+
+
+def rollback(repair: Json) -> str:
+    """Which version comes back, and as which one."""
+    known = ROLLBACKS.get(
+        str(repair["state"]), "The catalog of version {} is applied again, as version {}."
+    )
+    version = repair.get("version_number") or repair["base_version"] + 1
+    return known.format(repair["target_version"], version)
 
 
 def counted(by_kind: Mapping[str, int]) -> str:

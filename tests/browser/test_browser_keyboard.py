@@ -64,7 +64,7 @@ async def decide(one: Person, change_id: str, *, version: int) -> None:
     assert await page.evaluate("document.activeElement.innerText") == "Preview again"
     approve = page.locator("#bar button[value=approve]")
     await press(one, await approve.inner_text())
-    await ends(one, f"Airbyte held version {version}")
+    await ends(one, f"Airbyte has version {version}")
 
 
 async def test_main_journey_by_keyboard(
@@ -118,5 +118,5 @@ async def test_main_journey_by_keyboard(
     await one.tab_to("why")
     await keyboard.type("The release was withdrawn.")
     await press(one, "Roll back")
-    await ends(one, f"Airbyte held version {before + 3}")
+    await ends(one, f"Airbyte has version {before + 3}")
     assert await connection.version() == before + 3

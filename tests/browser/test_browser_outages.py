@@ -113,7 +113,7 @@ async def test_decision_while_airbyte_is_away_is_carried_out_later(
         await expect(other.page.get_by_role("row")).to_contain_text(["Name", "Airbyte away"])
         assert await connection.version() == 1
     await one.page.get_by_role("link", name="Open the repair again").click()
-    await ends(one, "Airbyte held version 2")
+    await ends(one, "Airbyte has version 2")
     assert await connection.version() == 2
 
 

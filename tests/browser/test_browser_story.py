@@ -43,7 +43,7 @@ async def take_back(one: Person, connection: MeshConnection) -> None:
     await expect(one.page.locator("main")).to_contain_text("Version 2 → 1, as version 3")
     await one.page.get_by_label("Why").fill("Not needed yet.\nAda")
     await one.page.get_by_role("button", name="Roll back").click()
-    await ends(one, "Airbyte held version 3")
+    await ends(one, "Airbyte has version 3")
     assert await connection.version() == 3
 
 
@@ -59,7 +59,7 @@ async def decide(one: Person, connection: MeshConnection) -> int:
     await one.page.get_by_label("Why").fill(why)
     await preview(one)
     await approve(one)
-    await ends(one, f"Airbyte held version {version}")
+    await ends(one, f"Airbyte has version {version}")
     assert await connection.version() == version
     return version
 

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from services.console import text
-from services.console.diffs import dotted
+from services.console.diffs import dotted, taken_back
 from services.console.forms import Form
 from services.console.repair_choices import Decisions
 from tests.console import repairs as shapes
@@ -179,7 +179,7 @@ async def test_reason_is_required_where_something_is_lost(
 
 
 async def test_missing_choice_of_the_column(signed_in: Browser, double: Double) -> None:
-    """The service's message stands at its change."""
+    """It is asked for once, at its question and in its words, until it is answered."""
     shapes.answer(double)
     message = "Change c2 of Account needs a choice: continuity keep_column or new_column."
     fields = [{"field": "body.choices.c2", "type": "continuity_required", "message": message}]
@@ -187,10 +187,180 @@ async def test_missing_choice_of_the_column(signed_in: Browser, double: Double) 
 
     shown = await previewed(signed_in, {"why": "Kept."})
 
+    question = "Choose whether the column goes on under its former name or a new column starts."
     assert shown.status == 422
-    assert 'id="c2-error"' in shown.html
-    assert "Goes on under its former name" in shown.text
+    assert shown.text.count(question) == 1
+    assert shown.html.index('id="c2-column-error"') < shown.html.index(question)
+    assert shown.html.index(question) < shown.html.index('id="c2-keep_column"')
+    assert 'href="#c2-column"' in shown.html
+    assert message not in shown.text
+    assert "continuity_required" not in shown.text
     assert "Kept." in shown.html
+
+    headers = {**SAME_ORIGIN, "HX-Request": "true"}
+    part = await signed_in.post(PATH, {"do": "preview"}, headers=headers)
+    assert part.text.count(question) == 1
+    assert 'id="c2-column-error" class="column-error" hx-swap-oob="true"' in part.html
+
+    double.answers[APPROVE] = shapes.DRY_RUN
+    answered = {"do": "preview", f"column.{key('c2')}": "keep_column"}
+    part = await signed_in.post(PATH, answered, headers=headers)
+    assert question not in part.text
+    assert 'id="c2-column-error" class="column-error" hx-swap-oob="true"></div>' in part.html
+
+
+async def test_rename_is_decided_with_its_column(signed_in: Browser, double: Double) -> None:
+    """Unless the policy answers it; the question stands below the new names."""
+    shapes.answer(double)
+
+    shown = await signed_in.get(PATH)
+
+    assert "1/4 decided" in shown.text
+    assert 'class="change asks-column" id="c2"' in shown.html
+    other, column = shown.html.index('id="c2-other"'), shown.html.index('id="c2-keep_column"')
+    assert other < column < shown.html.index('id="c2-gone"')
+
+    chosen = await previewed(signed_in, {f"column.{key('c2')}": "new_column"})
+    assert "2/4 decided" in chosen.text
+
+    double.answers[f"GET /connections/{shapes.CONNECTION_ID}/policy"] = {
+        "two_approvals_from": None,
+        "continuity": "new_column",
+    }
+    assert "2/4 decided" in (await signed_in.get(PATH)).text
+
+
+async def test_effects_follow_the_column(signed_in: Browser, double: Double) -> None:
+    """Before the choice they depend on it; afterwards only those of the chosen column are shown."""
+    null = "The column of 'Region__c' keeps its values and is null in new rows."
+    goes_on = "'Sales_Region__c' is written into the column 'Region__c', which goes on."
+    shapes.answer(double)
+
+    shown = await signed_in.get(PATH)
+    assert f"Unless the column goes on: {null}" in shown.text
+    assert f"If the column goes on: {goes_on}" in shown.text
+
+    kept = made("keep_column")
+    shapes.answer(double, state="applied", version_number=15, changes=[kept, shapes.NEW_NAME])
+    shown = await signed_in.get(PATH)
+    assert null not in shown.text
+    assert f"What this changes {goes_on}" in shown.text
+    assert "Renamed; its column goes on" in shown.text
+    assert "Written into the column Region__c" in shown.text
+    assert "Removed: Region__c" not in shown.text
+
+    changes = [made("new_column"), shapes.NEW_NAME]
+    shapes.answer(double, state="applied", version_number=15, changes=changes)
+    shown = await signed_in.get(PATH)
+    assert f"What this destroys or resets {null}" in shown.text
+    assert "goes on" not in shown.text
+
+
+def made(continuity: str) -> dict[str, Any]:
+    """The removal of the renamed field, decided."""
+    decision = {
+        "action": "apply",
+        "became": ["Sales_Region__c"],
+        "continuity": continuity,
+        "cursor": None,
+        "primary_key": None,
+        "by": "ada",
+        "at": shapes.AT,
+    }
+    return shapes.RENAMED | {"decision": decision}
+
+
+def test_what_is_safe_destroys_nothing() -> None:
+    """A column that stays with its values is a change, and not a loss."""
+    safe = shapes.GONE["destination"]
+    message = safe[0]["message"]
+    rename = shapes.RENAMED | {"resets": [message], "destination": safe}
+
+    items = Decisions.of(shapes.REPAIR | {"changes": [rename, shapes.NEW_NAME]}).items
+
+    assert [item.destroys for item in items] == [False]
+    lost = Decisions.of(shapes.REPAIR | {"changes": [shapes.GONE, shapes.LOST_CURSOR]}).items
+    assert [item.destroys for item in lost] == [True, True]
+
+
+@pytest.mark.parametrize("state", ["approved", "applied", "failed"])
+async def test_rollback_is_described_as_such(
+    signed_in: Browser, double: Double, state: str
+) -> None:
+    """What comes back and what is removed, and not the changes that it takes back."""
+    shapes.answer(
+        double,
+        kind="rollback",
+        state=state,
+        base_version=14,
+        target_version=13,
+        version_number=15 if state == "applied" else None,
+        changes=[shapes.RENAMED, shapes.NEW_NAME, shapes.RETYPED],
+        decisions=[
+            {
+                "verdict": "rolled_back",
+                "by": "ada",
+                "requested_by": "ada@example.com",
+                "at": shapes.AT,
+                "reason": "Back.",
+                "changes": ["c2", "c3", "c6"],
+            }
+        ],
+        catalog=TAKEN_BACK if state == "applied" else None,
+        paused=False,
+    )
+
+    shown = await signed_in.get(PATH)
+
+    assert "Rollback of Salesforce production to version 13" in shown.text
+    assert "What the rollback changes: version 14 → 15" in shown.text
+    assert "Added: Region__c string Comes back" in shown.text
+    assert "Removed: Sales_Region__c string No longer synced" in shown.text
+    assert "number became integer As it was before" in _tidy(shown)
+    assert "Rolled back by ada Back. To version 13, requested by ada@example.com" in shown.text
+    for wrong in ("Not decided.", "is gone", "is new", "Loses", "3 changes", "<article"):
+        assert wrong not in shown.html
+    done = {"applied": "was applied again, as version 15.", "failed": "was not applied again."}
+    assert done.get(state, "is applied again, as version 15.") in shown.text
+
+    summary = {"kind": "rollback", "state": state, "target_version": 13}
+    double.answers["GET /repairs"] = page(shapes.SUMMARY | summary)
+    listed = await signed_in.get("/repairs?state=all")
+    assert "The catalog of version 13" in listed.text
+    assert "gone" not in listed.text
+
+
+TAKEN_BACK = {
+    "schema_changes": taken_back([shapes.RENAMED, shapes.NEW_NAME, shapes.RETYPED]),
+    "config_changes": [],
+    "effects": [],
+    "problems": [],
+}
+
+
+async def test_halves_of_a_rename_count_as_one(signed_in: Browser, double: Double) -> None:
+    """In the decisions as in the button that approves it."""
+    decision = {
+        "verdict": "approved",
+        "by": "ada",
+        "requested_by": "ada",
+        "at": shapes.AT,
+        "reason": None,
+        "changes": ["c2", "c3"],
+    }
+    changes = [made("keep_column"), shapes.NEW_NAME]
+    shapes.answer(double, state="applied", decisions=[decision], changes=changes)
+
+    shown = await signed_in.get(PATH)
+
+    assert "Approved by ada 1 change" in shown.text
+    assert "requested by" not in shown.text
+    shapes.answer(double, changes=changes)
+    assert "reject the change" in (await signed_in.get(PATH)).text
+
+
+def _tidy(shown: Page) -> str:
+    return " ".join(shown.text.replace("→", " ").split())
 
 
 async def test_choices_that_contradict_each_other(signed_in: Browser, double: Double) -> None:
@@ -501,6 +671,7 @@ async def test_progress(signed_in: Browser, double: Double) -> None:
 
     part = await signed_in.get(where, headers={"HX-Request": "true"})
     assert "<html" not in part.html
+    assert "Sending to Airbyte …" in part.text
     assert "Read back and compared" in part.text
 
     double.answers["GET /repairs"] = page(going | {"state": "applied"})
@@ -515,7 +686,7 @@ async def test_proof_after_applying(signed_in: Browser, double: Double) -> None:
 
     shown = await signed_in.get(PATH)
 
-    assert "Airbyte held version 15 when it was read back" in shown.text
+    assert "Airbyte has version 15: AAM read it back and compared it" in shown.text
     assert shapes.VERSION["fingerprint"] in shown.text
     assert f'href="/connections/{shapes.CONNECTION_ID}/versions/15..14"' in shown.html
 
@@ -535,7 +706,7 @@ async def test_many_changes_are_paged(signed_in: Browser, double: Double) -> Non
     shown = await signed_in.post(PATH, {"do": "page-4", f"choice.{first.key}": "gone"})
 
     assert shown.status == 200
-    assert shown.html.count('<article class="change"') == 10
+    assert shown.html.count('<article class="change') == 10
     assert f'type="hidden" name="choice.{first.key}" value="gone"' in shown.html
 
 

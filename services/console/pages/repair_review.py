@@ -30,6 +30,7 @@ _MOST_PICKED: Final = 5
 """Most streams for which fields are offered as a cursor or key."""
 _PATH: Final = "/repairs/{repair_id:uuid}"
 _WHY: Final = "Write why: something is lost or read again. It is saved with the version."
+_INCOMPLETE: Final = "Some answers are missing."
 _NOTHING: Final = "Nothing is decided yet: choose an answer for at least one change."
 _CHANGED: Final = (
     "The choices are not those of the preview. Look at what they lead to now, then approve."
@@ -116,7 +117,7 @@ async def decide(
 
 async def _previewed(api: Api, found: Json, decisions: Decisions, *, notice: str = "") -> Outcome:
     if not decisions.check():
-        return Outcome(notice="Some answers are incomplete.")
+        return Outcome(notice=_INCOMPLETE)
     if not decisions.approved:
         is_any = bool(decisions.rejected)
         return Outcome(is_previewed=is_any, notice=notice if is_any else _NOTHING)
@@ -129,8 +130,7 @@ async def _previewed(api: Api, found: Json, decisions: Decisions, *, notice: str
             query={"dry_run": True},
         )
     except PageProblem as problem:
-        _place(decisions, problem)
-        return Outcome(problem=problem)
+        return _refused(decisions, problem)
     return Outcome(reply.body, is_previewed=True, notice=notice)
 
 
@@ -163,8 +163,7 @@ async def _approved(api: Api, found: Json, decisions: Decisions, form: Form) -> 
                 idempotency_key=f"{form.idempotency_key}-reject",
             )
     except PageProblem as problem:
-        _place(decisions, problem)
-        return Outcome(problem=problem, decided_id=decided)
+        return _refused(decisions, problem, decided_id=decided)
     return Outcome(decided_id=decided or str(reply.body["id"]))
 
 
@@ -197,9 +196,10 @@ async def _shown(
     newer = found.get("superseded_by")
     if isinstance(result.problem, ApiProblem) and result.problem.status == 409:
         newer = newer or result.problem.members.get("newer")
-    last = max(1, -(-len(decisions.items) // PAGE))
+    last = 1 if found["kind"] == "rollback" else max(1, -(-len(decisions.items) // PAGE))
     page = min(page, last)
-    items = decisions.items[(page - 1) * PAGE : page * PAGE]
+    # What a rollback takes back needs no decisions.
+    items = [] if found["kind"] == "rollback" else decisions.items[(page - 1) * PAGE : page * PAGE]
     preview = result.dry_run
     shared = {
         "items": items,
@@ -209,19 +209,25 @@ async def _shown(
         "outcome": result,
         "newer": newer,
         "is_proposed": found["state"] == "proposed",
+        "is_rollback": found["kind"] == "rollback",
         "digest": decisions.digest(found) if result.is_previewed else "",
-        "preview": None if preview is None else _difference(preview["catalog"]),
+        "preview": None
+        if preview is None
+        else _difference(preview["catalog"], _streams(preview["catalog"], decisions)),
         **_words(),
     }
+    policy = api.drift_repair_agent.get("/connections/{}/policy", found["connection_id"])
     if is_fragment(request):
+        decisions.ask_columns((await load(policy=policy))["policy"].value)
         return render(request, "repair_preview.j2", status=result.status, **shared)
     on_page = {one.number for one in items}
     panels = await load(
-        policy=api.drift_repair_agent.get("/connections/{}/policy", found["connection_id"]),
+        policy=policy,
         operation=_operation(api, found),
         version=_version(api, found),
         fields=_fields(api, found, items if found["state"] == "proposed" else []),
     )
+    decisions.ask_columns(panels["policy"].value)
     for item in items:
         offered = (panels["fields"].value or {}).get(item.stream)
         if offered:
@@ -238,7 +244,7 @@ async def _shown(
         all_streams=repair_words.streams_of(found["changes"]),
         counts=repair_words.counted(Counter(one["kind"] for one in found["changes"])),
         page=page,
-        expected=None if found["catalog"] is None else _difference(found["catalog"]),
+        expected=_expected(found, decisions),
         is_sent=is_sent,
         **shared,
         **panels,
@@ -263,7 +269,7 @@ def _outline(items: Iterable[Item]) -> list[dict[str, Any]]:
         one = found.setdefault(
             item.stream, {"name": item.stream, "first": item.id, "decided": 0, "items": []}
         )
-        one["decided"] += not item.is_open
+        one["decided"] += item.is_decided
         one["items"].append(item)
     for one in found.values():
         names = dict.fromkeys(name for item in one["items"] for name in item.candidates)
@@ -272,11 +278,27 @@ def _outline(items: Iterable[Item]) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def _difference(catalog: Json) -> dict[str, Any]:
+def _streams(catalog: Json, decisions: Decisions) -> list[diffs.StreamRows]:
+    return diffs.with_columns_kept(diffs.by_stream(catalog), decisions.columns_kept)
+
+
+def _expected(found: Json, decisions: Decisions) -> dict[str, Any] | None:
+    """What the repair changed, or would change; None if that is not known.
+
+    A rollback whose version does not exist yet takes its planned changes back.
+    """
+    catalog = found["catalog"]
+    if found["kind"] != "rollback":
+        return None if catalog is None else _difference(catalog, _streams(catalog, decisions))
+    shown = catalog or {"schema_changes": diffs.taken_back(found["changes"])}
+    return _difference(shown, diffs.rolled_back(diffs.by_stream(shown)))
+
+
+def _difference(catalog: Json, shown: Iterable[diffs.StreamRows]) -> dict[str, Any]:
     """A catalog's difference for people: at most a hundred rows, and what it resets."""
     streams, left = [], _MOST_ROWS
     rows = 0
-    for one in diffs.by_stream(catalog):
+    for one in shown:
         rows += len(one.rows)
         if left > 0:
             streams.append((one, one.rows[:left]))
@@ -296,6 +318,18 @@ def _words() -> Mapping[str, Any]:
 def _page_of(form: Form) -> int:
     number = form.text("page")
     return int(number) if number.isdecimal() and 0 < len(number) < 6 and int(number) else 1
+
+
+def _refused(
+    decisions: Decisions, problem: PageProblem, *, decided_id: str | None = None
+) -> Outcome:
+    """What a service refused; a missing answer stands at its question alone."""
+    if problem.code == "continuity_required":
+        decisions.require_columns()
+        if any(item.column_error for item in decisions.items):
+            return Outcome(notice=_INCOMPLETE)
+    _place(decisions, problem)
+    return Outcome(problem=problem, decided_id=decided_id)
 
 
 def _place(decisions: Decisions, problem: PageProblem) -> None:

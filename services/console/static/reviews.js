@@ -4,6 +4,7 @@ export function followChoices() {
   document.addEventListener("change", (event) => {
     const form = event.target.closest("#review");
     if (form === null || event.target.id === "why") return;
+    clearAnswered(form);
     markOutOfDate(form);
     count(form);
   });
@@ -24,8 +25,24 @@ function markOutOfDate(form) {
   form.querySelector("#bar button[value=preview]").classList.add("primary");
 }
 
+// The notice about missing answers goes when none is missing any more.
+function clearAnswered(form) {
+  const isMissing = [...form.querySelectorAll(".column-error > .error")].some(
+    (one) => lacksColumn(one.closest(".change")),
+  );
+  if (!isMissing) form.querySelector("#preview .unanswered")?.remove();
+}
+
+function lacksColumn(change) {
+  return (
+    change.matches(".asks-column") &&
+    change.querySelector(".rename:checked") !== null &&
+    change.querySelector(".aside:checked") === null
+  );
+}
+
 function isOpen(change) {
-  return change.querySelector("input.open:checked") !== null;
+  return change.querySelector("input.open:checked") !== null || lacksColumn(change);
 }
 
 function count(form) {
@@ -35,6 +52,8 @@ function count(form) {
     const decided = own.filter((one) => !isOpen(one)).length;
     shown.firstChild.textContent = `${decided}/${own.length}`;
   }
+  const next = form.querySelector(".next-open");
+  if (next !== null) next.hidden = !changes.some(isOpen);
 }
 
 function move(step) {
@@ -44,6 +63,6 @@ function move(step) {
   const at = open.indexOf(here);
   const start = step > 0 ? 0 : open.length - 1;
   const next = at < 0 ? open[start] : open[(at + step + open.length) % open.length];
-  next.querySelector("input.open").focus();
+  next.querySelector(lacksColumn(next) ? "input.aside" : "input.open").focus();
   next.scrollIntoView({ block: "start" });
 }
