@@ -120,10 +120,30 @@ async def test_impossible_rollback(signed_in: Browser, double: Double) -> None:
     assert "Version 11 cannot be restored now" in shown.text
     assert "Account has no field Id." in shown.text
     assert f'<a href="{CONNECTION}">Keep version 14</a>' in shown.html
-    for tab in ("versions", "catalog", "schema"):
+    assert f'action="{CONNECTION}/observe"' in shown.html
+    assert "syncs may pause until they are decided" in shown.text
+    for tab in ("versions", "catalog"):
         assert f'href="{CONNECTION}/{tab}"' in shown.html
     assert "Roll back to version 11?" not in shown.text
     assert 'name="why"' not in shown.html
+
+
+async def test_check_of_the_schema_leads_back(signed_in: Browser, double: Double) -> None:
+    """From an impossible rollback back to it; the page says what is possible now."""
+    answer(double)
+    possible = double.answers[ROLLBACK]
+    double.answers[ROLLBACK] = lambda _: problem(409, "rollback_impossible", "No.", problems=[])
+    double.answers[f"POST {CONNECTION}/observe"] = {"outcome": "changed"}
+    await signed_in.get(PATH)
+
+    done = await signed_in.post(f"{CONNECTION}/observe", {"from": "14", "to": "11"})
+
+    assert (done.status, done.location) == (303, f"{PATH}?checked=changed")
+    still = await signed_in.get(f"{PATH}?checked=changed")
+    assert "Version 11 cannot be restored with what the source has now." in still.text
+    double.answers[ROLLBACK] = possible
+    again = await signed_in.get(f"{PATH}?checked=changed")
+    assert "The schema was checked: it has changed. Version 11 can be restored now:" in again.text
 
 
 async def test_rollback_becomes_impossible_before_it_is_sent(

@@ -13,6 +13,7 @@ from services.console.api import Api, CallerApi, Panel, load
 from services.console.diffs import Json
 from services.console.dry_runs import expect_supported
 from services.console.forms import Form, SubmittedForm
+from services.console.pages.connection.head import DONE
 from services.console.problems import PageProblem
 from services.console.rendering import render
 
@@ -145,6 +146,7 @@ async def _shown(
         shown=_rows(panels["changes"]),
         effects=_effects(rehearsal.value),
         problem=problem,
+        checked=DONE.get(request.query_params.get("checked", "")),
         why="" if form is None else form.line("why"),
         why_error=why_error,
         on_global_state="" if form is None else form.text("on_global_state"),

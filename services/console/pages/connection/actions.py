@@ -19,6 +19,7 @@ router = APIRouter()
 
 _WAIT_S: Final = 5
 """How long an answer is waited for before the page goes on, in seconds."""
+_LONGEST_VERSION: Final = 11
 _CHECKED: Final = {
     "unchanged": "checked",
     "changed": "changed",
@@ -54,7 +55,10 @@ async def sync(
 async def observe(
     request: Request, api: CallerApi, connection_id: UUID, form: SubmittedForm
 ) -> Response:
-    """Check the source's schema now; `accept_missing` accepts a suspicious result."""
+    """Check the source's schema now; `accept_missing` accepts a suspicious result.
+
+    With `from` and `to`, the comparison of these versions shows what the check found.
+    """
     is_accepted = form.text("accept_missing") == "yes"
     try:
         reply = await api.schema_observer.post(
@@ -66,6 +70,10 @@ async def observe(
     except ApiProblem as problem:
         return await timeline_page(request, api, connection_id, problem=problem)
     done = _CHECKED.get(str(reply.body.get("outcome")), "checking")
+    versions = [form.text(name) for name in ("from", "to")]
+    if all(one.isdecimal() and len(one) < _LONGEST_VERSION for one in versions):
+        path = to("connections", connection_id, "versions", "..".join(versions))
+        return RedirectResponse(f"{path}?checked={done}", status_code=303)
     return back_to(connection_id, done, tab="schema")
 
 

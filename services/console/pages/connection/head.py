@@ -35,7 +35,7 @@ _NEXT: Final = {
     "overdue": "Check the schema now, or see under Schema why it was not checked.",
 }
 """What a person can do next, by health word."""
-_DONE: Final = {
+DONE: Final = {
     "sync": "The sync has started.",
     "syncing": "The sync is being started.",
     "checked": "The schema was checked: it is as before.",
@@ -183,6 +183,6 @@ def show(
         head=head,
         tab=tab,
         refused=problem,
-        done=_DONE.get(request.query_params.get("done", "")),
+        done=DONE.get(request.query_params.get("done", "")),
         **context,
     )
