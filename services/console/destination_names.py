@@ -27,6 +27,15 @@ class DestinationNames:
         self._clock = clock
         self._known: OrderedDict[str, tuple[float, Mapping[str, str]]] = OrderedDict()
 
+    def remembered(self, caller_id: str) -> Mapping[str, str]:
+        """The names that were read last for a caller, without waiting for Airbyte."""
+        return self._known.get(caller_id, (0.0, {}))[1]
+
+    def remember(self, caller_id: str, names: Mapping[str, str]) -> None:
+        """Add names that were read for a caller elsewhere."""
+        until, known = self._known.get(caller_id, (0.0, {}))
+        self._save(caller_id, until, {**known, **names})
+
     async def of(self, api: Api, caller_id: str) -> Mapping[str, str]:
         """The names that a caller may see; older ones, or fewer, while Airbyte does not answer.
 
@@ -44,8 +53,11 @@ class DestinationNames:
         else:
             fresh_s = _FRESH_S
             names = {one["id"]: one["name"] for one in page["items"]}
-        self._known[caller_id] = (self._clock() + fresh_s, names)
+        self._save(caller_id, self._clock() + fresh_s, names)
+        return names
+
+    def _save(self, caller_id: str, until: float, names: Mapping[str, str]) -> None:
+        self._known[caller_id] = (until, names)
         self._known.move_to_end(caller_id)
         while len(self._known) > _MOST_CALLERS:
             self._known.popitem(last=False)
-        return names

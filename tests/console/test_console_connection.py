@@ -214,6 +214,39 @@ def test_chart_with_empty_syncs() -> None:
     assert "median 0 records" in found.summary
 
 
+async def test_rollback_in_the_timeline(signed_in: Browser, mesh: Double) -> None:
+    """It names the version, and what has ended does not wait for a review."""
+    of_repair = {"severity": "needs_review", "repair_id": REPAIR, "reason": None, "code": None}
+    rollback = {"kind": "rollback", "target_version": 3, "decisions": []}
+    mesh.answers[f"GET {BASE}/timeline"] = page(
+        _entry("4", "repair_ended", "applied", version=5, details=rollback, **of_repair),
+        _entry("3", "repair_decided", "rolled_back", details=rollback, **of_repair),
+        _entry("2", "repair_ended", "superseded", details={"kind": "heal"}, **of_repair),
+        _entry("1", "repair_decided", "approved", details={"kind": "heal"}, **of_repair),
+    )
+
+    shown = await signed_in.get(f"{BASE}/timeline?kind=repairs")
+
+    assert "Rolled back to version 3" in shown.text
+    assert "Rollback to version 3 requested" in shown.text
+    assert "Repair replaced by a newer one" in shown.text
+    assert "Needs review" not in shown.text
+
+
+async def test_schema_checks_in_the_timeline(signed_in: Browser, mesh: Double) -> None:
+    """The empty list says which checks it has."""
+    mesh.answers[f"GET {BASE}/timeline"] = page()
+
+    shown = await signed_in.get(f"{BASE}/timeline?kind=checks")
+
+    assert "Nothing of this kind Only checks that failed or were suspicious" in shown.text
+
+
+def _entry(id: str, kind: str, outcome: str, **more: Any) -> dict[str, Any]:
+    entry = {"id": id, "at": "2026-11-28T09:16:00Z", "actor": "ada", "requested_by": "ada"}
+    return entry | {"kind": kind, "outcome": outcome} | more
+
+
 async def test_timeline_of_one_kind(signed_in: Browser, mesh: Double) -> None:
     """Asked for by its kinds, from the page's position on, and not folded."""
     mesh.answers[f"GET {BASE}/timeline"] = page(
@@ -680,13 +713,18 @@ async def test_sync_log_is_forbidden(signed_in: Browser, mesh: Double) -> None:
 
 
 async def test_destination_is_named(signed_in: Browser, mesh: Double) -> None:
-    """By Airbyte, as a fragment; by its id if Airbyte is away."""
-    named = await signed_in.get(f"{BASE}/destination")
+    """By Airbyte, as a fragment; by its id if Airbyte is away; once it is known, at once."""
+    listed = mesh.answers["GET /destinations"]
     mesh.answers["GET /destinations"] = lambda _: problem(502, "upstream", "Airbyte is away.")
     unnamed = await signed_in.get(f"{BASE}/destination")
+    mesh.answers["GET /destinations"] = listed
+    named = await signed_in.get(f"{BASE}/destination")
+    mesh.answers["GET /destinations"] = lambda _: problem(502, "upstream", "Airbyte is away.")
 
-    assert "Snowflake analytics" in named.text
     assert (unnamed.status, unnamed.text) == (200, "9c8b7a6d")
+    assert "Snowflake analytics" in named.text
+    assert "Snowflake analytics" in (await signed_in.get(f"{BASE}/destination")).text
+    assert "Snowflake analytics" in (await signed_in.get(f"{BASE}/schema?done=changed")).text
 
 
 async def test_policy(signed_in: Browser, mesh: Double) -> None:

@@ -83,8 +83,16 @@ def event_of(connection_id: str, entry: Entry) -> Event:
         by=actor if actor not in ("policy", "airbyte") else None,
         by_policy=actor == "policy",
         quote=entry.get("reason"),
-        severity=event.severity or entry.get("severity"),
+        severity=_severity(entry),
     )
+
+
+def _severity(entry: Entry) -> str | None:
+    """The severity of what still waits, and of breaking changes of a schema."""
+    severity = entry.get("severity")
+    waits = entry["kind"] == "repair_proposed" and entry.get("outcome") == "proposed"
+    is_breaking = entry["kind"] == "drift" and severity == "breaking"
+    return severity if waits or is_breaking else None
 
 
 def _event(entry: Entry, icon: str, title: str, **more: Any) -> Event:
@@ -205,11 +213,15 @@ def _repair_decided(entry: Entry) -> Event:
     if len(decisions) > 1:
         facts.append(f"{len(decisions)} decisions in total.")
     if noun == "Rollback" and details.get("target_version"):
-        facts = [f"To version {details['target_version']}."]
+        facts = []
+    title = f"{noun} {plain(verdict)}"
+    if noun == "Rollback" and verdict == "rolled_back":
+        version = details.get("target_version")
+        title = f"Rollback to version {version} requested" if version else "Rollback requested"
     return _event(
         entry,
         "cross" if verdict == "rejected" else "check",
-        f"{noun} {plain(verdict)}",
+        title,
         facts=facts,
         links=_repair_links(entry),
         **({} if noun == "Rollback" else _changes(details)),
@@ -231,6 +243,9 @@ def _repair_ended(entry: Entry) -> Event:
     outcome = str(entry.get("outcome"))
     icon, words, tone = _ENDED.get(outcome, ("wrench", plain(outcome), ""))
     version = entry.get("version")
+    title = f"{noun} {words}"
+    if noun == "Rollback" and outcome == "applied" and details.get("target_version"):
+        title = f"Rolled back to version {details['target_version']}"
     facts = []
     if version and outcome == "applied":
         facts = [f"Version {version} was applied, and read back from Airbyte."]
@@ -239,7 +254,7 @@ def _repair_ended(entry: Entry) -> Event:
         links.append(Link("Operation", to("operations", entry["operation_id"])))
     if details.get("superseded_by"):
         links.append(Link("Newer repair", to("repairs", details["superseded_by"])))
-    return _event(entry, icon, f"{noun} {words}", tone=tone, facts=facts, links=links)
+    return _event(entry, icon, title, tone=tone, facts=facts, links=links)
 
 
 ORIGINS: Final = {

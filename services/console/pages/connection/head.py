@@ -11,6 +11,7 @@ from fastapi import Request
 from fastapi.responses import Response
 
 from services.console.api import Api, Panel, load
+from services.console.destination_names import DestinationNames
 from services.console.problems import PageProblem
 from services.console.rendering import render
 
@@ -176,9 +177,13 @@ def show(
     if request.method == "POST":
         # Links of the page lead to its tab, since the address of a form cannot be opened.
         context["page_path"] = f"/connections/{head.id}/{tab or 'archive'}"
+    names: DestinationNames = request.app.state.destination_names
+    remembered = names.remembered(request.state.session.caller_id)
+    destination_id = (head.connection or {}).get("airbyte_destination_id", "")
     return render(
         request,
         template,
+        destination_name=remembered.get(destination_id),
         status=status if problem is None else problem.status,
         head=head,
         tab=tab,

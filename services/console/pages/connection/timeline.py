@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from services.console.api import Api, CallerApi, Panel, load
+from services.console.destination_names import DestinationNames
 from services.console.pages.connection.chart import MOST_BARS, chart_of
 from services.console.pages.connection.days import by_day
 from services.console.pages.connection.events import event_of
@@ -51,7 +52,7 @@ async def timeline(
 async def destination(request: Request, api: CallerApi, connection_id: UUID) -> Response:
     """Show the destination's name in the head, read from Airbyte.
 
-    Its id is shown if Airbyte does not answer.
+    If Airbyte does not answer, the name that was read last is shown, or else its id.
     """
     connection = await api.orchestrator.get("/connections/{}", connection_id)
     destination_id = connection["airbyte_destination_id"]
@@ -62,12 +63,16 @@ async def destination(request: Request, api: CallerApi, connection_id: UUID) -> 
             )
         )
     )["destinations"]
+    known: DestinationNames = request.app.state.destination_names
+    caller_id = request.state.session.caller_id
     names = {one["id"]: one["name"] for one in (listed.value or {"items": []})["items"]}
+    if destination_id in names:
+        known.remember(caller_id, {destination_id: names[destination_id]})
     return render(
         request,
         "connection_destination.j2",
         destination_id=destination_id,
-        name=names.get(destination_id),
+        name=known.remembered(caller_id).get(destination_id),
     )
 
 
