@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from services.console import text
 from services.console.connection_filter import ATTENTION
+from services.console.diffs import stream_name
 
 Json = Mapping[str, Any]
 
@@ -26,6 +27,16 @@ _PARTS: Final = (
     ("idle", "paused or not checked", ("paused", "overdue")),
     ("good", "healthy", ("healthy",)),
 )
+
+_NEEDS: Final[Mapping[str, str]] = dict.fromkeys(
+    ATTENTION, "The connection does not work: it needs a fix."
+) | {
+    "paused_by_repair": "The connection is paused until a repair is decided.",
+    "needs_review": "A repair of the connection needs a decision.",
+    "differs": "The connection was changed in Airbyte, and needs a look.",
+    "suspicious": "The last schema check was suspicious, and needs a look.",
+    "overdue": "The schema check is overdue, and needs a look.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +83,8 @@ class Fleet(NamedTuple):
     total: int
     waiting: int
     """How many connections need a person."""
+    needs: str
+    """What the only connection needs of a person; for several, whatever it is."""
 
 
 def waiting(repairs: Sequence[Json], groups: Sequence[Json]) -> Waiting:
@@ -94,6 +107,37 @@ def waiting(repairs: Sequence[Json], groups: Sequence[Json]) -> Waiting:
             key=lambda one: (not one["paused"], _urgency(one.get("severity")), one["created_at"]),
         ),
     )
+
+
+def may_have_renames(repair: Json) -> bool:
+    """Whether the first changes of a repair have a removed field and a new one of one stream."""
+    by_kind: dict[str, set[str]] = {"field_removed": set(), "field_added": set()}
+    for one in repair["first_changes"]:
+        if one["kind"] in by_kind:
+            by_kind[one["kind"]].add(stream_name(one["stream"]))
+    return bool(by_kind["field_removed"] & by_kind["field_added"])
+
+
+def with_renames(repair: Json, changes: Sequence[Json]) -> Json:
+    """A repair whose first changes name likely renames; each is one change then, not two.
+
+    `changes` have the suggestions, which the list of repairs leaves out.
+    """
+    became = {
+        str(one["id"]): one
+        for one in changes
+        if one["kind"] == "field_removed"
+        and (one.get("suggestion") or {}).get("taken_by_approve")
+        and one.get("pair")
+    }
+    halves = {str(one["pair"]) for one in became.values()}
+    shown = [
+        {**one, "became": became[one["id"]]["suggestion"]["became"]} if one["id"] in became else one
+        for one in repair["first_changes"]
+        if one["id"] not in halves
+    ]
+    count = repair["change_count"] - len(halves)
+    return {**repair, "first_changes": shown, "change_count": count}
 
 
 def _group(same: Sequence[Json]) -> Group:
@@ -140,4 +184,5 @@ def fleet(counts: Mapping[str, int]) -> Fleet:
         f"{total:,} {noun}: {listed}",
         total,
         sum(counts.get(word, 0) for word in ATTENTION),
+        next((_NEEDS[word] for word in ATTENTION if counts.get(word)), ""),
     )

@@ -52,14 +52,14 @@ async def test_inbox_of_a_fleet(signed_in: Browser, double: Double) -> None:
 
 
 async def test_inbox_asks_for_summaries(signed_in: Browser, double: Double) -> None:
-    """Seven calls at most, each for one page of at most 50, in the person's name."""
+    """Seven calls and one about a likely rename, each for one page, in the person's name."""
     fill(double)
     before = len(double.asked)
 
     await signed_in.get("/")
 
     asked = double.asked[before:]
-    assert len(asked) == 7
+    assert len(asked) == 7 + 1
     assert all(one.headers["authorization"] == f"Bearer {double.key}" for one in asked)
     assert not any("limit=100" in one.query for one in asked)
 
@@ -137,6 +137,51 @@ async def test_inbox_without_anything_to_do(signed_in: Browser, double: Double) 
     assert "Healed" not in shown.text
 
 
+async def test_likely_rename_is_named(signed_in: Browser, double: Double) -> None:
+    """As one change; without the suggestions, the two halves are shown."""
+    fill(double)
+    gone, added = change("field_removed", ["Total__c"]), change("field_added", ["Amount__c"])
+    double.by_query["GET /repairs", "state=proposed"] = page(repair(4, "Renaming", gone, added))
+    double.answers["GET /repairs/groups"] = page()
+    suggestion = {"became": ["Amount__c"], "taken_by_approve": True}
+    route = f"GET /repairs/{REPAIRS[4]}/changes"
+
+    double.answers[route] = page(
+        gone | {"pair": added["id"], "suggestion": suggestion}, added | {"suggestion": None}
+    )
+    shown = await signed_in.get("/")
+    assert "Total__c of Account was probably renamed to Amount__c . Proposed" in shown.text
+
+    unlikely = suggestion | {"taken_by_approve": False}
+    double.answers[route] = page(gone | {"pair": None, "suggestion": unlikely}, added)
+    shown = await signed_in.get("/")
+    assert "Total__c is gone from Account . Amount__c is new in Account" in shown.text
+    double.answers[route] = lambda _: problem(503, "unavailable", AWAY)
+    assert "Total__c is gone from Account" in (await signed_in.get("/")).text
+
+
+async def test_rollback_in_the_inbox(signed_in: Browser, double: Double) -> None:
+    """Who rolled back, and to which version."""
+    fill(double)
+    ended = datetime.now(UTC) - timedelta(minutes=5)
+    made = {"verdict": "rolled_back", "by": "ada", "at": ended.isoformat(), "changes": []}
+    back = repair(
+        4,
+        "Rolled back by hand",
+        kind="rollback",
+        state="applied",
+        target_version=3,
+        version_number=5,
+        ended_at=ended.isoformat(),
+        decisions=[made],
+    )
+    double.by_query["GET /repairs", "state=applied"] = page(back)
+
+    shown = await signed_in.get("/")
+
+    assert "Rolled back to version 3 by ada ." in shown.text
+
+
 async def test_inbox_of_one_connection(signed_in: Browser, double: Double) -> None:
     """It is not counted against itself."""
     fill(double)
@@ -144,8 +189,10 @@ async def test_inbox_of_one_connection(signed_in: Browser, double: Double) -> No
 
     shown = await signed_in.get("/")
 
-    assert "The connection needs a decision or a fix." in shown.text
+    assert "The connection does not work: it needs a fix." in shown.text
     assert "2 suspicious or failed checks in a row" in shown.text
+    double.answers["GET /connections/summary"] = summary(needs_review=1)
+    assert "A repair of the connection needs a decision." in (await signed_in.get("/")).text
 
 
 async def test_all_that_healed_is_counted(signed_in: Browser, double: Double) -> None:
