@@ -142,10 +142,17 @@ async def test_running_operation(signed_in: Browser, double: Double) -> None:
 
 
 async def test_operation_of_the_reconciler(signed_in: Browser, double: Double) -> None:
-    """A catalog that was changed in Airbyte and is sent again."""
-    double.answers["GET /operations"] = samples.listed(samples.OPERATION | {"kind": "reapply"})
+    """A catalog that was changed in Airbyte and is sent again, unlike one that a repair sends."""
+    made = samples.OPERATION | {"kind": "reapply", "requested_by": None}
+    double.answers["GET /operations"] = samples.listed(made)
+    shown = await signed_in.get("/operations")
+    assert "Send the catalog again" in shown.text
+    assert "AAM itself" in shown.text
 
-    assert "Send the catalog again" in (await signed_in.get("/operations")).text
+    double.answers["GET /operations"] = samples.listed(made | {"kind": "apply"})
+    shown = await signed_in.get("/operations")
+    assert "A repair" in shown.text
+    assert "AAM itself" not in shown.text
 
 
 async def test_filters_are_in_the_address(signed_in: Browser, double: Double) -> None:
