@@ -159,6 +159,12 @@ class Item:
         return next((str(one["effect"]) for one in offered if one["choice"] == "keep_column"), "")
 
     @property
+    def column_suggested(self) -> str:
+        """What a plan does with the column as long as nothing is chosen."""
+        offered = self.change.get("continuity") or ()
+        return str(offered[0]["choice"]) if offered else ""
+
+    @property
     def column_decided(self) -> str:
         """What was decided about the column of a renamed field; empty if it was not."""
         return str((self.change.get("decision") or {}).get("continuity") or "")
@@ -300,7 +306,7 @@ class Decisions:
         for item in self.items:
             made = item.change.get("decision") or {}
             became = made.get("became") if made else item.became
-            column = item.column_decided if made else item.column
+            column = item.column_decided if made else item.column or item.column_suggested
             if item.change["kind"] == "field_removed" and became and column == "keep_column":
                 found.append((item.change["stream"], list(item.change["path"]), list(became)))
         return found

@@ -237,8 +237,12 @@ async def test_effects_follow_the_column(signed_in: Browser, double: Double) -> 
     shapes.answer(double)
 
     shown = await signed_in.get(PATH)
-    assert f"Unless the column goes on: {null}" in shown.text
-    assert f"If the column goes on: {goes_on}" in shown.text
+    assert '<li class="if-open">It depends on your answer below' in shown.html
+    assert f'<li class="if-new">{null}' in unescape(shown.html)
+    assert f'<li class="if-kept">{goes_on}' in unescape(shown.html)
+    assert "Removed: Region__c" not in shown.text
+    chosen = await previewed(signed_in, {f"column.{key('c2')}": "new_column"})
+    assert "Removed: Region__c" in chosen.text
 
     kept = made("keep_column")
     shapes.answer(double, state="applied", version_number=15, changes=[kept, shapes.NEW_NAME])
