@@ -53,6 +53,12 @@ OUTCOMES: Final = {
     "failed": "The decision would be recorded, but could not be applied.",
     "superseded": "The decision would be recorded, but the plan is out of date.",
 }
+_WAITS: Final = {
+    "sync_running": "the end of a sync",
+    "not_active": "the end of what runs for the connection",
+    "operation_in_progress": "the end of what runs for the connection",
+    "unavailable": "the registry",
+}
 AFTERWARDS: Final = {
     "resumed": "The connection resumes in Airbyte.",
     "paused": "The connection stays paused in Airbyte.",
@@ -70,6 +76,11 @@ _KINDS: Final = {
     "mapping_conflict": ("field against a mapping", "fields against mappings"),
 }
 _LIKELY: Final = ((0.95, "almost certain"), (0.8, "likely"), (0.5, "possible"), (0.0, "unlikely"))
+
+
+def awaited(code: str) -> str:
+    """What a repair waits for, after "Waits for": in words, or the code itself."""
+    return _WAITS.get(code) or ("Airbyte" if code.startswith("upstream_") else code)
 
 
 def likelihood(share: float) -> str:

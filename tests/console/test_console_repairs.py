@@ -110,7 +110,7 @@ async def test_preview_is_a_dry_run(signed_in: Browser, double: Double) -> None:
     }
     assert order["reason"] == "Renamed in a release."
     assert "its last full read took 52 min" in shown.text
-    assert "It waits: A sync is running" in shown.text
+    assert "It waits for the end of a sync." in shown.text
     assert "Approve 3 changes, reject 1" in shown.text
     needed = "can be restored afterwards only if the source has sf.Shipment__c.SystemModstamp"
     assert needed in shown.text
