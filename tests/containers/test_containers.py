@@ -11,6 +11,7 @@ import re
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
@@ -62,13 +63,16 @@ def test_image_and_services_are_small(mesh: Mesh, image: str) -> None:
     MEASURED.append(f"image: {sizes[0]:.0f} MB, of which AAM {sizes[0] - sizes[1]:.0f} MB")
     assert sizes[0] - sizes[1] < LARGEST_MB
     for name in PORTS:
-        (started, log) = mesh.inspect(name)["State"]["StartedAt"], mesh.logs(name)
+        state, log = mesh.inspect(name)["State"], mesh.logs(name)
         (ready,) = re.findall(r"^(\S+) .*Application startup complete", log, re.M)
-        seconds = (moment(ready) - moment(started)).total_seconds()
-        memory = mesh.inside(name, "sh", "-c", "cat /proc/[0-9]*/smaps_rollup 2>/dev/null; true")
+        seconds = (moment(ready) - moment(state["StartedAt"])).total_seconds()
+        # From outside: the auth_broker's memory is closed to the processes of its user.
+        memory = "".join(
+            Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in processes.family(state["Pid"])
+        )
         idle = sum(map(int, re.findall(r"^Pss_Anon: +(\d+) kB", memory, re.M))) / 1000
         MEASURED.append(f"{name}: {idle:.0f} MB of its own memory, ready in {seconds:.1f} s")
-        assert idle < LARGEST_IDLE_MB, name
+        assert 0 < idle < LARGEST_IDLE_MB, name
 
 
 def moment(text: str) -> datetime:
