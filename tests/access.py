@@ -38,18 +38,22 @@ async def let_in_now(connection: asyncpg.Connection[asyncpg.Record]) -> None:
 
 
 async def insert(
-    connection: asyncpg.Connection[asyncpg.Record], *scopes: Scope, owner: str = "tests"
+    connection: asyncpg.Connection[asyncpg.Record],
+    *scopes: Scope,
+    owner: str = "tests",
+    labels: str = "{}",
 ) -> NewKey:
-    """Insert another key with exactly these scopes, and return it."""
+    """Insert another key with exactly these scopes and, as JSON, labels; return it."""
     key = new_key("test")
     leaks.know("another caller's key", key.key.partition(f"_{key.id}_")[2])
     await connection.execute(
-        "INSERT INTO api_keys (id, digest, scopes, owner, created_by)"
-        " VALUES ($1, $2, $3, $4, 'tests')",
+        "INSERT INTO api_keys (id, digest, scopes, owner, created_by, labels)"
+        " VALUES ($1, $2, $3, $4, 'tests', $5::jsonb)",
         key.id,
         key.digest,
         [*scopes],
         owner,
+        labels,
     )
     return key
 

@@ -62,3 +62,19 @@ def decode(app: FastAPI, answer: httpx.Response) -> str | None:
         return None
     TypeAdapter(documented).validate_json(answer.content, extra="forbid")
     return name_of(route)
+
+
+def example_of(document: dict[str, Any], operation: dict[str, Any]) -> Any:
+    """Return the first example of an operation's body; None if it has no body."""
+    media = operation.get("requestBody", {}).get("content", {}).get("application/json")
+    if media is None:
+        return None
+    if "example" in media:
+        return media["example"]
+    for schema in [media["schema"], *media["schema"].get("anyOf", ())]:
+        if "examples" in schema:
+            return schema["examples"][0]
+        if "$ref" in schema:
+            named = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+            return named["examples"][0]
+    raise AssertionError("The body has no example.")

@@ -109,22 +109,6 @@ def not_decoded(client: httpx.AsyncClient) -> set[str]:
     return every - decoded
 
 
-def example_of(document: Json, operation: Json) -> Any:
-    """Return the first example of an operation's body; None if it has no body."""
-    media = operation.get("requestBody", {}).get("content", {}).get("application/json")
-    if media is None:
-        return None
-    if "example" in media:
-        return media["example"]
-    for schema in [media["schema"], *media["schema"].get("anyOf", ())]:
-        if "examples" in schema:
-            return schema["examples"][0]
-        if "$ref" in schema:
-            named = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
-            return named["examples"][0]
-    raise AssertionError("The body has no example.")
-
-
 def query_of(operation: Json) -> dict[str, str]:
     """Return the examples of the required query parameters, and a `wait` if there is one."""
     query = {}
@@ -153,7 +137,7 @@ async def run(client: httpx.AsyncClient, document: Json, ids: Json) -> list[str]
         answer = await client.request(
             method,
             filled,
-            json=example_of(document, operation),
+            json=documented.example_of(document, operation),
             params=query_of(operation),
         )
         if answer.status_code >= 300 or NOT_UTC_Z.search(answer.text):
@@ -192,7 +176,7 @@ async def cancelled_and_refreshed(mesh: Mesh, document: Json, connection_id: str
     cancelled = await mesh.orchestrator.post(f"{at}/jobs/{job_id}/cancel")
     assert cancelled.json()["status"] == "cancelled"
     path = "/connections/{connection_id}/streams/refresh"
-    refresh = example_of(document, document["paths"][path]["post"])
+    refresh = documented.example_of(document, document["paths"][path]["post"])
     refreshed = await mesh.orchestrator.post(f"{at}/streams/refresh", json=refresh)
     assert refreshed.status_code == 202, refreshed.text
     mesh.airbyte.finish_job(refreshed.json()["airbyte_job_id"])
@@ -211,7 +195,7 @@ async def name_adopted(mesh: Mesh, document: Json, discovered: Json, connection_
     applied = await mesh.drift_repair_agent.post("/repair/apply_new_catalog", json=order)
     assert applied.status_code == 200, applied.text
     path = "/connections/{connection_id}/kept-columns/adopt"
-    adopt = example_of(document, document["paths"][path]["post"])
+    adopt = documented.example_of(document, document["paths"][path]["post"])
     adopt |= {"field": "AnnualRevenue", "expected_version": applied.json()["version_number"]}
     filled = path.replace("{connection_id}", connection_id)
     adopted = await mesh.drift_repair_agent.post(filled, json=adopt)
@@ -222,7 +206,7 @@ async def test_every_example_runs(mesh: Mesh) -> None:
     """Only ids are filled in; every response is validated against its documented model."""
     documents = {name: app_of(getattr(mesh, name)).openapi() for name in SERVICES}
     document = documents["orchestrator"]
-    order = example_of(document, document["paths"]["/connections/onboard"]["post"])
+    order = documented.example_of(document, document["paths"]["/connections/onboard"]["post"])
     onboarding = await mesh.orchestrator.post("/connections/onboard", json=order)
     assert onboarding.status_code == 201, onboarding.text
     id_ = onboarding.json()["id"]
@@ -234,7 +218,7 @@ async def test_every_example_runs(mesh: Mesh) -> None:
     assert applied.status_code == 200, applied.text
     paths = documents["drift_repair_agent"]["paths"]
     rollback = paths["/connections/{connection_id}/rollback"]["post"]
-    order = example_of(documents["drift_repair_agent"], rollback)
+    order = documented.example_of(documents["drift_repair_agent"], rollback)
     back = await mesh.drift_repair_agent.post(f"/connections/{id_}/rollback", json=order)
     assert back.status_code == 200, back.text
     await name_adopted(mesh, documents["drift_repair_agent"], discovered, id_)

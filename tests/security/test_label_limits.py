@@ -20,7 +20,7 @@ from redis.asyncio import Redis
 
 from services.rag_engine import main as rag_engine
 from shared.auth import label_limits
-from shared.auth.api_keys import NewKey, new_key
+from shared.auth.api_keys import NewKey
 from shared.auth.scopes import KEY_SCOPES
 from shared.config import RagEngineSettings
 from tests import access, documented, leaks
@@ -131,17 +131,7 @@ def _app(client: httpx.AsyncClient) -> FastAPI:
 
 async def limited_key(sql: Sql, **labels: str) -> NewKey:
     """A key with every scope, limited to connections with these labels."""
-    key = new_key("test")
-    leaks.know("a limited key", key.key.partition(f"_{key.id}_")[2])
-    await sql.execute(
-        "INSERT INTO api_keys (id, digest, scopes, owner, created_by, labels)"
-        " VALUES ($1, $2, $3, 'team a', 'tests', $4::jsonb)",
-        key.id,
-        key.digest,
-        list(KEY_SCOPES),
-        json.dumps(labels),
-    )
-    return key
+    return await access.insert(sql, *KEY_SCOPES, owner="team a", labels=json.dumps(labels))
 
 
 @pytest.fixture
@@ -320,21 +310,6 @@ def _filled_in(value: Any, ids: Json) -> Any:
     return filled
 
 
-def _example(document: Json, operation: Json) -> Any:
-    media = operation.get("requestBody", {}).get("content", {}).get("application/json")
-    if media is None:
-        return None
-    if "example" in media:
-        return media["example"]
-    for schema in [media["schema"], *media["schema"].get("anyOf", ())]:
-        if "examples" in schema:
-            return schema["examples"][0]
-        if "$ref" in schema:
-            named = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
-            return named["examples"][0]
-    raise AssertionError("The body has no example.")
-
-
 @dataclass(frozen=True)
 class Asked:
     """One request of the walk, with the ids that it sends."""
@@ -366,7 +341,7 @@ def _requests(document: Json) -> list[tuple[str, Asked]]:
         for method, operation in item.items():
             listed = operation.get("parameters", ())
             parameters = tuple(one["name"] for one in listed)
-            body = _example(document, operation)
+            body = documented.example_of(document, operation)
             queries = [one["name"] for one in listed if one["in"] == "query"]
             for query in [(), *((name,) for name in queries if name in names)]:
                 asked = Asked(method.upper(), path, parameters, query, body)
@@ -508,7 +483,9 @@ async def test_team_works_with_its_own_connections(teams: Teams) -> None:
 
         await until(is_applied, within=60)
         document = teams.apps["drift_repair_agent"].openapi()
-        policy = _example(document, document["paths"]["/connections/{connection_id}/policy"]["put"])
+        policy = documented.example_of(
+            document, document["paths"]["/connections/{connection_id}/policy"]["put"]
+        )
         discovered = await orchestrator.post(f"{at}/discover")
         answers = [
             discovered,

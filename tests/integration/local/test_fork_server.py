@@ -20,6 +20,7 @@ from local.service_processes import ROOT, Program
 from local.supervisor import SHARED_MODULES
 from tests.processes import are_gone, becomes_true, memory
 
+# Elsewhere `make up` starts each process as a new interpreter (decision 0138).
 pytestmark = pytest.mark.skipif(
     not fork_server.is_available(), reason="a fork server needs Linux 5.3 or later"
 )
