@@ -15,6 +15,7 @@ from services.console import main
 from services.console.api import SERVICES
 from services.console.settings import ConsoleSettings
 from tests import leaks
+from tests.console import connection_samples as samples
 from tests.console.browser import Browser
 from tests.console.double import Double
 from tests.integration.conftest import serving
@@ -31,6 +32,13 @@ async def double() -> AsyncIterator[Double]:
     async with serving(made) as url:
         made.url = url
         yield made
+
+
+@pytest.fixture
+def mesh(double: Double) -> Double:
+    """The double with answers about one connection."""
+    samples.answer(double)
+    return double
 
 
 def settings_for(url: str, **more: Any) -> ConsoleSettings:
