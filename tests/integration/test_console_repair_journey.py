@@ -69,7 +69,7 @@ async def test_repair_is_decided_and_taken_back(mesh: Mesh, browser: Browser) ->
     assert done.status == 303, done.text
     await repairs_until(mesh, connection, ["applied"])
     proof = await browser.get(done.location)
-    assert "Airbyte held version 2 when it was read back" in proof.text
+    assert "Airbyte has version 2: AAM read it back" in proof.text
     assert "Renamed in release 12." in proof.text
 
     compared = f"/connections/{connection['id']}/versions/2..1"
