@@ -118,6 +118,10 @@ class Settings(BaseSettings):
         ours = sorted(SAMPLE_MANIFESTS.glob("*.yaml")) if self.sample_api else []
         return [*ours, *(Path(path).resolve() for path in self.manifests.split())]
 
+    def url_of(self, name: str) -> str:
+        """The address of a service, `airbyte`, `sample_org` or another process with a port."""
+        return f"http://127.0.0.1:{getattr(self, f'{name}_port')}"
+
     @classmethod
     def port_names(cls) -> list[str]:
         """The fields that name a port."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import json
 import os
 import shutil
 import sys
@@ -20,24 +19,23 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Self, TypeVar
 
-from local import airbyte, env_files, log_rotation, request_guard, sign_in
+from local import env_files, log_rotation, request_guard
 from local.airbyte.connector_store import Store
 from local.airbyte.manifests import load_all
-from local.environment import CREDENTIAL_PREFIXES, PREFIXES, WITHHELD, given_environment
+from local.environment import (
+    SALESFORCE,
+    Environments,
+    given_environment,
+    inherited,
+    names_salesforce,
+)
 from local.processes import fork_server, servers
 from local.processes.exit_with_parent import GRACE_S, ChildProcess
 from local.processes.fork_server import ForkedProcess, ForkServer
-from local.processes.servers import Server, ServerFailed
-from local.sample_api.settings import Settings as SampleApi
-from local.sample_org.settings import Settings as SampleOrg
+from local.processes.servers import CONSOLE, SERVICES, Server, ServerFailed
 from local.service_processes import ROOT, Program, wait_for_exit
 from local.settings import Settings
 
-SERVICES = servers.SERVICES
-CONSOLE = "console"
-CALL_AIRBYTE = frozenset({"orchestrator", "drift_repair_agent", "schema_observer"})
-_SALESFORCE = "CREDENTIAL_SALESFORCE_PROD__"
-_KEY_ENVIRONMENT = "local"
 _REPLICA_PORTS_APART = 100
 _LONGEST_BACK_OFF_S = 30.0
 _HEALTHY_AFTER_S = 60.0
@@ -61,6 +59,7 @@ class Stack:
 
     postgres: servers.Postgres
     valkey: servers.Valkey
+    environments: Environments
 
     def __init__(
         self,
@@ -90,9 +89,7 @@ class Stack:
     @property
     def uses_sample_org(self) -> bool:
         """Whether Salesforce is the sample org: no credentials of a real one are set."""
-        return not any(
-            value for name, value in self._environment.items() if name.startswith(_SALESFORCE)
-        )
+        return not names_salesforce(self._environment)
 
     @property
     def processes(self) -> Sequence[Server]:
@@ -101,7 +98,7 @@ class Stack:
 
     def url_of(self, name: str) -> str:
         """The address of a service, `airbyte` or `sample_org`."""
-        return f"http://127.0.0.1:{getattr(self.settings, f'{name}_port')}"
+        return self.settings.url_of(name)
 
     @property
     def auth_file(self) -> Path:
@@ -111,34 +108,6 @@ class Stack:
     def auth_file_of(self, name: str) -> Path:
         """The login for a service, `airbyte` or `sample_org`, as a header in a file."""
         return self.auth_file if name in SERVICES else request_guard.token_file(self._state / name)
-
-    @property
-    def addresses(self) -> dict[str, str]:
-        """The variables for using the mesh from a shell; some contain local passwords."""
-        named = {name.upper(): self.url_of(name) for name in (*SERVICES, CONSOLE)}
-        named |= {
-            f"{name.upper()}_METRICS": f"{self.url_of(f'{name}_metrics')}/metrics"
-            for name in (*SERVICES, CONSOLE)
-        }
-        if self.uses_sample_org:
-            named["SAMPLE_ORG"] = self.url_of("sample_org")
-        if self.settings.sample_api:
-            named["SAMPLE_API"] = self.url_of("sample_api")
-        return named | {
-            "AIRBYTE_API_URL": f"{self.url_of('airbyte')}/api/v1",
-            "AIRBYTE_API_KEY": request_guard.token_of(self._state / "airbyte"),
-            "AIRBYTE_WORKSPACE_ID": str(airbyte.WORKSPACE_ID),
-            "AIRBYTE_DESTINATION_ID": str(airbyte.DESTINATION_ID),
-            "SUPABASE_DB_URL": self._registry_url("orchestrator"),
-            "WAREHOUSE_URL": self.postgres.warehouse_url,
-            "REDIS_URL": self.valkey.url,
-            "KEY_ENVIRONMENT": _KEY_ENVIRONMENT,
-        }
-
-    @property
-    def _owner(self) -> dict[str, str]:
-        """The registry's URL as the owner of its tables, used only for migrations."""
-        return {"MIGRATION_DB_URL": f"{self.postgres.url}?sslmode=disable"}
 
     async def __aenter__(self) -> Self:
         try:
@@ -186,11 +155,14 @@ class Stack:
             port=self.settings.valkey_port,
             log=self._logs / "valkey.log",
         )
+        self.environments = Environments(
+            self.settings, self._environment, self._state, self.postgres, self.valkey
+        )
         self._watching.append(asyncio.create_task(self._rotate_logs()))
         if fork_server.is_available():
             with servers.private_log(self._logs / "fork_server.log") as log:
                 self._fork_server = ForkServer(
-                    SHARED_MODULES, log=log, env=self._inherited(), cwd=ROOT
+                    SHARED_MODULES, log=log, env=inherited(self._environment), cwd=ROOT
                 )
         await self._start(self.postgres, self.valkey)
         migrating = asyncio.create_task(self._migrate())
@@ -300,7 +272,7 @@ class Stack:
             raise
 
     async def _migrate(self) -> None:
-        await self._run("migrate", ["alembic", "upgrade", "head"], beside=self._owner)
+        await self._run("migrate", ["alembic", "upgrade", "head"], beside=self.environments.owner)
 
     def _access_setup(self) -> list[str]:
         """The command that creates the missing signing keys and the first API key."""
@@ -320,7 +292,7 @@ class Stack:
             ServerFailed: it failed; the message names its log.
         """
         log = self._logs / f"{name}.log"
-        env = self._service_environment("orchestrator") | dict(beside or {})
+        env = self.environments.service("orchestrator") | dict(beside or {})
         with servers.private_log(log) as output:
             process = await self._in_thread(partial(self._spawn, name, command, output, env))
         try:
@@ -369,80 +341,51 @@ class Stack:
             await asyncio.sleep(_LOGS_EVERY_S)
 
     def _execution_plane(self) -> list[Server]:
-        org = SampleOrg()
-        org_dir = self._state / "sample_org"
-        connector_env = {
-            "HTTPS_PROXY": f"http://127.0.0.1:{self.settings.sample_org_proxy_port}",
-            "REQUESTS_CA_BUNDLE": str(org_dir / "ca.pem"),
-        }
-        plane: list[Server] = [
-            Program(
+        """The local Airbyte, and the samples that run."""
+        plane = [
+            self._program(
                 "airbyte",
                 ["local.airbyte"],
-                port=self.settings.airbyte_port,
                 ready="/api/v1/health",
-                fork_server=self._fork_server,
-                log=self._logs / "airbyte.log",
-                env=self._inherited("LOCAL_AIRBYTE_")
-                | {
-                    "LOCAL_AIRBYTE_PORT": str(self.settings.airbyte_port),
-                    "LOCAL_AIRBYTE_STATE_DIR": str(self._state / "airbyte"),
-                    "LOCAL_AIRBYTE_JOB_LOGS_DIR": str(self._logs / "jobs"),
-                    "LOCAL_AIRBYTE_CONNECTORS_DIR": str(self.settings.connectors_dir.resolve()),
-                    "LOCAL_AIRBYTE_CONNECTORS": json.dumps(self.settings.connectors.split()),
-                    "LOCAL_AIRBYTE_MANIFESTS": json.dumps(
-                        [str(path) for path in self.settings.manifest_paths]
-                    ),
-                    "LOCAL_AIRBYTE_WAREHOUSE_URL": self.postgres.warehouse_url,
-                    "LOCAL_AIRBYTE_CONNECTOR_ENV": json.dumps(
-                        json.loads(self._environment.get("LOCAL_AIRBYTE_CONNECTOR_ENV") or "{}")
-                        | ({"source-salesforce": connector_env} if self.uses_sample_org else {})
-                    ),
-                },
+                env=self.environments.airbyte(job_logs=self._logs / "jobs"),
             )
         ]
         if self.uses_sample_org:
             plane.append(
-                Program(
+                self._program(
                     "sample_org",
                     ["local.sample_org", "serve"],
-                    port=self.settings.sample_org_port,
-                    ready="/health",
-                    fork_server=self._fork_server,
                     docs="/docs",
-                    log=self._logs / "sample_org.log",
-                    env=self._inherited("SAMPLE_ORG_")
-                    | {
-                        "SAMPLE_ORG_PORT": str(self.settings.sample_org_port),
-                        "SAMPLE_ORG_PROXY_PORT": str(self.settings.sample_org_proxy_port),
-                        "SAMPLE_ORG_STATE_DIR": str(org_dir),
-                        "SAMPLE_ORG_CLIENT_ID": org.client_id,
-                        "SAMPLE_ORG_CLIENT_SECRET": org.client_secret.get_secret_value(),
-                        "SAMPLE_ORG_REFRESH_TOKEN": org.refresh_token.get_secret_value(),
-                    },
+                    env=self.environments.sample_org(),
                 )
             )
         if self.settings.sample_api:
-            plane.append(self._sample_api())
-        return plane
+            plane.append(
+                self._program(
+                    "sample_api", ["local.sample_api"], env=self.environments.sample_api()
+                )
+            )
+        return list(plane)
 
-    def _sample_api(self) -> Program:
-        sample = SampleApi()
+    def _program(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        ready: str = "/health",
+        docs: str = "",
+        port: int | None = None,
+    ) -> Program:
         return Program(
-            "sample_api",
-            ["local.sample_api"],
-            port=self.settings.sample_api_port,
-            ready="/health",
+            name,
+            command,
+            port=port or getattr(self.settings, f"{name}_port"),
+            ready=ready,
+            env=env,
+            log=self._logs / f"{name}.log",
+            docs=docs,
             fork_server=self._fork_server,
-            log=self._logs / "sample_api.log",
-            env=self._inherited("SAMPLE_API_")
-            | {
-                "SAMPLE_API_PORT": str(self.settings.sample_api_port),
-                "SAMPLE_API_STATE_DIR": str(self._state / "sample_api"),
-                "SAMPLE_API_API_KEY": sample.api_key.get_secret_value(),
-                "SAMPLE_API_CLIENT_ID": sample.client_id,
-                "SAMPLE_API_CLIENT_SECRET": sample.client_secret.get_secret_value(),
-            },
         )
 
     def _services(self) -> list[Server]:
@@ -456,7 +399,8 @@ class Stack:
     def _service(self, name: str, replica: int) -> Program:
         port = self._port_of(name, replica)
         suffix = "" if replica == 1 else f"-{replica}"
-        return Program(
+        own = self.environments.console() if name == CONSOLE else self.environments.service(name)
+        return self._program(
             f"{name}{suffix}",
             [
                 *("uvicorn", f"services.{name}.main:app"),
@@ -467,127 +411,17 @@ class Stack:
             ],
             port=port,
             ready="/ready",
-            fork_server=self._fork_server,
             docs="" if name == CONSOLE else "/docs",
-            log=self._logs / f"{name}{suffix}.log",
             # All callers are on this machine, so a forwarded address would be forgeable.
             env={"FORWARDED_ALLOW_IPS": ""}
-            | self._service_environment(name)
+            | own
             | {"METRICS_PORT": str(self._port_of(f"{name}_metrics", replica))},
         )
 
-    def _service_environment(self, name: str) -> dict[str, str]:
-        """The environment of a service, with only what it needs.
-
-        Each service has its own registry login. Only the auth_broker gets credentials, and of the
-        rest only the registry's address. Only the drift_repair_agent gets the webhook signing key,
-        and only the orchestrator the rotation key.
-        """
-        if name == CONSOLE:
-            return self._console_environment()
-        keys = self._state / "keys"
-        known = {
-            "SERVICE_PRIVATE_KEY_DIR": str(keys / name),
-            "SERVICE_PUBLIC_KEYS_DIR": str(keys / "public"),
-            "SUPABASE_DB_URL": self._registry_url(name),
-        }
-        if name == "auth_broker":
-            return (
-                self._inherited(*CREDENTIAL_PREFIXES)
-                | dict.fromkeys(WITHHELD, "")
-                | self._sample_credential()
-                | self._sample_api_credentials()
-                | known
-            )
-        peers = {f"{peer.upper()}_URL": self.url_of(peer) for peer in SERVICES}
-        addresses = self.addresses
-        ours = ["AIRBYTE_API_URL", "AIRBYTE_WORKSPACE_ID", "AIRBYTE_DESTINATION_ID"]
-        if name in CALL_AIRBYTE:
-            ours.append("AIRBYTE_API_KEY")
-        return (
-            {"JOB_POLL_INTERVAL": "0.5", "KEY_ENVIRONMENT": _KEY_ENVIRONMENT}
-            | self._inherited()
-            # Empty, so that a `.env` for a real Airbyte or Supabase has no effect here.
-            | dict.fromkeys(WITHHELD, "")
-            | known
-            | (self._repair_keys() if name == "drift_repair_agent" else {})
-            | (self._generated_key("ROTATION_DIGEST_KEY") if name == "orchestrator" else {})
-            | peers
-            | {name: addresses[name] for name in (*ours, "REDIS_URL")}
-        )
-
-    def _console_environment(self) -> dict[str, str]:
-        """The environment of the console: no login, no credential, and a key for events alone."""
-        return (
-            self._inherited("CONSOLE_")
-            | self._generated_key("CONSOLE_SESSION_KEYS")
-            | {f"{peer.upper()}_URL": self.url_of(peer) for peer in SERVICES}
-            | {
-                "CONSOLE_URL": self.url_of(CONSOLE),
-                "SERVICE_PRIVATE_KEY_DIR": str(self._state / "keys" / CONSOLE),
-                "CONSOLE_SIGN_IN_DIR": str(sign_in.links_in(self._state)),
-            }
-        )
-
-    def _registry_url(self, service: str) -> str:
-        """The registry's URL with one service's login."""
-        return f"{self.postgres.url_for(service)}?sslmode=disable"
-
-    def _repair_keys(self) -> dict[str, str]:
-        """The drift_repair_agent's own settings: webhooks, and the key of saved states."""
-        return self._webhooks() | self._generated_key("STATE_ENCRYPTION_KEYS")
-
-    def _webhooks(self) -> dict[str, str]:
-        """Webhook settings: receivers on this machine are allowed; messages link to the console."""
-        given = self._environment.get("WEBHOOK_NETWORKS")
-        return self._generated_key("WEBHOOK_SIGNING_KEY") | {
-            "WEBHOOK_NETWORKS": given or "127.0.0.0/8, ::1/128",
-            "CONSOLE_URL": self.url_of(CONSOLE),
-        }
-
-    def _generated_key(self, key: str) -> dict[str, str]:
-        """A service's own key: the given one, else one that is generated once."""
-        given = self._environment.get(key)
-        return {key: given or servers.generate_once(self._state / key.lower())}
-
-    def _sample_credential(self) -> dict[str, str]:
-        if not self.uses_sample_org:
-            return {}
-        org = SampleOrg()
-        return {
-            f"{_SALESFORCE}CLIENT_ID": org.client_id,
-            f"{_SALESFORCE}CLIENT_SECRET": org.client_secret.get_secret_value(),
-            f"{_SALESFORCE}REFRESH_TOKEN": org.refresh_token.get_secret_value(),
-            # Empty, so that a `.env` for a real org has no effect here.
-            f"{_SALESFORCE}IS_SANDBOX": "",
-            f"{_SALESFORCE}START_DATE": "",
-        }
-
-    def _sample_api_credentials(self) -> dict[str, str]:
-        """The credentials `sample-shop` and `sample-desk`, where the sample API runs."""
-        if not self.settings.sample_api:
-            return {}
-        sample = SampleApi()
-        desk = "CREDENTIAL_SAMPLE_DESK__CREDENTIALS__"
-        return {
-            "CREDENTIAL_SAMPLE_SHOP__API_KEY": sample.api_key.get_secret_value(),
-            f"{desk}CLIENT_ID": sample.client_id,
-            f"{desk}CLIENT_SECRET": sample.client_secret.get_secret_value(),
-        }
-
-    def _inherited(self, *prefixes: str) -> dict[str, str]:
-        """The environment without variables of specific processes, except those of `prefixes`."""
-        no_proxy = [self._environment.get("NO_PROXY", ""), "127.0.0.1", "localhost"]
-        return {
-            name: value
-            for name, value in self._environment.items()
-            if not name.startswith(PREFIXES) or (prefixes and name.startswith(prefixes))
-        } | {"NO_PROXY": ",".join(filter(None, no_proxy))}
-
     def _write_env_files(self) -> None:
         """Write the files to source in a shell: `env`, and `env.owner` only for `make migrate`."""
-        env_files.write(self._state / "env", self.addresses)
-        env_files.write(self._state / "env.owner", self._owner)
+        env_files.write(self._state / "env", self.environments.addresses)
+        env_files.write(self._state / "env.owner", self.environments.owner)
 
 
 @asynccontextmanager
@@ -609,7 +443,7 @@ async def temporary_stack(
     try:
         async with Stack(
             settings.for_another_mesh(folder, servers.free_ports(len(settings.port_names()))),
-            environment={k: v for k, v in given.items() if not k.startswith(_SALESFORCE)},
+            environment={k: v for k, v in given.items() if not k.startswith(SALESFORCE)},
             postgres_options=servers.THROWAWAY_OPTIONS,
             say=say,
         ) as stack:

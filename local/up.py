@@ -15,9 +15,10 @@ from local import sign_in
 from local.airbyte.connector import DEFAULTS, RUNNER
 from local.airbyte.connector_store import Store
 from local.processes import servers
+from local.processes.servers import CONSOLE
 from local.service_processes import Program
 from local.settings import Settings
-from local.supervisor import CONSOLE, Stack, lock_state
+from local.supervisor import Stack, lock_state
 
 
 async def run(settings: Settings) -> None:

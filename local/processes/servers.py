@@ -36,6 +36,7 @@ THROWAWAY_OPTIONS = {"fsync": "off", "synchronous_commit": "off", "full_page_wri
 """Postgres options for data that may be lost."""
 
 SERVICES = ("orchestrator", "auth_broker", "drift_repair_agent", "schema_observer", "rag_engine")
+CONSOLE = "console"
 _HAS_LOGINS = "logins_of_services.made"
 _HAS_WAREHOUSE_LOGIN = "aam_warehouse.made"
 

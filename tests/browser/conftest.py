@@ -16,7 +16,8 @@ from playwright.async_api import Browser, async_playwright, expect
 from local.demo_steps import NO_SCHEDULED_OBSERVATIONS, ORDER
 from local.environment import given_environment
 from local.mesh_client import Json, Mesh, MeshConnection
-from local.supervisor import CONSOLE, temporary_stack
+from local.processes.servers import CONSOLE
+from local.supervisor import temporary_stack
 from tests import leaks
 from tests.browser import chromium as found
 from tests.browser import story

@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 from local.mesh_client import Mesh
 from local.processes import servers
 from local.service_processes import Program
-from local.supervisor import CONSOLE
 
 _CHUNK = 65536
 
@@ -26,7 +25,7 @@ async def another_console(mesh: Mesh, log: Path, **settings: str) -> AsyncIterat
     """
     port = servers.free_port()
     url = f"http://127.0.0.1:{port}"
-    environment = mesh.stack._service_environment(CONSOLE) | {"CONSOLE_URL": url} | settings
+    environment = mesh.stack.environments.console() | {"CONSOLE_URL": url} | settings
     program = Program(
         f"console at {port}",
         [

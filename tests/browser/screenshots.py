@@ -21,8 +21,9 @@ from local.demo_steps import NO_SCHEDULED_OBSERVATIONS
 from local.environment import given_environment
 from local.exit_with_process import tie_to
 from local.mesh_client import Mesh
+from local.processes.servers import CONSOLE
 from local.settings import Settings
-from local.supervisor import CONSOLE, temporary_stack
+from local.supervisor import temporary_stack
 from tests.browser import chromium, story
 from tests.browser.person import THEMES
 

@@ -9,7 +9,7 @@ import pytest
 from playwright.async_api import expect
 
 from local.mesh_client import Mesh, MeshConnection
-from local.supervisor import CONSOLE
+from local.processes.servers import CONSOLE
 from tests import leaks
 from tests.browser.conftest import Arrives
 from tests.browser.consoles import RoundRobin, another_console

@@ -7,7 +7,7 @@ from playwright.async_api import Browser, expect
 
 from local import sign_in
 from local.mesh_client import Mesh, MeshConnection
-from local.supervisor import CONSOLE
+from local.processes.servers import CONSOLE
 from tests.browser.conftest import Arrives
 from tests.browser.person import PHONE, new_key, visiting
 

@@ -67,10 +67,16 @@ class Up:
 
     def wait_for(self, words: str, timeout_s: float) -> None:
         def is_printed() -> bool:
-            assert self.process.poll() is None, self.output.read_text()
+            assert self.process.poll() is None, self.printed_and_logged()
             return words in self.output.read_text()
 
-        assert becomes_true(is_printed, timeout_s), self.output.read_text()
+        assert becomes_true(is_printed, timeout_s), self.printed_and_logged()
+
+    def printed_and_logged(self) -> str:
+        """What it printed, and the end of each log."""
+        logs = sorted((self.state / "logs").glob("*.log"))
+        ends = [f"== {log.name}\n{log.read_text(errors='replace')[-2000:]}" for log in logs]
+        return "\n".join([self.output.read_text(), *ends])
 
     def pid_of(self, name: str) -> int:
         """Return the pid in the table that `up` prints."""

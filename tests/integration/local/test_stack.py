@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from uvicorn.middleware.proxy_headers import _TrustedHosts
 
+from local.environment import Environments
 from local.processes import servers
 from local.processes.servers import SERVICES
 from local.settings import Settings
@@ -21,12 +22,13 @@ def prepared(folder: Path, environment: dict[str, str]) -> Stack:
     stack = Stack(settings, environment=environment)
     stack.postgres = servers.Postgres(folder / "postgres", port=1)
     stack.valkey = servers.Valkey(folder / "valkey", port=2)
+    stack.environments = Environments(settings, environment, folder, stack.postgres, stack.valkey)
     return stack
 
 
 def keys(stack: Stack, key: str) -> dict[str, str]:
     """The variables about a key in each service's environment."""
-    return {name: stack._service_environment(name).get(key, "") for name in SERVICES}
+    return {name: stack.environments.service(name).get(key, "") for name in SERVICES}
 
 
 @pytest.mark.parametrize(
