@@ -5,13 +5,16 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from jinja2 import BytecodeCache, Environment
+from jinja2.bccache import Bucket
 from pydantic import SecretStr
 
-from services.console import main
+from services.console import main, rendering
 from services.console.api import SERVICES
 from services.console.settings import ConsoleSettings
 from tests import leaks
@@ -19,6 +22,26 @@ from tests.console import connection_samples as samples
 from tests.console.browser import Browser
 from tests.console.double import Double
 from tests.integration.conftest import serving
+
+
+class CompiledTemplates(BytecodeCache):
+    """Keeps compiled templates in memory: each test builds a console of its own."""
+
+    def __init__(self) -> None:
+        self._compiled: dict[str, bytes] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        """Load a template that an earlier console has compiled."""
+        if bucket.key in self._compiled:
+            bucket.bytecode_from_string(self._compiled[bucket.key])
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        """Keep a template."""
+        self._compiled[bucket.key] = bucket.bytecode_to_string()
+
+
+assert hasattr(rendering, "Environment")
+rendering.Environment = partial(Environment, bytecode_cache=CompiledTemplates())
 
 SESSION_KEY = secrets.token_urlsafe(32)
 
