@@ -133,7 +133,9 @@ class Item:
 
     @property
     def loses_or_resets(self) -> bool:
-        """Whether approving it destroys or restarts something."""
+        """Whether approving it destroys or restarts something; not if its column goes on."""
+        if self.became is not None and self.column == "keep_column":
+            return False
         return bool(self.change.get("loses") or self.change.get("resets"))
 
     @property

@@ -148,6 +148,27 @@ async def test_reason_is_required_where_something_is_lost(
     assert all(query == "dry_run=true" for query, _ in orders(double))
 
 
+@pytest.mark.parametrize("column, code", [("keep_column", "column_kept"), ("new_column", "lost")])
+async def test_rename_that_keeps_its_column_needs_no_reason(
+    signed_in: Browser, double: Double, column: str, code: str
+) -> None:
+    """Nothing of it is lost or read again, unlike of one whose new name is another column."""
+    shapes.answer(double)
+    effect = {"stream": {"namespace": None, "name": "Account"}, "code": code, "message": "…"}
+    result = shapes.DRY_RUN | {"catalog": shapes.DIFF | {"effects": [effect]}}
+    double.answers[APPROVE] = shapes.REPAIR | {"state": "approved"}
+    double.by_query[APPROVE, "dry_run=true"] = result
+    choices = {f"column.{key('c2')}": column}
+    shown = await previewed(signed_in, choices)
+    assert shown.status == 200, shown.text
+
+    answer = await signed_in.post(
+        PATH, {"do": "approve", "previewed": shown.fields["previewed"], **choices}
+    )
+
+    assert answer.status == (303 if column == "keep_column" else 422)
+
+
 async def test_missing_choice_of_the_column(signed_in: Browser, double: Double) -> None:
     """It is asked for once, at its question and in its words, until it is answered."""
     shapes.answer(double)
