@@ -1,7 +1,8 @@
 """The sweeper: deletes what ended operations and previews left in Airbyte, and nothing else.
 
 Objects whose marker is unknown to this registry are reported but never deleted: they belong to
-another installation, or to an operation newer than the backup this registry was restored from.
+another installation, or to an operation newer than the backup this registry was restored from. So
+are connections that have synced, whose operation may have succeeded after that backup.
 """
 
 from __future__ import annotations
@@ -47,11 +48,13 @@ class Swept(msgspec.Struct, frozen=True):
     dry_run: bool
     deleted: list[Found]
     failed: list[Found]
-    """Objects that could not be deleted; others are tried before these are retried."""
+    """Objects that could not be read or deleted; others are tried before these are retried."""
+    synced: list[Found]
+    """Connections of failed operations that have synced; never deleted: import or delete them."""
     left: list[Found]
     """Objects over the limit of a run, or whose retry is not yet due."""
     unknown: list[Found]
-    """Objects whose marker names no operation of this registry; never deleted."""
+    """Objects not in use whose marker names no operation of this registry; never deleted."""
     unlisted: list[UUID]
     """Workspaces whose objects could not be listed."""
 
@@ -111,6 +114,8 @@ class Sweeper:
             )
             used = await reconciliation_queries.used_in_airbyte(session, {one.id for one in marked})
         orphans = [one for one in marked if known.get(one.operation_id) and one.id not in used]
+        synced, unclear = await self._synced(orphans)
+        orphans = [one for one in orphans if one not in synced and one not in unclear]
         going = {one.id for one in orphans}
         # Airbyte deletes a source's connections with it: delete it only if all of them go, too.
         wired = {
@@ -122,14 +127,18 @@ class Sweeper:
         now = self._due(orphans)[:AT_MOST]
         left = [one for one in orphans if one not in now]
         deleted, failed = (now, []) if dry_run else await self._delete_each(now)
+        failed = [*unclear, *failed]
         if left or failed:
             log.error("sweep_incomplete", left=len(left), failed=len(failed), deleted=len(deleted))
         return Swept(
             dry_run=dry_run,
             deleted=deleted,
             failed=failed,
+            synced=synced,
             left=left,
-            unknown=[one for one in marked if one.operation_id not in known],
+            unknown=[
+                one for one in marked if one.operation_id not in known and one.id not in used
+            ],
             unlisted=[one.item for one in outcomes if one.error is not None],
         )
 
@@ -151,6 +160,19 @@ class Sweeper:
                 ),
             ],
         )
+
+    async def _synced(self, orphans: Sequence[Found]) -> tuple[list[Found], list[Found]]:
+        """The connections that have synced, and those for which Airbyte does not say."""
+        outcomes = await batches.each(
+            [one for one in orphans if one.kind == "connection"],
+            lambda one: self._airbyte.has_synced(one.id),
+            log_event="not_swept",
+            fields=lambda one: {"kind": one.kind, "id": str(one.id)},
+        )
+        synced = [one.item for one in outcomes if one.result]
+        for one in synced:
+            log.warning("leftover_has_synced", id=str(one.id), operation=str(one.operation_id))
+        return synced, [one.item for one in outcomes if one.error is not None]
 
     def _due(self, orphans: Sequence[Found]) -> list[Found]:
         """The objects due now: those that never failed first, then those waiting the longest."""

@@ -72,7 +72,7 @@ def main() -> int:
 
 def _needs_attention(result: Swept | Compared | Rebuilt) -> bool:
     if isinstance(result, Swept):
-        return bool(result.left or result.failed or result.unlisted)
+        return bool(result.left or result.failed or result.synced or result.unlisted)
     return isinstance(result, Compared) and bool(result.unknown)
 
 

@@ -192,6 +192,14 @@ class Jobs(Connections):
         )
         return jobs
 
+    async def has_synced(self, connection_id: UUID) -> bool:
+        """Whether one of the connection's newest jobs has succeeded, so that it has a state.
+
+        Endpoint: POST jobs/list, as `list_jobs`
+        """
+        jobs = await self.list_jobs(connection_id, limit=PAGE)
+        return any(job.status == "succeeded" for job in jobs)
+
     async def newest_job(self, workspaces: Collection[UUID] = ()) -> Job | None:
         """The newest job of any connection of the instance, or None.
 

@@ -172,8 +172,9 @@ class Operation:
 
         The step is recorded with a lease before `make` is called. After an attempt with an unknown
         outcome, it first waits until that request can no longer take effect, and then calls `find`,
-        which returns the result if it did, else None. `within` is the time limit in seconds for
-        `find` and `make` together.
+        which returns the result if it did, else None. An operation that was taken over calls `find`
+        in every step: in a registry that was restored from a backup, later steps are not recorded.
+        `within` is the time limit in seconds for `find` and `make` together.
 
         Raises:
             Superseded: another owner has the operation.
@@ -182,7 +183,7 @@ class Operation:
         """
         if step in self.results:
             return self.results[step]
-        repeated = self._unsettled == step
+        repeated = self._unsettled == step or self.attempts > 1
         await self.wait_out_in_flight()
         await self._begin(step, within)
         until = self._clock() + within

@@ -116,7 +116,7 @@ FINISH = text(f"""
 CLAIM = text(f"""
     UPDATE operations
     SET owner = :owner, lease_until = {_IN_FUTURE.format("lease")}, attempts = attempts + 1,
-        updated_at = now()
+        deadline = deadline + (now() - lease_until), updated_at = now()
     WHERE id = (
         SELECT id FROM operations
         WHERE id = :id AND status IN ('running', 'undoing') AND lease_until <= now()

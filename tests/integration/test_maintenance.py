@@ -209,6 +209,36 @@ async def test_restored_old_registry_deletes_nothing(mesh: Mesh, tools: Tools) -
     assert set(mesh.airbyte.sources) == held
 
 
+async def test_objects_in_use_are_known(mesh: Mesh, tools: Tools) -> None:
+    """Even if the operation that created them is not in the registry any more."""
+    await mesh.onboard()
+    await mesh.sql.execute("DELETE FROM operations")
+
+    assert (await tools.sweeper.sweep(WORKSPACE, dry_run=True)).unknown == []
+
+
+async def test_connection_that_has_synced_is_not_swept(mesh: Mesh, tools: Tools) -> None:
+    """Nor is its source: a registry from a backup does not know how its onboarding ended."""
+    connection = await mesh.onboard()
+    job = mesh.airbyte.start_job(connection["airbyte_connection_id"])
+    mesh.airbyte.finish_job(job["id"])
+    operation_id = await ended_operation(mesh)
+    for held in (*mesh.airbyte.connections.values(), *mesh.airbyte.sources.values()):
+        held["name"] = f"left [aam:{operation_id}]"
+    await mesh.sql.execute(
+        "UPDATE connections SET status = 'FAILED', airbyte_connection_id = NULL"
+    )
+    mesh.airbyte.fault("jobs/list", 500)
+
+    unclear = await tools.sweeper.sweep(WORKSPACE, dry_run=False)
+    swept = await tools.sweeper.sweep(WORKSPACE, dry_run=False)
+
+    assert [one.kind for one in unclear.failed] == ["connection"]
+    assert [str(one.id) for one in swept.synced] == [connection["airbyte_connection_id"]]
+    assert (unclear.deleted, swept.deleted) == ([], [])
+    assert connection["airbyte_source_id"] in mesh.airbyte.sources
+
+
 async def test_late_duplicate_source_is_deleted(mesh: Mesh, tools: Tools) -> None:
     """A request that takes effect after its answer was given up creates a second source."""
     mesh.airbyte.fault("sources/create", "late", seconds=1.2)

@@ -41,8 +41,8 @@ from shared.source_types import SourceType
 
 _STORE_TIMEOUT_S = 60.0
 """Time allowed for storing a snapshot, beyond its discovery."""
-
-
+_FOUND = "found"
+"""Key among the step results: the connection was in Airbyte before this attempt."""
 _MOST_NOTES = 200
 """Maximum notes of one onboarding; each is about one stream."""
 
@@ -98,7 +98,8 @@ class OnboardSaga:
         document = await self._choose(operation, wiring, source_id)
         fingerprint = await run_cooperatively(catalogs.document_fingerprint.steps(document))
         connection_id = await self._connection(operation, wiring, source_id, document)
-        await self._expect_held(connection_id, fingerprint)
+        if not await self._holds(connection_id, fingerprint):
+            document, fingerprint = await self._found(operation, connection_id)
 
         snapshot_id = UUID(operation.results["discover"]["snapshot_id"])
         async with self._db.transaction() as session:
@@ -146,9 +147,17 @@ class OnboardSaga:
 
         async def find() -> str | None:
             found = await self._sources_of(operation, wiring)
+            if not found:
+                # A rotation gives the source a marker of its own, but not the connection.
+                listed = await self._airbyte.list_connections(wiring.workspace_id)
+                found = [
+                    one.source_id
+                    for one in listed
+                    if one.name.endswith(operation.marker) and one.status != "deprecated"
+                ]
             return str(found[0]) if found else None
 
-        within = self._peer_s + 5 * self._call_s
+        within = self._peer_s + 6 * self._call_s
         return UUID(await operation.once("source", create, find=find, within=within))
 
     async def _configuration(
@@ -245,20 +254,32 @@ class OnboardSaga:
             found = await self._airbyte.connections_of_source(source_id, wiring.workspace_id)
             for one in found:
                 if one.name.endswith(operation.marker):
+                    operation.results[_FOUND] = True
                     return str(one.connection_id)
             return None
 
         return UUID(await operation.once("connection", create, find=find, within=4 * self._call_s))
 
-    async def _expect_held(self, connection_id: UUID, fingerprint: str) -> None:
-        """Check that Airbyte holds the connection and catalog that it reported as created.
+    async def _holds(self, connection_id: UUID, fingerprint: str) -> bool:
+        """Whether Airbyte holds the connection with the catalog."""
+        with suppress(UpstreamMissing):
+            return await matches(await self._airbyte.get_connection(connection_id), fingerprint)
+        return False
+
+    async def _found(self, operation: Operation, connection_id: UUID) -> tuple[bytes, str]:
+        """The other catalog that Airbyte holds for a connection that was there already.
+
+        If the registry was restored from a backup, it may have been onboarded and repaired since.
 
         Raises:
-            UpstreamMismatch: it does not.
+            UpstreamMismatch: the connection was created just now, or its catalog is invalid.
         """
-        with suppress(UpstreamMissing):
-            if await matches(await self._airbyte.get_connection(connection_id), fingerprint):
-                return
+        if _FOUND in operation.results:
+            with suppress(UpstreamMissing, catalogs.InvalidCatalog):
+                document = (await self._airbyte.get_connection(connection_id)).sync_catalog
+                return document, await run_cooperatively(
+                    catalogs.document_fingerprint.steps(document)
+                )
         raise UpstreamMismatch("Airbyte created the connection, but with different settings.")
 
     async def undo(self, operation: Operation) -> None:
@@ -300,7 +321,8 @@ class OnboardSaga:
         """Delete a source's connections if all of them belong to this operation.
 
         Raises:
-            UpstreamMismatch: the source has a connection that this operation did not create.
+            UpstreamMismatch: the source has a connection that this operation did not create, or
+                that has synced.
         """
         for one in await self._airbyte.connections_of_source(source_id, workspace_id):
             if not one.name.endswith(marker):
@@ -308,6 +330,8 @@ class OnboardSaga:
                     "The source has a connection that this operation did not create: it is not "
                     "deleted."
                 )
+            if await self._airbyte.has_synced(one.connection_id):
+                raise UpstreamMismatch("The connection has synced: it is not deleted.")
             await self._airbyte.delete_connection(one.connection_id, workspace_id=workspace_id)
 
 
