@@ -1,4 +1,4 @@
-"""HTTP routes of catalog versions: list them, page through one, and compare two."""
+"""HTTP routes of catalog versions: list, page through one, compare two, adopt Airbyte's."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from uuid import UUID
 import msgspec
 from fastapi import APIRouter, Depends, Path, Query, Response
 
+from services.orchestrator.catalog_adoption import CatalogAdoption
 from services.orchestrator.catalog_pages import CatalogPages
-from services.orchestrator.catalog_schemas import CatalogDiff, FieldPage, StreamPage
+from services.orchestrator.catalog_schemas import Adopted, CatalogDiff, FieldPage, StreamPage
 from services.orchestrator.schemas import CATALOG, VersionPage
 from shared import registry
 from shared.auth.scopes import Scope, may
@@ -40,6 +41,7 @@ def _pages(db: Registry) -> CatalogPages:
 
 
 Pages = Annotated[CatalogPages, Depends(_pages)]
+Adoption = Annotated[CatalogAdoption, from_state("adoption")]
 _VERSION = Path(ge=1, le=2**31 - 1)
 
 
@@ -71,6 +73,22 @@ async def catalog_versions(
         return raw_json(
             await registry.page_of_versions(session, connection_id, after=after, limit=limit)
         )
+
+
+@router.post(
+    "/connections/{connection_id}/catalog-versions/adopt",
+    dependencies=[may(Scope.CATALOGS_HEAL)],
+    responses=problems(404, 409, 422, 502, 503, 504),
+)
+async def adopt(connection_id: UUID, adoption: Adoption) -> Adopted:
+    """Record the catalog that Airbyte holds for the connection as its next version.
+
+    For a connection whose `upstream_code` is `catalog_differs`: because it was edited in Airbyte,
+    or the registry was restored from a backup. Nothing in Airbyte is changed; a rollback to the
+    previous version would apply that again. `changed` is false if the newest version already has
+    the catalog. A FAILED connection is ACTIVE then.
+    """
+    return await adoption.adopt(connection_id)
 
 
 @router.get(

@@ -3,8 +3,32 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
+
+
+class Adopted(BaseModel):
+    """The version that has the catalog which Airbyte holds."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "connection_id": "8a8b8c8d-8e8f-4a0b-8c1d-2e3f4a5b6c7d",
+                    "previous_version": 3,
+                    "version_number": 4,
+                    "changed": True,
+                }
+            ]
+        }
+    )
+
+    connection_id: UUID
+    previous_version: int
+    version_number: int
+    changed: bool
+    """Whether it is a new version; false if the newest one already has the catalog."""
 
 
 class StreamView(BaseModel):

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.orchestrator import import_queries, reconciliation_queries
 from services.orchestrator.catalog_reconciler import naming_in
 from services.orchestrator.import_queries import PendingItem
+from services.orchestrator.sagas.edit import MARKER
 from services.orchestrator.schemas import (
     ImportedView,
     ImportOutcome,
@@ -69,6 +70,8 @@ class ImportOrder(msgspec.Struct, frozen=True):
 
     workspace_id: UUID
     dry_run: bool
+    adopt: bool = False
+    """Whether to import what AAM created, and nothing else, as connections of its own."""
 
 
 class Importing:
@@ -84,7 +87,9 @@ class Importing:
         self._operations = operations
         operations.register("import", self)
 
-    async def one(self, airbyte_connection_id: UUID, *, dry_run: bool) -> ImportReport:
+    async def one(
+        self, airbyte_connection_id: UUID, *, dry_run: bool, adopt: bool = False
+    ) -> ImportReport:
         """Import a connection by Airbyte's id.
 
         Raises:
@@ -99,7 +104,10 @@ class Importing:
                 connection_id=known,
             )
         result = await self._import(
-            airbyte_connection_id, dry_run=dry_run, requested_by=scopes.requested_by()
+            airbyte_connection_id,
+            dry_run=dry_run,
+            adopt=adopt,
+            requested_by=scopes.requested_by(),
         )
         return ImportReport(
             dry_run=dry_run,
@@ -190,7 +198,7 @@ class Importing:
             if away is not None or clock() >= until:
                 return
             try:
-                await self._process_one(operation, item, dry_run=order.dry_run)
+                await self._process_one(operation, item, order)
             except _AWAY:
                 try:
                     await self._airbyte.health()
@@ -219,7 +227,9 @@ class Importing:
             raise away
         return not pending
 
-    async def _process_one(self, operation: Operation, item: PendingItem, *, dry_run: bool) -> None:
+    async def _process_one(
+        self, operation: Operation, item: PendingItem, order: ImportOrder
+    ) -> None:
         """Import one connection, or find why it cannot be, and record the outcome.
 
         Raises:
@@ -236,7 +246,8 @@ class Importing:
                 if known is not None
                 else await self._import(
                     item.airbyte_connection_id,
-                    dry_run=dry_run,
+                    dry_run=order.dry_run,
+                    adopt=order.adopt,
                     requested_by=operation.requested_by,
                     record=record,
                 )
@@ -252,6 +263,7 @@ class Importing:
         airbyte_connection_id: UUID,
         *,
         dry_run: bool,
+        adopt: bool,
         requested_by: str | None,
         record: Callable[[AsyncSession, ImportedView], Awaitable[bool]] | None = None,
     ) -> ImportedView:
@@ -260,6 +272,8 @@ class Importing:
         If `record` returns False, nothing is inserted.
         """
         held = await self._held(airbyte_connection_id)
+        if adopt and MARKER.search(held.name) is None:
+            raise Invalid("AAM did not create it.", code="not_created_by_aam")
         source = await self._airbyte.get_source(held.source_id)
         source_type = source.source_name or str(source.source_definition_id)
         async with self._db.read() as session:
@@ -270,14 +284,14 @@ class Importing:
             return _outcome(held, "would_import", never_selected=selected, shared_tables=shared)
         connection = Connection(
             id=uuid4(),
-            name=held.name,
+            name=MARKER.sub("", held.name) if adopt else held.name,
             source_type=source_type,
             source_definition_id=source.source_definition_id,
             credential_id=None,
             airbyte_destination_id=held.destination_id,
             airbyte_source_id=held.source_id,
             airbyte_connection_id=airbyte_connection_id,
-            imported=True,
+            imported=not adopt,
         )
         result = _outcome(
             held,
@@ -294,7 +308,7 @@ class Importing:
             row.airbyte_source_id = held.source_id
             row.airbyte_connection_id = airbyte_connection_id
             row.airbyte_workspace_id = source.workspace_id
-            row.imported = True
+            row.imported = not adopt
             row.labels = await registry.former_labels(session, row.id)
             registry.save_naming(row, naming_in(held))
             registry.append_version(

@@ -136,9 +136,7 @@ class Sweeper:
             failed=failed,
             synced=synced,
             left=left,
-            unknown=[
-                one for one in marked if one.operation_id not in known and one.id not in used
-            ],
+            unknown=[one for one in marked if one.operation_id not in known and one.id not in used],
             unlisted=[one.item for one in outcomes if one.error is not None],
         )
 

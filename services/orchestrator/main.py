@@ -27,6 +27,7 @@ from services.orchestrator import (
     workspace_routes,
 )
 from services.orchestrator.backlogs import BACKLOGS
+from services.orchestrator.catalog_adoption import CatalogAdoption
 from services.orchestrator.catalog_reconciler import Reconciler
 from services.orchestrator.connection_routes import FROM_CONNECTION
 from services.orchestrator.credential_watch import CredentialWatch
@@ -138,15 +139,19 @@ async def import_connections(
     Nothing in Airbyte is changed, neither now nor when the connection is archived in AAM. For a
     whole workspace the default is a dry run: set `dry_run` to false to import. After `wait` seconds
     the response is 202 with the operation, which continues; GET /imports/{import_id} reports its
-    progress. A connection that cannot be imported does not stop the others. 409 `import_running`:
+    progress. A connection that cannot be imported does not stop the others. `adopt` is for those
+    that AAM created, and that the registry does not know any more. 409 `import_running`:
     the workspace is being imported already, by `operation_id`.
     """
     if order.airbyte_connection_id is not None:
-        one = await importing.one(order.airbyte_connection_id, dry_run=bool(order.dry_run))
+        one = await importing.one(
+            order.airbyte_connection_id, dry_run=bool(order.dry_run), adopt=order.adopt
+        )
         return raw_json(one.model_dump_json(exclude_none=True))
     request = ImportOrder(
         workspace_id=order.workspace_id or await service.workspaces.default(),
         dry_run=order.dry_run is not False,
+        adopt=order.adopt,
     )
     return answered(await importing.workspace(request, key=key, wait=wait))
 
@@ -410,6 +415,7 @@ def build(settings: Settings) -> FastAPI:
     app.state.request_wait_s = settings.request_wait.total_seconds()
     app.state.service = service
     app.state.importing = Importing(settings, db, airbyte, operations)
+    app.state.adoption = CatalogAdoption(db, airbyte)
     app.state.rotator = rotator
     app.state.definitions = service.definitions
     app.state.destinations = service.destinations

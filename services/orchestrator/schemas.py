@@ -236,6 +236,15 @@ class Import(BaseModel):
             "all."
         ),
     )
+    adopt: bool = Field(
+        default=False,
+        strict=True,
+        description=(
+            "Take connections back that this registry's AAM created, and that a registry from a "
+            "backup does not know: AAM manages them wholly, and archiving deletes them in Airbyte. "
+            "Others are not imported: `not_created_by_aam`."
+        ),
+    )
 
     @model_validator(mode="after")
     def _one_or_all(self) -> Self:

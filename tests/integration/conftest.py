@@ -62,6 +62,7 @@ TABLES = (
     "sync_catalog_versions",
     "snapshots",
     "stream_schemas",
+    "import_items",
     "operations",
     "periodic_runs",
     "connections",

@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 from tests.fakes.airbyte_server import WORKSPACE_ID, AirbyteServer
-from tests.integration.conftest import Mesh
+from tests.integration.conftest import Mesh, empty
 from tests.waiting import until
 
 KEY = "import-of-the-workspace"
@@ -177,3 +177,28 @@ async def test_import_of_an_unknown_connection_is_422(mesh: Mesh) -> None:
     )
     assert (answer.status_code, answer.json()["code"]) == (422, "unknown_airbyte_connection")
     assert await mesh.sql.fetchval("SELECT count(*) FROM connections") == 0
+
+
+async def test_adoption_takes_back_what_aam_created(mesh: Mesh) -> None:
+    """A registry that does not know a connection any more manages it as before, and only such."""
+    ours = await mesh.onboard()
+    by_hand = add_by_hand(mesh.airbyte, ours, "by hand")
+    await empty(mesh.sql)
+
+    dry = await imported(mesh, adopt=True)
+    assert outcomes_of(dry) == {
+        ours["airbyte_connection_id"]: ("would_import", None),
+        by_hand["connectionId"]: ("not_importable", "not_created_by_aam"),
+    }
+    real = await imported(mesh, adopt=True, dry_run=False)
+    (item,) = [one for one in real["items"] if one["outcome"] == "imported"]
+    path = f"/connections/{item['connection_id']}"
+    view = (await mesh.orchestrator.get(path)).json()
+    assert (view["name"], view["imported"], view["credential_id"]) == (ours["name"], False, None)
+
+    given = await mesh.orchestrator.patch(path, json={"credential_id": ours["credential_id"]})
+    assert given.status_code == 200, given.text
+    assert given.json()["connection"]["credential_id"] == ours["credential_id"]
+    assert (await mesh.orchestrator.delete(path)).status_code == 204
+    assert ours["airbyte_connection_id"] not in mesh.airbyte.connections
+    assert list(mesh.airbyte.sources) == [by_hand["sourceId"]]

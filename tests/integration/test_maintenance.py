@@ -225,10 +225,8 @@ async def test_connection_that_has_synced_is_not_swept(mesh: Mesh, tools: Tools)
     operation_id = await ended_operation(mesh)
     for held in (*mesh.airbyte.connections.values(), *mesh.airbyte.sources.values()):
         held["name"] = f"left [aam:{operation_id}]"
-    await mesh.sql.execute(
-        "UPDATE connections SET status = 'FAILED', airbyte_connection_id = NULL"
-    )
-    mesh.airbyte.fault("jobs/list", 500)
+    await mesh.sql.execute("UPDATE connections SET status = 'FAILED', airbyte_connection_id = NULL")
+    mesh.airbyte.fault("jobs/list", 403)
 
     unclear = await tools.sweeper.sweep(WORKSPACE, dry_run=False)
     swept = await tools.sweeper.sweep(WORKSPACE, dry_run=False)

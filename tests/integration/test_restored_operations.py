@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import pytest
 
 from local.processes import servers
 from tests.fakes.airbyte_server import AirbyteServer
-from tests.integration.conftest import ORDER, Mesh, Meshes
+from tests.integration.applying import apply, discovered, seen
+from tests.integration.conftest import Mesh, Meshes
 from tests.integration.registry_backups import dump, restored
 from tests.waiting import until
 
@@ -45,15 +45,15 @@ async def _all_ended(mesh: Mesh) -> bool:
 
 def edit_in_airbyte(airbyte: AirbyteServer, connection: Json) -> Json:
     """Deselect a stream in Airbyte; returns the catalog that it has then."""
-    held = airbyte.connections[connection["airbyte_connection_id"]]["syncCatalog"]
+    held: Json = airbyte.connections[connection["airbyte_connection_id"]]["syncCatalog"]
     held["streams"].pop()
     return held
 
 
 STEPS = {
+    "discover": "commands/run/discover",
     "intent": "sources/create",
     "source": "sources/create",
-    "discover": "commands/run/discover",
     "connection": "connections/create",
 }
 
@@ -63,17 +63,17 @@ async def onboarded_meanwhile(
 ) -> Json:
     """Onboard a connection, with a backup of the registry at a step, and sync it."""
     path = STEPS[step]
-    async with asyncio.TaskGroup() as group:
-        async with held_at(mesh, path):
-            onboarding = group.create_task(mesh.onboard())
-            await mesh.until_true(_IS_STEP, "onboard", "source" if step == "intent" else step)
-            await dump(postgres, file)
+    async with asyncio.TaskGroup() as group, held_at(mesh, path):
+        onboarding = group.create_task(mesh.onboard())
+        await mesh.until_true(_IS_STEP, "onboard", "source" if step == "intent" else step)
+        await dump(postgres, file)
     connection = onboarding.result()
     job = mesh.airbyte.start_job(connection["airbyte_connection_id"])
     mesh.airbyte.finish_job(job["id"])
     return connection
 
 
+@pytest.mark.deep(after=1)
 @pytest.mark.parametrize("step", STEPS)
 async def test_onboarding_is_completed_with_what_exists(
     step: str, airbyte: AirbyteServer, meshes: Meshes, postgres: servers.Postgres, tmp_path: Path
@@ -97,6 +97,7 @@ async def test_onboarding_is_completed_with_what_exists(
     assert {name: after[name] for name in names} == {name: before[name] for name in names}
 
 
+@pytest.mark.deep
 async def test_onboarding_accepts_the_catalog_that_was_repaired_since(
     airbyte: AirbyteServer, meshes: Meshes, postgres: servers.Postgres, tmp_path: Path
 ) -> None:
@@ -119,6 +120,7 @@ async def test_onboarding_accepts_the_catalog_that_was_repaired_since(
     ]
 
 
+@pytest.mark.deep
 async def test_onboarding_that_fails_now_deletes_nothing_that_has_synced(
     airbyte: AirbyteServer, meshes: Meshes, postgres: servers.Postgres, tmp_path: Path
 ) -> None:
@@ -134,6 +136,60 @@ async def test_onboarding_that_fails_now_deletes_nothing_that_has_synced(
             await ended(mesh)
             after = (await mesh.orchestrator.get(f"/connections/{before['id']}")).json()
 
-    assert (after["status"], after["failure_code"]) == ("FAILED", "discover_failed")
+    assert (after["status"], after["failure_code"]) == ("FAILED", "discovery_failed")
     assert list(airbyte.connections) == [before["airbyte_connection_id"]]
     assert list(airbyte.sources) == [before["airbyte_source_id"]]
+
+
+@pytest.mark.deep
+async def test_sync_is_not_started_again(
+    airbyte: AirbyteServer, meshes: Meshes, postgres: servers.Postgres, tmp_path: Path
+) -> None:
+    """The job that was started after the backup is recorded as that of the request."""
+    async with meshes.start(airbyte) as mesh:
+        connection = await mesh.onboard()
+        path = f"/connections/{connection['id']}"
+        async with asyncio.TaskGroup() as group, held_at(mesh, "connections/sync"):
+            syncing = group.create_task(mesh.orchestrator.post(f"{path}/sync"))
+            await mesh.until_true(_IS_STEP, "sync", "job")
+            await dump(postgres, tmp_path / "dump")
+        started = syncing.result().json()
+        airbyte.finish_job(started["airbyte_job_id"], records=3)
+    async with restored(postgres, tmp_path / "dump", meshes) as later:
+        await later.sql.execute(
+            "UPDATE operations SET step = 'intent', steps = '{}', in_flight_until = NULL"
+            " WHERE kind = 'sync'"
+        )
+        async with later.start(airbyte) as mesh:
+            await ended(mesh)
+            (job,) = await mesh.jobs_until_end(connection["id"])
+
+    assert len(airbyte.jobs) == 1
+    assert (job["airbyte_job_id"], job["started_by"], job["records"]) == (
+        started["airbyte_job_id"],
+        "aam",
+        3,
+    )
+
+
+@pytest.mark.deep
+async def test_heal_is_recorded_once(
+    airbyte: AirbyteServer, meshes: Meshes, postgres: servers.Postgres, tmp_path: Path
+) -> None:
+    """Airbyte has its catalog already, and is not sent it again."""
+    async with meshes.start(airbyte) as mesh:
+        connection = await mesh.onboard()
+        order = await discovered(mesh, connection)
+        order["sync_catalog"]["streams"].pop()
+        async with asyncio.TaskGroup() as group, held_at(mesh, "connections/update"):
+            applying = group.create_task(apply(mesh, order))
+            await mesh.until_true(_IS_STEP, "apply", "update")
+            await dump(postgres, tmp_path / "dump")
+        assert applying.result()[0] == 200
+    updates = len(airbyte.called("connections/update"))
+    async with restored(postgres, tmp_path / "dump", meshes) as later, later.start(airbyte) as mesh:
+        await ended(mesh)
+        after = await seen(mesh, connection)
+
+    assert (after["status"], after["catalog_version"]) == ("ACTIVE", 2)
+    assert len(airbyte.called("connections/update")) == updates
