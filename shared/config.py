@@ -478,6 +478,7 @@ class Settings(RegistrySettings, ServiceAddresses):
     operation_deadline: Seconds = timedelta(minutes=30)
     """How long an operation is retried before it is given up.
 
+    The time in which no process ran it does not count.
     At least twice the longest step: DISCOVER_TIMEOUT or 4 x AIRBYTE_TIMEOUT, plus IN_FLIGHT_WINDOW.
     """
 

@@ -143,6 +143,7 @@ MEANINGS: dict[tuple[int, str], str] = {
     (422, "no_selected_stream"): "No stream is selected.",
     (422, "non_finite_number"): "A number in the body is infinite or not a number.",
     (422, "not_active"): "The connection has been archived; only as the reason of a failed repair.",
+    (422, "not_created_by_aam"): "The connection to adopt has no marker of AAM in its name.",
     (422, "one_destination"): "The request names a destination twice.",
     (422, "refresh_unsupported"): (
         "The destination does not support refreshes of streams, so `on_global_state` cannot be"

@@ -153,6 +153,7 @@ def computed() -> dict[tuple[str, str], Computed]:
             tuple(sorted(_FOR_GOOD)),
             "The auth_broker cannot read the credential that is named.",
         ),
+        ("services.orchestrator.catalog_adoption", "Invalid(code=error.code)"): catalogs,
         ("services.orchestrator.importer", "Invalid(code=error.code)"): catalogs,
         ("services.orchestrator.preflight", "Unavailable(code=error.code)"): Computed(
             _codes(UpstreamUnreachable, UpstreamUnknown, UpstreamConflict), asked_before

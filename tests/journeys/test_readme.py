@@ -50,6 +50,7 @@ NOT_RUN = (
     "docs/guides/events.md",
     "docs/guides/kubernetes.md",
     "docs/guides/real-salesforce.md",
+    "docs/guides/restore.md",
     "docs/guides/tables.md",
     "docs/guides/two-meshes.md",
     "docs/troubleshooting.md",
