@@ -11,6 +11,8 @@ from shared.registry import page, stamp
 
 KEYS_LAST = timedelta(hours=24)
 """How long an Idempotency-Key is stored."""
+_FEW_ATTEMPTS = 10
+"""Owners up to which the time without one does not count; the operation may crash its owners."""
 
 _IN_FUTURE = "now() + CAST(:{} AS interval)"
 _SECONDS_TO = "CAST(extract(epoch FROM {} - now()) AS float8)"
@@ -116,7 +118,9 @@ FINISH = text(f"""
 CLAIM = text(f"""
     UPDATE operations
     SET owner = :owner, lease_until = {_IN_FUTURE.format("lease")}, attempts = attempts + 1,
-        deadline = deadline + (now() - lease_until), updated_at = now()
+        deadline = deadline + CASE WHEN attempts < {_FEW_ATTEMPTS} THEN now() - lease_until
+            ELSE interval '0' END,
+        updated_at = now()
     WHERE id = (
         SELECT id FROM operations
         WHERE id = :id AND status IN ('running', 'undoing') AND lease_until <= now()
