@@ -10,18 +10,22 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from local.processes import servers
+from tests import leaks
 from tests.fakes.airbyte_server import AirbyteServer
 from tests.integration.applying import apply, discovered, seen
-from tests.integration.conftest import Mesh, Meshes
+from tests.integration.conftest import CREDENTIALS, Mesh, Meshes
 from tests.integration.registry_backups import dump, restored
 from tests.waiting import until
 
 Json = dict[str, Any]
 
+SECRET = "CREDENTIAL_SALESFORCE_PROD__CLIENT_SECRET"
+ROTATE = "/credentials/salesforce-prod/rotate"
 _IS_STEP = "SELECT EXISTS (SELECT FROM operations WHERE kind = $1 AND step = $2)"
 _IS_OPEN = "SELECT EXISTS (SELECT FROM operations WHERE status IN ('running', 'undoing'))"
 
@@ -83,6 +87,8 @@ async def test_onboarding_is_completed_with_what_exists(
         before = await onboarded_meanwhile(mesh, postgres, tmp_path / "dump", step)
     async with restored(postgres, tmp_path / "dump", meshes) as later:
         if step == "intent":
+            # A rotation since then has given the source a marker of its own.
+            airbyte.sources[before["airbyte_source_id"]]["name"] = f"rotated [aam:{uuid4()}]"
             await later.sql.execute(
                 "UPDATE operations SET step = 'intent', steps = '{}', in_flight_until = NULL"
             )
@@ -193,3 +199,30 @@ async def test_heal_is_recorded_once(
 
     assert (after["status"], after["catalog_version"]) == ("ACTIVE", 2)
     assert len(airbyte.called("connections/update")) == updates
+
+
+@pytest.mark.deep
+async def test_rotation_is_recorded_once(
+    airbyte: AirbyteServer, meshes: Meshes, postgres: servers.Postgres, tmp_path: Path
+) -> None:
+    """The source has the credential already, and is not given it again; nor is it created again."""
+    credentials = {**CREDENTIALS, SECRET: leaks.canary("a rotated credential")}
+    async with meshes.start(airbyte) as mesh:
+        connection = await mesh.onboard()
+    async with meshes.start(airbyte, credentials=credentials) as mesh:
+        async with asyncio.TaskGroup() as group, held_at(mesh, "sources/update"):
+            rotating = group.create_task(mesh.orchestrator.post(ROTATE))
+            await mesh.until_true(_IS_STEP, "rotate", "update")
+            await dump(postgres, tmp_path / "dump")
+        assert rotating.result().status_code == 200, rotating.result().text
+    updates = len(airbyte.called("sources/update"))
+    async with (
+        restored(postgres, tmp_path / "dump", meshes) as later,
+        later.start(airbyte, credentials=credentials) as mesh,
+    ):
+        await ended(mesh)
+        again = (await mesh.orchestrator.post(ROTATE)).json()
+
+    assert [one["outcome"] for one in again["connections"]] == ["unchanged"]
+    assert len(airbyte.called("sources/update")) == updates
+    assert list(airbyte.sources) == [connection["airbyte_source_id"]]
