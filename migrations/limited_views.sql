@@ -22,7 +22,7 @@ DECLARE
         ['events', format(of_connection, 'connection_id')],
         ['job_history', format(of_connection, 'connection_id')],
         ['knowledge', format(of_connection, 'connection_id')], -- not what is about no connection
-        -- Not the import of a workspace. An onboarding's is inserted before its connection.
+        -- Not what is about no connection. Recorded in the table itself: see shared/operations/_sql.py.
         ['operations', format(of_connection, 'connection_id')],
         ['plans', format(of_connection, 'connection_id')],
         ['policies', format(of_connection, 'connection_id')],
@@ -63,8 +63,8 @@ BEGIN
         CONTINUE WHEN to_regclass('public.' || one[1]) IS NULL;
         BEGIN
             EXECUTE format(
-                'CREATE VIEW aam_limited.%I AS SELECT t.* FROM public.%I t WHERE %s%s',
-                one[1], one[1], one[2], CASE one[1] WHEN 'operations' THEN '' ELSE ' WITH LOCAL CHECK OPTION' END
+                'CREATE VIEW aam_limited.%I AS SELECT t.* FROM public.%I t WHERE %s WITH LOCAL CHECK OPTION',
+                one[1], one[1], one[2]
             );
         EXCEPTION WHEN undefined_column THEN
             NULL; -- in an older version, which has no limited keys

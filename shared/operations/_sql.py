@@ -26,8 +26,10 @@ _COLUMNS = f"""
     {_SECONDS_TO.format("deadline")} AS deadline_in
 """
 
+# Not through the view of a limited caller (see migrations/limited_views.sql): an Idempotency-Key is
+# unique also if its operation is about no connection, or about one that the caller no longer sees.
 INSERT = text(f"""
-    INSERT INTO operations (
+    INSERT INTO public.operations (
         id, kind, connection_id, status, request, document, step, owner, lease_until, deadline,
         caller, route, idempotency_key, fingerprint, request_id, requested_by
     )
@@ -40,7 +42,7 @@ INSERT = text(f"""
     RETURNING id
 """)  # noqa: S608 - no input
 INSERT_ENDED = text("""
-    INSERT INTO operations (
+    INSERT INTO public.operations (
         id, kind, connection_id, status, request, step, lease_until, deadline, ended_at,
         caller, route, idempotency_key, fingerprint, request_id, requested_by
     )
@@ -51,19 +53,19 @@ INSERT_ENDED = text("""
     ON CONFLICT DO NOTHING
     RETURNING id
 """)
-OWN = text("SELECT id FROM operations WHERE id = :id AND owner = :owner")
+OWN = text("SELECT id FROM public.operations WHERE id = :id AND owner = :owner")
 OPEN_OF = text("""
-    SELECT id, kind FROM operations
+    SELECT id, kind FROM public.operations
     WHERE connection_id = :connection_id AND status IN ('running', 'undoing')
 """)
 OPEN_IMPORT = text("""
-    SELECT id FROM operations
+    SELECT id FROM public.operations
     WHERE kind = 'import' AND status IN ('running', 'undoing')
         AND request ->> 'workspace_id' = CAST(:request AS jsonb) ->> 'workspace_id'
 """)
-DELETE = text("DELETE FROM operations WHERE id = :id")
+DELETE = text("DELETE FROM public.operations WHERE id = :id")
 END_UNOWNED = text("""
-    UPDATE operations
+    UPDATE public.operations
     SET status = 'done', owner = NULL, document = NULL, ended_at = now(), updated_at = now(),
         response_status = :status, response = :response
     WHERE id = :id
@@ -71,9 +73,9 @@ END_UNOWNED = text("""
 BY_KEY = text(f"""
     SELECT id, fingerprint, response_status, response,
         created_at < now() - interval '{KEYS_LAST.total_seconds():.0f} s' AS expired
-    FROM operations WHERE caller = :caller AND route = :route AND idempotency_key = :key
+    FROM public.operations WHERE caller = :caller AND route = :route AND idempotency_key = :key
 """)  # noqa: S608 - no input
-FREE_KEY = text("UPDATE operations SET idempotency_key = NULL WHERE id = :id")
+FREE_KEY = text("UPDATE public.operations SET idempotency_key = NULL WHERE id = :id")
 READ = text("SELECT response_status, response FROM operations WHERE id = :id")
 
 BEGIN = text(f"""

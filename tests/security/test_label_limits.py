@@ -6,6 +6,7 @@ route, and compares the answer with that for ids which do not exist.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Mapping
@@ -514,6 +515,25 @@ async def test_team_works_with_its_own_connections(teams: Teams) -> None:
         ]
     wrong = [f"{one.url} {one.status_code} {one.text[:300]}" for one in answers if one.is_error]
     assert wrong == []
+
+
+async def test_limited_key_repeats_requests(teams: Teams) -> None:
+    """With the same Idempotency-Key: also if the request is about no single connection."""
+    headers = {"Idempotency-Key": f"decide-{uuid4()}"}
+    order = {"verdict": "reject", "repairs": [teams.our_ids["repair_id"]]}
+    async with (
+        teams.client("drift_repair_agent", key=teams.key.key) as client,
+        asyncio.timeout(20),
+    ):
+        first = await client.post("/repairs/decide", json=order, headers=headers)
+        again = await client.post("/repairs/decide", json=order, headers=headers)
+        other = await client.post("/repairs/decide", json=order | {"reason": "No"}, headers=headers)
+    assert (first.status_code, [one["state"] for one in first.json()["items"]]) == (
+        200,
+        ["rejected"],
+    )
+    assert (again.status_code, again.json()) == (200, first.json())
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
 
 
 async def test_onboarded_connection_has_the_labels(teams: Teams) -> None:
