@@ -66,11 +66,14 @@ def _digest(presented: str) -> bytes:
 
 
 def network(address: str) -> str:
-    """The addresses of one caller: an IPv4 address, or an IPv6 /64 network."""
+    """The addresses of one caller: an IPv4 address, or an IPv6 /64 network.
+
+    Anything else, which a proxy may have forwarded, is `unknown`.
+    """
     try:
         found = ipaddress.ip_address(address)
     except ValueError:
-        return address
+        return "unknown"
     if isinstance(found, ipaddress.IPv4Address):
         return address
     if found.ipv4_mapped is not None:

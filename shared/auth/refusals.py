@@ -64,13 +64,15 @@ class Refusals:
         counts, self._pending = self._pending, {}
         if not counts:
             return
+        is_recorded = False
         try:
             async with self._db.transaction() as session:
                 await registry.add_refusals(session, self._service, counts)
-        except (Unavailable, UpstreamUnknown):
-            for refused, count in counts.items():
-                self._count(refused, count)
-            raise
+            is_recorded = True
+        finally:
+            if not is_recorded:  # also if the process stops meanwhile
+                for refused, count in counts.items():
+                    self._count(refused, count)
 
     @asynccontextmanager
     async def recording(self) -> AsyncIterator[None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -59,10 +60,12 @@ async def add_refusals(
     """Add counts to a service's rows. The replicas of a service do this one after the other."""
     await session.execute(_ALONE, {"service": service})
     known = await session.execute(_KNOWN, {"service": service, "since": _hour(counts)})
-    rows = {Refused(*row) for row in known}
+    rows = _Rows()
+    for row in known:
+        rows.add(Refused(*row))
     merged: dict[Refused, Count] = {}
     for refused, count in counts.items():
-        kept = refused if refused in rows or _has_room(refused, rows) else among_others(refused)
+        kept = refused if rows.have_room(refused) else among_others(refused)
         rows.add(kept)
         if kept in merged:
             merged[kept].add(count)
@@ -79,15 +82,31 @@ def _hour(counts: Mapping[Refused, Count]) -> datetime:
     return min(refused.minute for refused in counts).replace(minute=0)
 
 
-def _has_room(refused: Refused, rows: set[Refused]) -> bool:
-    """Whether the hour has room for another row; half of it is kept for known callers."""
-    hour = refused.minute.replace(minute=0)
-    of_hour = [row for row in rows if row.minute.replace(minute=0) == hour and row.caller != OTHERS]
-    if len(of_hour) >= MOST_ROWS:
-        return False
-    if not refused.caller.startswith(ADDRESS):
-        return True
-    return sum(row.caller.startswith(ADDRESS) for row in of_hour) < MOST_ROWS // 2
+class _Rows:
+    """A service's rows, and how many of them each hour has."""
+
+    def __init__(self) -> None:
+        self._rows: set[Refused] = set()
+        self._of_hour: Counter[datetime] = Counter()
+        self._of_addresses: Counter[datetime] = Counter()
+
+    def add(self, refused: Refused) -> None:
+        """Add a row, unless it is there."""
+        if refused in self._rows:
+            return
+        self._rows.add(refused)
+        hour = refused.minute.replace(minute=0)
+        self._of_hour[hour] += refused.caller != OTHERS
+        self._of_addresses[hour] += refused.caller.startswith(ADDRESS)
+
+    def have_room(self, refused: Refused) -> bool:
+        """Whether it is there, or its hour has room for it; half of that is for known callers."""
+        if refused in self._rows:
+            return True
+        hour = refused.minute.replace(minute=0)
+        if refused.caller.startswith(ADDRESS) and self._of_addresses[hour] >= MOST_ROWS // 2:
+            return False
+        return self._of_hour[hour] < MOST_ROWS
 
 
 async def page_of_refusals(

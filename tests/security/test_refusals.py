@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import secrets
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
+import asyncpg
 import pytest
 from fastapi import FastAPI
 
@@ -19,6 +22,7 @@ from shared.http.authentication import Access
 from tests import access, leaks
 from tests.pools import Sql
 from tests.security.conftest import ask, bearer, insert_key
+from tests.waiting import until
 
 _COUNTED = "SELECT caller, method, route, status, code, count FROM refusals ORDER BY id"
 
@@ -160,6 +164,37 @@ async def test_memory_is_bounded_while_the_registry_is_away() -> None:
     assert len(pending) <= 1_002
     assert sum(one.count for one in pending.values()) == 5_000
     await away.close()
+
+
+async def test_process_that_stops_while_recording_loses_no_count(
+    db: Database, registry_url: str, sql: Sql
+) -> None:
+    """What is not recorded yet is recorded at its end."""
+    counting = Refusals(db, "orchestrator")
+    counting.add("key:ab12cd34", method="GET", route="/jobs", status=403, code="forbidden")
+    replica = await asyncpg.connect(registry_url)
+    try:
+        await replica.execute("SELECT pg_advisory_lock(hashtext('aam refusals orchestrator'))")
+        recording = asyncio.create_task(counting.record())
+        waits = "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)"
+        await until(lambda: sql.fetchval(waits))
+        recording.cancel()
+        await asyncio.wait({recording})
+    finally:
+        await replica.close()
+    await counting.record()
+    assert await sql.fetchval("SELECT sum(count) FROM refusals") == 1
+
+
+async def test_forwarded_text_that_is_no_address_is_not_stored(
+    apps: dict[str, FastAPI], sql: Sql
+) -> None:
+    """A trusted proxy may pass on anything, which may be too long to record."""
+    for text in (secrets.token_hex(20_000), "10.0.0.1, x"):
+        assert (await ask(apps["orchestrator"], "GET", "/jobs", client=text)).status == 401
+    await record(apps["orchestrator"])
+    rows = await sql.fetch("SELECT caller, count FROM refusals")
+    assert [tuple(row) for row in rows] == [("address:unknown", 2)]
 
 
 async def test_old_rows_are_pruned(apps: dict[str, FastAPI], db: Database, sql: Sql) -> None:
