@@ -207,10 +207,10 @@ class EventStream(Response):
                 async for chunk in self._begun(was_away=is_away):
                     yield chunk
                 is_away = False
-            except Unavailable:  # the feed will notice, too
+            except Unavailable:
                 yield _encoded(Signal.AWAY)
                 is_away = True
-                await asyncio.sleep(_AWAY_S)  # Redis would be asked without a pause
+                await asyncio.sleep(_AWAY_S)  # they would be asked without a pause
         if self._subscription is not None:
             async for chunk in self._followed(self._subscription):
                 yield chunk
@@ -223,7 +223,7 @@ class EventStream(Response):
         """The events since the reader's position; subscribes, unless Redis is away again.
 
         Raises:
-            Unavailable: Redis does not respond.
+            Unavailable: Redis does not respond, or the registry to a limited reader.
         """
         wanted = self._reader.wanted
         while (tail := self._feed.tail) is not None and not self._is_at_end():
@@ -237,14 +237,15 @@ class EventStream(Response):
                 self._position = found.last
                 yield _encoded(Reset(found.last))
                 continue
+            events = [event for event in found.events if wanted.has(event)]
+            shown = await visible(self._streams.db, events)
             if found.events:
                 self._position = found.events[-1].position
             # All events until `tail` are read, and the feed has not moved on since.
             if len(found.events) < BATCH and self._feed.tail == tail:
                 position = max(self._position, tail)
                 self._subscription = self._feed.subscribe(wanted, position)
-            events = [event for event in found.events if wanted.has(event)]
-            for chunk in _chunked(await visible(self._streams.db, events)):
+            for chunk in _chunked(shown):
                 yield chunk
             if self._subscription is not None:
                 return
@@ -253,7 +254,11 @@ class EventStream(Response):
         """The events of a subscription, until it ends."""
         while True:
             items = await subscription.items(within_s=HEARTBEAT_S)
-            for chunk in _chunked(await visible(self._streams.db, items)):
+            try:
+                shown = await visible(self._streams.db, items)
+            except Unavailable:
+                return  # a limited reader resumes after the last event that it has received
+            for chunk in _chunked(shown):
                 yield chunk
             if not items and subscription.is_over:
                 return

@@ -26,6 +26,7 @@ from services.orchestrator.event_log import START, Event, EventLog, Position, Wa
 from services.orchestrator.event_pages import EventPages
 from services.orchestrator.event_streams import EventStreams
 from shared import outbox
+from shared.auth.label_limits import Labels
 from shared.auth.scopes import Caller, Scope
 from shared.config import Settings
 from shared.database import Database
@@ -33,7 +34,7 @@ from shared.http.app import create_app
 from shared.http.authentication import Access
 from shared.outbox import STREAM
 from tests import access
-from tests.integration.conftest import serving
+from tests.integration.conftest import Mesh, serving
 from tests.waiting import until
 
 Json = dict[str, Any]
@@ -45,12 +46,15 @@ class Keys:
     """Accepts these words as keys, until they are revoked."""
 
     valid: set[str] = field(default_factory=lambda: {"ada", "bob"})
+    labels: Labels = ()
+    """The labels by which their callers are limited."""
 
     async def caller(self, presented: str) -> Caller | None:
         """The caller with this key, who may read connections."""
         if presented not in self.valid:
             return None
-        return Caller(f"key:{presented}", presented, frozenset({Scope.CONNECTIONS_READ}))
+        scopes = frozenset({Scope.CONNECTIONS_READ})
+        return Caller(f"key:{presented}", presented, scopes, labels=self.labels)
 
 
 @dataclass
@@ -280,6 +284,27 @@ async def test_all_readers_receive_what_they_asked_for(
         "type": "repair.applied", "connection_id": ONE, "ref": ONE, "status": "succeeded",
         "version": 3, "code": "c", "at": "2026-11-30T09:30:00.123Z",
     }  # fmt: skip
+
+
+async def test_limited_reader_misses_no_event_while_the_registry_is_away(
+    own_valkey: servers.Valkey, redis: Redis, mesh: Mesh, db: Database
+) -> None:
+    """What it may see is unknown meanwhile: it waits at the beginning, or resumes afterwards."""
+    id_ = (await mesh.onboard())["id"]
+    await mesh.sql.execute('UPDATE connections SET labels = \'{"team": "a"}\'')
+    async with running(own_valkey) as one:
+        one.keys.labels, away = (("team", "a"),), one.streams.db
+        await publish(redis, [1, 2], connection_id=id_)
+        async with one.follow(last="0") as follower:
+            await follower.until_signals("away")
+            one.streams.db = db
+            await follower.until_seen(1, 2)
+            one.streams.db = away
+            await publish(redis, [3], connection_id=id_)
+            await until(lambda: follower.has_ended)
+        one.streams.db = db
+        async with one.follow(last=follower.last) as resumed:
+            await resumed.until_seen(3)
 
 
 async def test_reply_is_not_buffered_or_stored(own_valkey: servers.Valkey) -> None:
