@@ -16,6 +16,8 @@ from services.drift_repair_agent.applying.destination_check import expect_holdab
 from services.drift_repair_agent.applying.dry_run import DryRun, difference
 from services.drift_repair_agent.applying.openapi import Applied
 from services.drift_repair_agent.applying.preflight import (
+    airbyte_answers_by,
+    airbyte_deadline,
     expect_healable,
     expect_no_sync,
     expect_selectable,
@@ -202,6 +204,7 @@ class DriftRepairAgent:
         Raises:
             AamError: as `apply_new_catalog`.
         """
+        deadline = airbyte_deadline()
         wanted, fingerprint = await self._checked(order)
         async with self._db.read() as session:
             row = await registry.find_connection(session, order.connection_id)
@@ -212,7 +215,8 @@ class DriftRepairAgent:
             bodies = await _offered(session, row, wanted)
         await expect_selectable(wanted, exclusions, bodies=bodies)
         if is_new:
-            await expect_no_sync(self._airbyte, row.id, airbyte_connection_id)
+            async with airbyte_answers_by(deadline):
+                await expect_no_sync(self._airbyte, row.id, airbyte_connection_id)
         head = await self._head(row) if is_new else wanted
         if is_new:
             await expect_holdable(
@@ -222,9 +226,11 @@ class DriftRepairAgent:
                 wanted,
                 head,
                 accept_clashes=order.accept_clashes,
+                deadline=deadline,
             )
-        again = await reselection.find(self._airbyte, row, wanted, head)
-        refresh = await reselection.to_refresh(self._airbyte, row, again, order.on_global_state)
+        async with airbyte_answers_by(deadline):
+            again = await reselection.find(self._airbyte, row, wanted, head)
+            refresh = await reselection.to_refresh(self._airbyte, row, again, order.on_global_state)
         heal = Heal(
             airbyte_connection_id=airbyte_connection_id,
             fingerprint=fingerprint,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from services.drift_repair_agent.applying.preflight import invalid
+from services.drift_repair_agent.applying.preflight import airbyte_answers_by, invalid
 from shared import registry
 from shared.auth import label_limits
 from shared.database import Database
@@ -39,18 +39,21 @@ async def expect_holdable(
     head: Catalog,
     *,
     accept_clashes: bool,
+    deadline: float,
 ) -> None:
     """Check the streams of a catalog that differ from the head, and the tables of the new ones.
 
     Nothing is refused of a destination that AAM has no rules for, nor what the head has already.
-    With `accept_clashes` neither is a name that the destination only changes.
+    With `accept_clashes` neither is a name that the destination only changes. Airbyte must answer
+    by `deadline`, a time of the event loop's clock.
 
     Raises:
         Invalid: `destination_cannot_hold`; the message names both sides of a clash.
         Unavailable: Airbyte does not report the destination now; nothing was recorded.
     """
     try:
-        destination = await destinations.read(row.airbyte_destination_id)
+        async with airbyte_answers_by(deadline):
+            destination = await destinations.read(row.airbyte_destination_id)
     except (UpstreamUnreachable, UpstreamUnknown, UpstreamConflict, UpstreamDenied) as error:
         raise Unavailable(f"{error.detail} Nothing was recorded.", code=error.code) from None
     if not destination.is_known:

@@ -76,7 +76,8 @@ async def apply_new_catalog(
     up to 16 MiB. The connection is HEALING meanwhile. A catalog that is equivalent to the current
     version changes nothing: `changed` is false. If Airbyte rejects the catalog, the old version
     stays in force. While a sync is running the response is 409 `sync_running`. 409 `global_state`
-    if it selects streams again that would miss changes; `on_global_state` is the choice. With
+    if it selects streams again that would miss changes; `on_global_state` is the choice. 503 if
+    Airbyte does not answer the checks within ten seconds; nothing is recorded then. With
     `dry_run`, nothing is recorded or changed: the response has the difference between the catalogs
     and the effects, or is the error that applying the catalog would meet.
     """

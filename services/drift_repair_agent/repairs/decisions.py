@@ -13,7 +13,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.drift_repair_agent.applying import preflight, reselection
 from services.drift_repair_agent.applying.dry_run import NO_DIFFERENCE, DryRun
-from services.drift_repair_agent.applying.reselection import OnGlobalState
 from services.drift_repair_agent.continuity.choices import Continuity
 from services.drift_repair_agent.healing import incompatibilities
 from services.drift_repair_agent.repairs import (
@@ -94,9 +93,18 @@ class Repairs:
         self._dry_runs = DryRuns(db, executor, self.previews)
 
     async def approve(
-        self, repair_id: UUID, order: Approve, *, key: Key | None, wait: float
+        self,
+        repair_id: UUID,
+        order: Approve,
+        *,
+        key: Key | None,
+        wait: float,
+        airbyte_deadline: float | None = None,
     ) -> HttpResult:
         """Approve a repair, or some of its changes: those are split off, the rest stays open.
+
+        If Airbyte does not answer by `airbyte_deadline` (by the event loop's clock; None: in ten
+        seconds), an approval that depends on the answer is refused; others are carried out later.
 
         Raises:
             NotFound: there is no such repair.
@@ -110,13 +118,13 @@ class Repairs:
         replay = await self._operations.replayed(key)
         if replay is not None:
             return await self._answer(UUID(replay.body), is_replay=True)
-        decision = await self._approval(repair_id, order)
+        decision = await self._approval(repair_id, order, airbyte_deadline)
         connection_id = decision.now.row.id
         answer = await self._operations.at_once(
             Intent("approve", connection_id, {"repair_id": repair_id}, key=key), decision.write
         )
         failpoints.at("repair.decided")
-        return await self._carried_out(answer, decision.now, decision.healed, wait=wait)
+        return await self._carried_out(answer, decision, wait=wait)
 
     async def dry_run_approve(self, repair_id: UUID, order: Approve) -> DryRun:
         """What an approval would do; nothing is recorded.
@@ -126,12 +134,15 @@ class Repairs:
         """
         return await self._dry_runs.of(await self._approval(repair_id, order), repair_id)
 
-    async def _approval(self, repair_id: UUID, order: Approve) -> Prepared:
+    async def _approval(
+        self, repair_id: UUID, order: Approve, airbyte_deadline: float | None = None
+    ) -> Prepared:
         """Check an approval.
 
         Raises:
             AamError: as `approve`.
         """
+        until = airbyte_deadline or preflight.airbyte_deadline()
         async with self._db.read() as session:
             repair = await queries.find_repair(session, repair_id)
             policy = await registry.find_policy(session, repair.connection_id)
@@ -145,10 +156,12 @@ class Repairs:
         items = changes_of.read(repair.changes)
         now = await self._current(repair, items, order, waiting=waiting)
         decided = await approved(items, order, now, at)
-        decided = await self._continuity.settled(now, decided, order, in_effect)
-        joined = decided if waiting is None else _joined(decided, waiting)
+        async with preflight.airbyte_answers_by(until):
+            decided = await self._continuity.settled(now, decided, order, in_effect)
+        before = [] if waiting is None else changes_of.read(waiting.changes)
+        joined = changes_of.joined(decided, before)
         healed = await _healed(now, joined, in_effect.exclusions)
-        again, refreshed = await self._reselected(now, healed.catalog, order.on_global_state)
+        again, refreshed = await self._reselected(now, healed.catalog, order, until)
 
         async def write(session: AsyncSession) -> HttpResult:
             row, held = await self._lock(session, repair, now)
@@ -166,7 +179,7 @@ class Repairs:
             one.is_learned = not changes_of.has_lessons(decided)
             return HttpResult(202, str(one.id))
 
-        return Prepared(now, healed.catalog, joined, again, refreshed, write, healed)
+        return Prepared(now, healed.catalog, joined, again, refreshed, write, until, healed)
 
     async def reject(self, repair_id: UUID, order: Decide, *, key: Key | None) -> HttpResult:
         """Reject a repair, or some of its changes; they are not applied.
@@ -225,7 +238,7 @@ class Repairs:
         answer = await self._operations.at_once(
             Intent("rollback", connection_id, {"version": order.version}, key=key), decision.write
         )
-        return await self._carried_out(answer, decision.now, wait=wait)
+        return await self._carried_out(answer, decision, wait=wait)
 
     async def dry_run_roll_back(self, connection_id: UUID, order: RollBack) -> DryRun:
         """What a rollback would do; nothing is recorded.
@@ -251,6 +264,7 @@ class Repairs:
         Raises:
             AamError: as `roll_back`.
         """
+        until = preflight.airbyte_deadline()
         async with self._db.read() as session:
             await registry.find_connection(session, connection_id)
             target = await registry.read_version(session, connection_id, order.version)
@@ -264,7 +278,7 @@ class Repairs:
             return Unchanged(connection_id=connection_id)
         await preflight.expect_selectable(wanted, exclusions, bodies=now.offered.values())
         await _expect_fits(wanted, now, version=order.version)
-        again, refreshed = await self._reselected(now, wanted, order.on_global_state)
+        again, refreshed = await self._reselected(now, wanted, order, until)
         undone = await _undone(wanted, now.configured)
         decision = _decision("rolled_back", undone, order, at)
 
@@ -295,15 +309,10 @@ class Repairs:
             session.add(repair)
             return HttpResult(202, str(repair.id))
 
-        return Prepared(now, wanted, undone, again, refreshed, write)
+        return Prepared(now, wanted, undone, again, refreshed, write, until)
 
     async def _carried_out(
-        self,
-        decided: HttpResult,
-        now: CurrentState,
-        healed: HealedCatalog | None = None,
-        *,
-        wait: float,
+        self, decided: HttpResult, decision: Prepared, *, wait: float
     ) -> HttpResult:
         """Start carrying out a decision; if that fails, a periodic task tries again later.
 
@@ -313,11 +322,16 @@ class Repairs:
         repair_id = UUID(decided.body)
         try:
             if not decided.is_replay:
-                operation_id = await self._executor.step(repair_id, known=now, healed=healed)
+                operation_id = await self._executor.step(
+                    repair_id,
+                    known=decision.now,
+                    healed=decision.healed,
+                    airbyte_deadline=decision.airbyte_deadline,
+                )
                 if operation_id is not None:
                     await self._operations.outcome(operation_id, wait=wait)
             return await self._answer(repair_id, is_replay=decided.is_replay)
-        except Unavailable:
+        except (Unavailable, UpstreamUnknown):
             raise UpstreamUnknown(
                 f"Repair {repair_id} is decided, but the registry is unavailable: read its state "
                 "later.",
@@ -391,15 +405,17 @@ class Repairs:
         return row, held
 
     async def _reselected(
-        self, now: CurrentState, wanted: Catalog, choice: OnGlobalState | None
+        self, now: CurrentState, wanted: Catalog, order: Approve | RollBack, until: float
     ) -> tuple[Reselection, tuple[StreamId, ...]]:
         """The streams that are selected again, and those of them that are refreshed.
 
         Raises:
             GlobalStateUndecided, Invalid, Unavailable: as `reselection.to_refresh`.
         """
-        again = await reselection.find(self._airbyte, now.row, wanted, now.configured)
-        return again, await reselection.to_refresh(self._airbyte, now.row, again, choice)
+        async with preflight.airbyte_answers_by(until):
+            again = await reselection.find(self._airbyte, now.row, wanted, now.configured)
+            choice = order.on_global_state
+            return again, await reselection.to_refresh(self._airbyte, now.row, again, choice)
 
     async def _supersede_waiting(
         self, session: AsyncSession, row: Connection, held: Repair, waiting: Repair | None
@@ -506,19 +522,6 @@ def _is_waiting(repair: Repair, catalog_version: int) -> bool:
     """Whether an approved repair has not begun yet, so that it can be merged with a decision."""
     is_open = repair.state == RepairState.APPROVED and repair.kind == "heal"
     return is_open and repair.base_version == catalog_version
-
-
-def _joined(decided: Sequence[PlannedChange], waiting: Repair) -> list[PlannedChange]:
-    """Merge new decisions with those of the waiting repair; for the same change, the new one wins.
-
-    The waiting repair's change ids are renamed if they clash.
-    """
-    ids, identities = {item.id for item in decided}, {item.identity for item in decided}
-    before = [item for item in changes_of.read(waiting.changes) if item.identity not in identities]
-    return [
-        *decided,
-        *(replace(item, id=f"{item.id}w") if item.id in ids else item for item in before),
-    ]
 
 
 def _version_of(repair: Repair | None) -> tuple[UUID, str] | None:

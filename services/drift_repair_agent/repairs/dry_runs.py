@@ -37,6 +37,8 @@ class Prepared:
     refreshed: Sequence[StreamId]
     write: Callable[[AsyncSession], Awaitable[HttpResult]]
     """Checks the decision again under locks, and records it; returns the repair's id."""
+    airbyte_deadline: float
+    """Until when the request waits for Airbyte, by the event loop's clock."""
     healed: HealedCatalog | None = None
     """The catalog of an approval; None of a rollback."""
 
@@ -76,7 +78,11 @@ class DryRuns:
         if repair.state == RepairState.PROPOSED:
             return DryRun(outcome="first_approval", **found)
         begun = await self._executor.rehearse(
-            repair, known=decision.now, healed=decision.healed, rest=rest
+            repair,
+            known=decision.now,
+            healed=decision.healed,
+            rest=rest,
+            airbyte_deadline=decision.airbyte_deadline,
         )
         if begun.error is not None and begun.outcome != "applied":
             found["catalog"] |= {"problems": [as_problem(begun.error)]}

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.drift_repair_agent.applying import reselection
 from services.drift_repair_agent.applying.dry_run import Afterwards
 from services.drift_repair_agent.applying.preflight import (
+    airbyte_answers_by,
     expect_healable,
     expect_no_sync,
     readable,
@@ -154,11 +155,14 @@ class RepairExecutor:
         *,
         known: CurrentState | None = None,
         healed: HealedCatalog | None = None,
+        airbyte_deadline: float | None = None,
     ) -> UUID | None:
         """Run a repair's next step; return the id of the operation that it started, if any.
 
-        Whoever decided the repair just now passes the state that it `known` and the catalog that
-        it `healed`, which are used again unless the connection or its source has changed since.
+        Whoever has just decided the repair passes the state that it has read (`known`) and the
+        catalog that it has made (`healed`), which are used again unless the connection or its
+        source has changed since. If Airbyte does not answer by `airbyte_deadline`, a time of the
+        event loop's clock, the repair waits, and the step runs again later.
         """
         async with self._db.read() as session:
             repair = await queries.find_repair(session, repair_id)
@@ -174,7 +178,7 @@ class RepairExecutor:
                 return None
             if repair.state not in (RepairState.APPROVED, RepairState.ROLLING_BACK):
                 return None
-            return await self._begin(repair, known, healed)
+            return await self._begin(repair, known, healed, airbyte_deadline)
         except Stale:
             await self._supersede(repair)
         except (Invalid, NotFound, GlobalStateUndecided) as error:
@@ -193,6 +197,7 @@ class RepairExecutor:
         known: CurrentState,
         healed: HealedCatalog | None,
         rest: Repair | None,
+        airbyte_deadline: float,
     ) -> Rehearsal:
         """What `step` would do with a repair that is about to be decided; nothing is started.
 
@@ -203,7 +208,7 @@ class RepairExecutor:
             found = await self._wanted(repair, known, healed)
             if not found.is_new and afterwards == "as_it_is":
                 return Rehearsal("unchanged", afterwards)
-            order = await self._order(repair, found, afterwards)
+            order = await self._order(repair, found, afterwards, airbyte_deadline)
             await self._operations.rehearse(Intent("apply", repair.connection_id, order))
         except Stale:
             detail = "The catalog or the source has changed since the decision."
@@ -215,7 +220,11 @@ class RepairExecutor:
         return Rehearsal("applied", afterwards)
 
     async def _begin(
-        self, repair: Repair, known: CurrentState | None, healed: HealedCatalog | None
+        self,
+        repair: Repair,
+        known: CurrentState | None,
+        healed: HealedCatalog | None,
+        airbyte_deadline: float | None,
     ) -> UUID | None:
         """Start the operation that applies the repair; None if there is nothing to apply.
 
@@ -233,12 +242,13 @@ class RepairExecutor:
         if not found.is_new and afterwards == "as_it_is":
             await self._end_unchanged(repair)
             return None
-        order = await self._order(repair, found, afterwards)
+        order = await self._order(repair, found, afterwards, airbyte_deadline)
         begun = await self._begun(repair, order, found.catalog)
         if isinstance(begun, UUID):
             return begun
         if begun.body == _PAUSED_OR_RESUMED and known is not None:
-            return await self._begin(repair, None, None)  # with its present state
+            # With its present state.
+            return await self._begin(repair, None, None, airbyte_deadline)
         return None
 
     async def _wanted(
@@ -274,22 +284,29 @@ class RepairExecutor:
             wanted, fingerprint = await readable(document, is_checked=True)
         return _Wanted(now, airbyte_connection_id, wanted, fingerprint, number)
 
-    async def _order(self, repair: Repair, found: _Wanted, afterwards: Afterwards) -> Heal:
+    async def _order(
+        self,
+        repair: Repair,
+        found: _Wanted,
+        afterwards: Afterwards,
+        airbyte_deadline: float | None,
+    ) -> Heal:
         """The order of the operation, once no sync is running.
 
         Raises:
             Invalid, GlobalStateUndecided, AamError: as `_begin`.
         """
         now, wanted = found.now, found.catalog
-        await expect_no_sync(self._airbyte, now.row.id, found.airbyte_connection_id)
         is_restoring = repair.state == RepairState.ROLLING_BACK
         decision = {} if is_restoring else _last_decision(repair)
         # Restoring the version before cannot wait for a decision: refresh what it selects again.
         choice: OnGlobalState | None = (
             "refresh" if is_restoring else decision.get("on_global_state")
         )
-        again = await reselection.find(self._airbyte, now.row, wanted, now.configured)
-        refresh = await reselection.to_refresh(self._airbyte, now.row, again, choice)
+        async with airbyte_answers_by(airbyte_deadline):
+            await expect_no_sync(self._airbyte, now.row.id, found.airbyte_connection_id)
+            again = await reselection.find(self._airbyte, now.row, wanted, now.configured)
+            refresh = await reselection.to_refresh(self._airbyte, now.row, again, choice)
         is_rollback = found.restored is not None
         return Heal(
             airbyte_connection_id=found.airbyte_connection_id,

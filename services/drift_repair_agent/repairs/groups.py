@@ -10,6 +10,7 @@ from uuid import UUID
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.drift_repair_agent.applying.preflight import airbyte_deadline
 from services.drift_repair_agent.repairs import group_queries
 from services.drift_repair_agent.repairs.decisions import Repairs
 from services.drift_repair_agent.repairs.group_queries import Member
@@ -57,10 +58,11 @@ async def decide(
         raise Invalid.of(
             "choice", "A choice is for the change of an approved group.", code="choice_not_used"
         )
+    deadline = airbyte_deadline()
     members = await _members(operations, order, key)
 
     async def one(member: Member) -> Decided:
-        answer = await _decide(repairs, order, member, _own(key, member.repair_id))
+        answer = await _decide(repairs, order, member, _own(key, member.repair_id), deadline)
         repair = msgspec.json.decode(answer.body)
         return Decided(repair_id=member.repair_id, decided_id=repair["id"], state=repair["state"])
 
@@ -97,7 +99,7 @@ async def _members(
 
 
 async def _decide(
-    repairs: Repairs, order: DecideSeveral, member: Member, key: Key | None
+    repairs: Repairs, order: DecideSeveral, member: Member, key: Key | None, deadline: float
 ) -> HttpResult:
     changes = None if member.change_id is None else [member.change_id]
     if order.verdict == "reject":
@@ -105,7 +107,9 @@ async def _decide(
         return await repairs.reject(member.repair_id, request, key=key)
     choices = {} if order.choice is None or not changes else {changes[0]: order.choice}
     approval = Approve(by=order.by, reason=order.reason, changes=changes, choices=choices)
-    return await repairs.approve(member.repair_id, approval, key=key, wait=0)
+    return await repairs.approve(
+        member.repair_id, approval, key=key, wait=0, airbyte_deadline=deadline
+    )
 
 
 def _own(key: Key | None, repair_id: UUID) -> Key | None:

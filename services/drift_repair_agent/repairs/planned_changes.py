@@ -276,3 +276,18 @@ def worst(items: Iterable[PlannedChange]) -> Severity:
 def pauses(items: Iterable[PlannedChange]) -> bool:
     """Whether the connection is to be paused until these are decided."""
     return any(item.reaction is Reaction.PAUSE for item in items)
+
+
+def joined(
+    decided: Sequence[PlannedChange], before: Iterable[PlannedChange]
+) -> list[PlannedChange]:
+    """Merge new decisions with those `before`; for the same change, the new one wins.
+
+    Ids of those before are renamed if they clash.
+    """
+    ids, identities = {item.id for item in decided}, {item.identity for item in decided}
+    left = [item for item in before if item.identity not in identities]
+    return [
+        *decided,
+        *(replace(item, id=f"{item.id}w") if item.id in ids else item for item in left),
+    ]

@@ -182,6 +182,10 @@ async def approve(
     `decisions`, and the repair stays `proposed` until another caller approves the same changes with
     the same choices. 409 `same_approver`: the first approval is by the same caller.
 
+    If Airbyte does not answer within ten seconds, the response is 202 with the approved repair,
+    which is applied later; or 503, and nothing is recorded, if the approval depends on what Airbyte
+    would answer: for streams that are selected again, and columns that are kept.
+
     With `dry_run`, nothing is recorded or changed: the response has the difference between the
     catalogs, the effects, and what the repair would wait for. A request that would be refused gets
     the same error.
@@ -230,7 +234,7 @@ async def roll_back(
 
     409 `rollback_impossible` if the source no longer has what that version needs; `problems` lists
     what is missing. The changes that it undoes are not applied again without a person. 409
-    `global_state`: as for an approval.
+    `global_state`: as for an approval, and so is what happens if Airbyte does not answer.
 
     With `dry_run`, nothing is recorded or changed: the response has the difference between the
     catalogs and the effects. A stream whose sync state cannot be put back is read from its start;
