@@ -19,13 +19,7 @@ from shared.domain.destination import (
     judge_tables,
     tables,
 )
-from shared.errors import (
-    Unavailable,
-    UpstreamConflict,
-    UpstreamDenied,
-    UpstreamUnknown,
-    UpstreamUnreachable,
-)
+from shared.kept_state import AWAY, nothing_recorded
 from shared.models import Connection
 
 DESTINATION_CANNOT_HOLD: Final = "destination_cannot_hold"
@@ -54,8 +48,8 @@ async def expect_holdable(
     try:
         async with airbyte_answers_by(deadline):
             destination = await destinations.read(row.airbyte_destination_id)
-    except (UpstreamUnreachable, UpstreamUnknown, UpstreamConflict, UpstreamDenied) as error:
-        raise Unavailable(f"{error.detail} Nothing was recorded.", code=error.code) from None
+    except AWAY as error:
+        raise nothing_recorded(error) from None
     if not destination.is_known:
         return
     problems = await run_cooperatively(

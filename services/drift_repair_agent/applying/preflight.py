@@ -25,15 +25,11 @@ from shared.errors import (
     NotActive,
     StaleCatalog,
     SyncRunning,
-    Unavailable,
-    UpstreamConflict,
-    UpstreamDenied,
     UpstreamForbidden,
     UpstreamRefused,
     UpstreamTimeout,
-    UpstreamUnknown,
-    UpstreamUnreachable,
 )
+from shared.kept_state import AWAY, nothing_recorded
 from shared.models import Connection, ConnectionStatus
 
 _MAX_TOLD: Final = 50
@@ -60,10 +56,8 @@ async def airbyte_answers_by(deadline: float | None) -> AsyncIterator[None]:
         async with asyncio.timeout_at(deadline):
             yield
     except TimeoutError:
-        raise Unavailable(
-            f"Airbyte gave no answer within {_AIRBYTE_WITHIN_S:g} s. Nothing was recorded.",
-            code=UpstreamTimeout.code,
-        ) from None
+        late = UpstreamTimeout(f"Airbyte gave no answer within {_AIRBYTE_WITHIN_S:g} s.")
+        raise nothing_recorded(late) from None
 
 
 async def readable(
@@ -165,8 +159,8 @@ async def expect_no_sync(
         statuses = await airbyte.connection_statuses([airbyte_connection_id])
     except (UpstreamRefused, UpstreamForbidden):
         return  # the operation will hit the same error and record it
-    except (UpstreamUnreachable, UpstreamUnknown, UpstreamConflict, UpstreamDenied) as error:
-        raise Unavailable(f"{error.detail} Nothing was recorded.", code=error.code) from None
+    except AWAY as error:
+        raise nothing_recorded(error) from None
     for status in statuses:
         if status.is_working:
             raise SyncRunning(

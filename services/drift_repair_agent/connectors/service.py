@@ -11,7 +11,7 @@ from services.drift_repair_agent.connectors import queries
 from services.drift_repair_agent.connectors.saga import ConnectorPinned, UpgradeOrder
 from services.drift_repair_agent.connectors.schemas import Upgrade
 from services.drift_repair_agent.repairs.queries import repair_in_progress
-from shared import registry
+from shared import kept_state, registry
 from shared.airbyte_client import AirbyteClient
 from shared.auth import scopes
 from shared.config import Settings
@@ -22,11 +22,6 @@ from shared.errors import (
     Conflict,
     NotActive,
     StaleCatalog,
-    Unavailable,
-    UpstreamConflict,
-    UpstreamDenied,
-    UpstreamUnknown,
-    UpstreamUnreachable,
 )
 from shared.models import Connection, ConnectionStatus
 from shared.operations import HttpResult, Intent, Key, Operations
@@ -114,8 +109,8 @@ class Upgrades:
     async def _version(self, source_id: UUID) -> ConnectorVersion:
         try:
             return await self._connectors.read(source_id)
-        except (UpstreamUnreachable, UpstreamUnknown, UpstreamConflict, UpstreamDenied) as error:
-            raise Unavailable(f"{error.detail} Nothing was recorded.", code=error.code) from None
+        except kept_state.AWAY as error:
+            raise kept_state.nothing_recorded(error) from None
 
 
 def _expect_upgradable(row: Connection) -> tuple[UUID, UUID]:

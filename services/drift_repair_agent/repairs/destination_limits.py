@@ -26,7 +26,6 @@ from shared.domain.destination import (
     tables,
 )
 from shared.domain.drift import Change, Verdict
-from shared.errors import Unavailable
 
 Judgements = Mapping[str, Judgement]
 """By the identity of the change."""
@@ -60,9 +59,7 @@ class DestinationLimits:
             destination = await self._destinations.read(now.row.airbyte_destination_id)
         except kept_state.AWAY as error:
             if any(policy.reaction(verdict) is Reaction.APPLY for _, verdict in changes):
-                raise Unavailable(
-                    f"{error.detail} Nothing was recorded.", code=error.code
-                ) from None
+                raise kept_state.nothing_recorded(error) from None
             return {}
         found = await run_cooperatively(_judged(destination, now, wanted))
         added = [change.stream for change in wanted.values() if change.kind == "stream_added"]
