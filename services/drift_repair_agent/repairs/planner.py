@@ -45,6 +45,7 @@ from services.drift_repair_agent.states.store import StateStore
 from services.drift_repair_agent.webhooks.messages import notify
 from shared import batches, failpoints, kept_state, registry
 from shared.airbyte_client import AirbyteClient
+from shared.auth import label_limits
 from shared.config import Settings
 from shared.database import Database
 from shared.domain.catalog import StreamId, read_stream
@@ -166,7 +167,8 @@ class Planner:
                     repair_id=_id(under_way),
                 )
             await queries.forget_plan(session, row.id)
-        await self.plan(connection_id)
+        with label_limits.registry_wide():  # the table of a new stream may be another connection's
+            await self.plan(connection_id)
 
     async def ask_again(self) -> None:
         """Plan again where the rag_engine could not be asked, once it is available."""

@@ -112,8 +112,9 @@ async def subscribed_webhooks(
     return rows.all()
 
 
+# In the tables themselves: the views of a limited caller have no webhook of all connections.
 _SUBSCRIBED = text("""
-    SELECT id FROM webhooks
+    SELECT id FROM public.webhooks
     WHERE deleted_at IS NULL AND (connection_id IS NULL OR connection_id = :connection_id)
     AND events @> to_jsonb(CAST(:event AS text))
     ORDER BY id FOR SHARE
@@ -137,7 +138,7 @@ async def add_deliveries(
 
 
 _ADD = text("""
-    INSERT INTO webhook_deliveries (id, webhook_id, repair_id, type, body)
+    INSERT INTO public.webhook_deliveries (id, webhook_id, repair_id, type, body)
     SELECT gen_random_uuid(), webhook_id, CAST(:repair_id AS uuid), :event, :body
     FROM unnest(CAST(:ids AS uuid[])) webhook_id
     ON CONFLICT (webhook_id, repair_id, type) DO NOTHING
