@@ -593,7 +593,7 @@ class Settings(RegistrySettings, ServiceAddresses):
     """How long the audit log of credential reads is kept."""
 
     refusal_retention: Retention = 30 * _DAY
-    """How long it stays listed what was refused to whom."""
+    """How long the counts of refused requests are kept."""
 
     key_environment: Annotated[str, Field(pattern=r"^[a-z0-9]{1,16}$")] = "live"
     """A word in new API keys, `aam_<word>_...`, that shows which environment a key belongs to."""

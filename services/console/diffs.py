@@ -133,7 +133,7 @@ def by_stream(catalog: Json) -> list[StreamRows]:
 
 
 def taken_back(changes: Iterable[Json]) -> list[dict[str, Any]]:
-    """The changes that undo others: what was removed is added, and values change places."""
+    """The changes in reverse: what was removed is added, and before and after are swapped."""
     return [
         {
             "kind": _TAKEN_BACK.get(one["kind"], one["kind"]),

@@ -84,7 +84,7 @@ class Fleet(NamedTuple):
     waiting: int
     """How many connections need a person."""
     needs: str
-    """What the only connection needs of a person; for several, whatever it is."""
+    """What a person should do about the connection; shown only if there is one in all."""
 
 
 def waiting(repairs: Sequence[Json], groups: Sequence[Json]) -> Waiting:
@@ -119,7 +119,7 @@ def may_have_renames(repair: Json) -> bool:
 
 
 def with_renames(repair: Json, changes: Sequence[Json]) -> Json:
-    """A repair whose first changes name likely renames; each is one change then, not two.
+    """A repair with likely renames in its first changes; each counts as one change, not two.
 
     `changes` have the suggestions, which the list of repairs leaves out.
     """

@@ -96,7 +96,7 @@ class Item:
 
     @property
     def lacks_column(self) -> bool:
-        """Whether it is a rename of a field that may keep its column, without a choice of it."""
+        """Whether it renames a field that may keep its column, and that is not chosen yet."""
         is_rename = self.change["kind"] == "field_removed" and self.became is not None
         return is_rename and self.may_keep_column and not self.column
 
@@ -145,13 +145,13 @@ class Item:
 
     @property
     def effects_of_pair(self) -> list[str]:
-        """Those of the new field of a likely rename alone."""
+        """The effects of the new field of a likely rename that the removed field does not have."""
         own = _effects(self.change)
         return [one for one in dict.fromkeys(_effects(self.pair)) if one not in own]
 
     @property
     def effects_of_removal(self) -> list[str]:
-        """Those that a field has unless its column goes on under its former name."""
+        """The effects of a removed field whose column does not go on under its former name."""
         return list(dict.fromkeys(_effects(self.change)))
 
     @property
@@ -162,7 +162,7 @@ class Item:
 
     @property
     def column_suggested(self) -> str:
-        """What a plan does with the column as long as nothing is chosen."""
+        """What the plan does with the column if nothing is chosen."""
         offered = self.change.get("continuity") or ()
         return str(offered[0]["choice"]) if offered else ""
 
@@ -173,7 +173,7 @@ class Item:
 
     @property
     def loses(self) -> list[str]:
-        """What is no longer synced; nothing of a rename."""
+        """The fields that are no longer synced; none for a rename."""
         made = self.change.get("decision") or {}
         is_rename = self.pair is not None or made.get("became")
         return [] if is_rename else list(self.change.get("loses") or ())

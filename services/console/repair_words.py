@@ -44,7 +44,7 @@ ROLLBACKS: Final = {
     "applied": "The catalog of version {} was applied again, as version {}.",
     "failed": "The catalog of version {} was not applied again.",
 }
-"""What became of a rollback, by its state; of another one, that it is being applied."""
+"""Sentences about a rollback by its state; other states get that of `rollback`."""
 OUTCOMES: Final = {
     "applied": "The new catalog is sent to Airbyte, read back, and recorded as the next version.",
     "unchanged": "The result is equivalent to the newest version: nothing is sent to Airbyte.",

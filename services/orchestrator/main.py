@@ -90,8 +90,7 @@ Rotation = Annotated[Rotator, from_state("rotator")]
 Registry = Annotated[Database, from_state("db")]
 _PRUNED_EVERY = timedelta(minutes=10)
 _SEARCH_EVERY = timedelta(seconds=2)
-"""How often jobs are searched for that Airbyte started itself, however often running ones are
-read."""
+"""How often AAM searches for jobs that Airbyte started itself; it reads running ones more often."""
 
 
 @router.post(

@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.orchestrator.edit_schemas import LabelName
 from services.orchestrator.kubernetes_secrets import secrets_list
 from shared import registry
-from shared.auth.api_keys import NewKey, make_key, record_key, written_key
+from shared.auth.api_keys import NewKey, make_key, parse_key, record_key
 from shared.auth.scopes import KEY_SCOPES, SERVICE_CALLS, Scope
 from shared.auth.service_tokens import BadKey, make_pair
 from shared.config import Settings, load
@@ -139,7 +139,7 @@ def _header_key(file: Path) -> NewKey:
         text = file.read_text()
     except OSError as error:
         raise SystemExit(f"manage_api_keys: {file} cannot be read: {error.strerror}") from None
-    key = written_key(text.strip().removeprefix("Authorization: Bearer "))
+    key = parse_key(text.strip().removeprefix("Authorization: Bearer "))
     if key is None:
         raise SystemExit(f"manage_api_keys: {file} does not hold an API key.")
     return key

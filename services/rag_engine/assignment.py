@@ -75,7 +75,7 @@ def _lowest_cost(cost: NDArray[np.float64]) -> tuple[Indexes, Indexes]:
 
 
 def _nearest(distances: NDArray[np.float64], rows: Indexes) -> int:
-    """The place of the shortest distance: of equal ones the last without a row, or the first."""
+    """The index of the shortest distance: of equal ones the last without a row, or the first."""
     is_nearest = distances == distances.min()
     free = np.flatnonzero(is_nearest & (rows == _FREE))
     return int(free[-1] if free.size else np.argmax(is_nearest))

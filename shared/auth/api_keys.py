@@ -50,8 +50,8 @@ def new_key(environment: str) -> NewKey:
     return NewKey(id_, f"aam_{environment}_{id_}_{secrets.token_urlsafe(32)}")
 
 
-def written_key(text: str) -> NewKey | None:
-    """The key that a text is; None if it is malformed."""
+def parse_key(text: str) -> NewKey | None:
+    """Parse a key; None if it is malformed."""
     form = FORM.fullmatch(text)
     return None if form is None else NewKey(form[1], text)
 

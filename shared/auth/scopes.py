@@ -208,7 +208,7 @@ def may(scope: Scope, *, service: Scope | None = None, spans_installation: bool 
     """Declare the scope a route needs, in its `dependencies`; the gate enforces it.
 
     Another AAM service needs the scope `service` instead, where it is given. A route that
-    `spans_installation` is refused to callers that are limited to labels. FastAPI reads the body
+    `spans_installation` is refused to callers that are limited by labels. FastAPI reads the body
     before it resolves dependencies, so they do not check anything.
     """
     spans_installation = spans_installation or scope is Scope.ADMIN
@@ -235,7 +235,7 @@ def declared_for_services(dependencies: Sequence[Any]) -> frozenset[str] | None:
 
 
 def spans_installation(dependencies: Sequence[Any]) -> bool:
-    """Whether the route is refused to callers that are limited to labels."""
+    """Whether the route is refused to callers that are limited by labels."""
     return any(one.dependency.spans_installation for one in _declarations(dependencies))
 
 

@@ -326,7 +326,7 @@ class Requirement:
     service_scopes: frozenset[str] | None
     """What another AAM service needs instead; None if it needs `scopes`, too."""
     spans_installation: bool
-    """Whether callers that are limited to labels are refused."""
+    """Whether callers that are limited by labels are refused."""
 
     def needed_by(self, caller: Caller) -> frozenset[str]:
         """The scopes that this caller needs."""

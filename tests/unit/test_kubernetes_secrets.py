@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from services.orchestrator.kubernetes_secrets import FIRST_KEY, secrets_list
-from shared.auth.api_keys import written_key
+from shared.auth.api_keys import parse_key
 from shared.auth.scopes import SERVICE_CALLS
 from shared.auth.service_tokens import Signer, Verifier, read_public_keys
 from shared.config import SHORTEST_KEY, Settings
@@ -44,7 +44,7 @@ def test_other_keys_have_the_names_of_settings(tmp_path: Path) -> None:
     assert all(len(key) >= SHORTEST_KEY for key in keys.values())
     assert len(set(keys.values())) == len(keys)
     header = (of["x-first-key"] / FIRST_KEY).read_text()
-    assert written_key(header.strip().removeprefix("Authorization: Bearer ")) is not None
+    assert parse_key(header.strip().removeprefix("Authorization: Bearer ")) is not None
 
 
 def test_names_are_valid_in_a_secret() -> None:

@@ -323,7 +323,7 @@ def _page_of(form: Form) -> int:
 def _refused(
     decisions: Decisions, problem: PageProblem, *, decided_id: str | None = None
 ) -> Outcome:
-    """What a service refused; a missing answer stands at its question alone."""
+    """The outcome of a refusal; an answer that is missing is shown at its question instead."""
     if problem.code == "continuity_required":
         decisions.require_columns()
         if any(item.column_error for item in decisions.items):
