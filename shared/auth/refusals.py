@@ -20,6 +20,8 @@ from shared.registry import Count, Refused
 log = logs.get(__name__)
 
 _EVERY_S: Final = 5.0
+_LAST_WITHIN_S: Final = 2.0
+"""The service still has work to hand over when its process stops."""
 _MOST_PENDING: Final = 1_000
 """What is counted separately until it is recorded."""
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -76,15 +78,16 @@ class Refusals:
 
     @asynccontextmanager
     async def recording(self) -> AsyncIterator[None]:
-        """Record regularly within the block, and once more at its end."""
+        """Record regularly within the block, and once more at its end, unless that takes long."""
         task = asyncio.create_task(self._record_regularly())
         try:
             yield
         finally:
             task.cancel()
             await asyncio.wait({task})
-            with suppress(Unavailable, UpstreamUnknown):
-                await self.record()
+            with suppress(Unavailable, UpstreamUnknown, TimeoutError):
+                async with asyncio.timeout(_LAST_WITHIN_S):
+                    await self.record()
 
     async def _record_regularly(self) -> None:
         while True:

@@ -100,7 +100,8 @@ def _with_callers(access: Access, lifespan: Lifespan[FastAPI] | None) -> Lifespa
             requirements(app.routes)
             await _require_callers(access)
             recording = nullcontext() if access.refusals is None else access.refusals.recording()
-            async with recording, lifespan(app) if lifespan else nullcontext() as state:
+            # Recorded last before the service closes the registry.
+            async with lifespan(app) if lifespan else nullcontext() as state, recording:
                 yield state
         except NoApiKey:
             raise

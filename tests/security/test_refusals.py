@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
@@ -18,6 +19,7 @@ from shared.auth.refusals import Refusals
 from shared.config import postgres_address
 from shared.database import Database
 from shared.errors import Unavailable
+from shared.http.app import create_app
 from shared.http.authentication import Access
 from tests import access, leaks
 from tests.pools import Sql
@@ -184,6 +186,30 @@ async def test_process_that_stops_while_recording_loses_no_count(
         await replica.close()
     await counting.record()
     assert await sql.fetchval("SELECT sum(count) FROM refusals") == 1
+
+
+async def test_last_counts_are_recorded_before_the_registry_is_closed(
+    registry_url: str, sql: Sql
+) -> None:
+    """Otherwise a connection to it would be opened again, and left open."""
+    db = Database.at(postgres_address(registry_url), application="test")
+    counting, recorded = Refusals(db, "orchestrator"), []
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        recorded.append(await sql.fetchval("SELECT sum(count) FROM refusals"))
+        await db.close()
+
+    app = create_app(
+        service="test",
+        description="A test's.",
+        access=Access([access.Everybody()], refusals=counting),
+        lifespan=lifespan,
+    )
+    async with app.router.lifespan_context(app):
+        counting.add("key:ab12cd34", method="GET", route="/jobs", status=403, code="forbidden")
+    assert recorded == [1]
 
 
 async def test_forwarded_text_that_is_no_address_is_not_stored(
