@@ -28,7 +28,7 @@ DECLARE
         ['policies', format(of_connection, 'connection_id')],
         ['repairs', format(of_connection, 'connection_id')],
         ['stream_states', format(of_connection, 'connection_id')],
-        ['stream_volumes', format(of_connection, 'connection_id')],
+        ['sync_volumes', format(of_connection, 'connection_id')],
         ['sync_catalog_versions', format(of_connection, 'connection_id')],
         ['timeline_events', format(of_connection, 'connection_id')],
         ['watches', format(of_connection, 'connection_id')],

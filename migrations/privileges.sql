@@ -50,8 +50,8 @@ DECLARE
         ['aam_orchestrator', 'snapshots', 'UPDATE (connector_version, manifest_version)'],
         ['aam_orchestrator', 'source_connectors', 'SELECT, INSERT, UPDATE'],
         ['aam_orchestrator', 'stream_schemas', 'SELECT, INSERT, UPDATE (created_at)'],
-        ['aam_orchestrator', 'stream_volumes', 'SELECT, INSERT'],
         ['aam_orchestrator', 'sync_catalog_versions', 'SELECT, INSERT'],
+        ['aam_orchestrator', 'sync_volumes', 'SELECT, INSERT, UPDATE (job_id, ended_at, volumes)'],
         ['aam_orchestrator', 'timeline_events', 'SELECT, INSERT'],
         ['aam_orchestrator', 'watches', 'SELECT (connection_id, interval_seconds)'],
 
@@ -85,9 +85,6 @@ DECLARE
         ['aam_drift_repair_agent', 'source_connectors', 'SELECT, INSERT, UPDATE'],
         ['aam_drift_repair_agent', 'stream_schemas', 'SELECT'],
         ['aam_drift_repair_agent', 'stream_states', 'SELECT, INSERT'],
-        ['aam_drift_repair_agent', 'stream_volumes',
-            'SELECT (job_id, stream_namespace, stream_name, rows, is_pending, usual_low, usual_high, suspicious_since,'
-            ' suspicious_version)'],
         ['aam_drift_repair_agent', 'sync_catalog_versions', 'SELECT, INSERT'],
         ['aam_drift_repair_agent', 'timeline_events', 'SELECT, INSERT'],
         ['aam_drift_repair_agent', 'webhook_deliveries', 'SELECT, INSERT, UPDATE'],

@@ -100,10 +100,9 @@ BEGIN
                 SELECT id FROM stream_states WHERE saved_at < until
                 ORDER BY saved_at LIMIT at_most FOR UPDATE SKIP LOCKED
             ));
-        WHEN 'stream_volumes' THEN
-            -- Rows are never updated, so a row's place is its identity.
-            DELETE FROM stream_volumes WHERE ctid = ANY (ARRAY(
-                SELECT ctid FROM stream_volumes WHERE ended_at < until
+        WHEN 'sync_volumes' THEN
+            DELETE FROM sync_volumes WHERE job_id = ANY (ARRAY(
+                SELECT job_id FROM sync_volumes WHERE ended_at < until
                 ORDER BY ended_at LIMIT at_most FOR UPDATE SKIP LOCKED
             ));
         WHEN 'snapshots' THEN

@@ -24,7 +24,6 @@ log = logs.get(__name__)
 _EVERY: Final = timedelta(minutes=10)
 _AT_MOST: Final = 500
 _SCHEMAS_AT_MOST: Final = 50_000
-_VOLUMES_AT_MOST: Final = 5_000
 _BATCHES: Final = 20
 """Maximum batches per table and run; the rest is left for the next run."""
 
@@ -50,8 +49,7 @@ def histories(settings: Settings) -> Sequence[History]:
         History("events", settings.event_retention),
         History("timeline_events", settings.timeline_retention),
         History("job_history", settings.job_retention),
-        # A row per stream and sync, which nothing refers to.
-        History("stream_volumes", settings.volume_retention, at_most=_VOLUMES_AT_MOST),
+        History("sync_volumes", settings.volume_retention),
         History("operations", settings.operation_retention),
         History("webhook_deliveries", settings.delivery_retention),
         History("repairs", settings.repair_retention),

@@ -7,13 +7,11 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
-import msgspec
-from sqlalchemy import insert, text
+from sqlalchemy import DateTime, LargeBinary, Uuid, bindparam, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.orchestrator.volume_states import SyncedStream, Volume
-from shared.models import StreamVolume
-from shared.registry.paging import stamp
+from services.orchestrator.volume_states import SyncedStream
+from shared.models import SyncVolume
 
 MOST_STREAMS = 5000
 """How many streams of a connection are recorded; the rest is left out."""
@@ -38,118 +36,102 @@ _STREAMS = text("""
 """)
 
 
+async def recorded(
+    session: AsyncSession, connection_id: UUID, *, limit: int, after: int = 0
+) -> Sequence[tuple[UUID, bytes]]:
+    """The ids of a connection's jobs and their volumes, the newest jobs first, but `after`."""
+    rows = await session.execute(
+        select(SyncVolume.job_id, SyncVolume.volumes)
+        .where(SyncVolume.connection_id == connection_id)
+        .order_by(SyncVolume.ended_at.desc(), SyncVolume.job_id)
+        .offset(after)
+        .limit(limit)
+    )
+    return [(job_id, volumes) for job_id, volumes in rows]
+
+
 async def histories(
-    session: AsyncSession,
-    connection_id: UUID,
-    volumes: Sequence[Volume],
-    *,
-    ended_at: datetime,
-    within: timedelta,
-    limit: int,
-) -> str:
-    """The syncs of each volume's stream before `ended_at`, newest first, as a JSON array each.
-
-    One text for all, since decoding it takes a while for a large connection: it is decoded in
-    another thread, as `Recorded`.
-    """
-    parameters = {
-        "id": connection_id,
-        "names": [one.stream_name for one in volumes],
-        "namespaces": [one.stream_namespace for one in volumes],
-        "ended_at": ended_at,
-        "within": within,
-        "limit": limit,
-    }
-    found: str = await session.scalar(_HISTORIES, parameters)
-    return found
-
-
-_HISTORIES = text(f"""
-    SELECT coalesce(json_agg(h.syncs ORDER BY wanted.position), '[]')::text
-    FROM unnest(CAST(:names AS text[]), CAST(:namespaces AS text[]))
-        WITH ORDINALITY wanted(name, namespace, position)
-    CROSS JOIN LATERAL (
-        SELECT coalesce(json_agg(json_build_array(
-            {stamp("t.ended_at")}, t.is_full_refresh, t.rows, t.is_pending, t.usual_low,
-            t.usual_high, {stamp("t.suspicious_since")}, t.suspicious_version,
-            {stamp("t.usual_since")}
-        ) ORDER BY t.ended_at DESC), '[]') AS syncs
-        FROM (
-            SELECT * FROM stream_volumes v
-            WHERE v.connection_id = :id AND v.stream_name = wanted.name
-                AND v.stream_namespace = wanted.namespace AND v.ended_at < :ended_at
-                AND v.ended_at >= CAST(:ended_at AS timestamptz) - CAST(:within AS interval)
-            ORDER BY v.ended_at DESC LIMIT :limit
-        ) t
-    ) h
-""")  # noqa: S608 - no input
+    session: AsyncSession, connection_id: UUID, *, ended_at: datetime, within: timedelta, limit: int
+) -> Sequence[bytes]:
+    """The volumes of a connection's syncs that ended before `ended_at`, newest first."""
+    found = await session.scalars(
+        select(SyncVolume.volumes)
+        .where(
+            SyncVolume.connection_id == connection_id,
+            SyncVolume.ended_at < ended_at,
+            SyncVolume.ended_at >= ended_at - within,
+        )
+        .order_by(SyncVolume.ended_at.desc())
+        .limit(limit)
+    )
+    return found.all()
 
 
 async def save(
-    session: AsyncSession, connection_id: UUID, job_id: UUID, volumes: Sequence[Volume]
+    session: AsyncSession,
+    connection_id: UUID,
+    job_id: UUID,
+    volumes: bytes,
+    *,
+    ended_at: datetime,
+    most: int,
 ) -> None:
-    """Record the volumes of one job."""
-    of_job = {"connection_id": connection_id, "job_id": job_id}
-    if volumes:
-        await session.execute(
-            insert(StreamVolume), [of_job | msgspec.structs.asdict(one) for one in volumes]
+    """Record the volumes of one job, instead of the oldest one's if the connection has `most`.
+
+    The connection's row must be locked by this transaction.
+    """
+    values = {
+        "connection_id": connection_id,
+        "job_id": job_id,
+        "volumes": volumes,
+        "ended_at": ended_at,
+        "kept": most - 1,
+    }
+    await session.execute(_SAVE, values)
+
+
+_SAVE = text("""
+    WITH overwritten AS (
+        UPDATE sync_volumes SET job_id = :job_id, ended_at = :ended_at, volumes = :volumes
+        WHERE job_id = (
+            SELECT job_id FROM sync_volumes WHERE connection_id = :connection_id
+            ORDER BY ended_at DESC OFFSET :kept LIMIT 1
         )
+        RETURNING job_id
+    )
+    INSERT INTO sync_volumes (job_id, connection_id, ended_at, volumes)
+    SELECT :job_id, :connection_id, :ended_at, :volumes
+    WHERE NOT EXISTS (SELECT FROM overwritten)
+""").bindparams(
+    bindparam("job_id", type_=Uuid()),
+    bindparam("connection_id", type_=Uuid()),
+    bindparam("ended_at", type_=DateTime(timezone=True)),
+    bindparam("volumes", type_=LargeBinary()),
+)
 
 
-class Listed(NamedTuple):
-    """A stream of a connection, at a position of its catalog, and its newest volume."""
+async def selected_streams(
+    session: AsyncSession, connection_id: UUID, *, after: int
+) -> Sequence[Selected]:
+    """The streams of a connection's newest catalog after a position."""
+    found = await session.execute(_SELECTED, {"id": connection_id, "after": after})
+    return [Selected(*row) for row in found]
+
+
+class Selected(NamedTuple):
+    """A stream at a position of a catalog, from 1; `namespace` is empty if it has none."""
 
     position: int
     name: str
     namespace: str
-    ended_at: datetime | None
-    job_id: UUID | None
-    rows: int | None
-    bytes_: int | None
-    is_pending: bool | None
-    usual_low: int | None
-    usual_high: int | None
-    suspicious_since: datetime | None
 
 
-async def page(
-    session: AsyncSession,
-    connection_id: UUID,
-    *,
-    is_suspicious: bool | None,
-    after: int,
-    limit: int,
-) -> Sequence[Listed]:
-    """The streams of the newest catalog after a position, with their newest volume, if any."""
-    parameters = {
-        "id": connection_id,
-        "suspicious": is_suspicious,
-        "after": after,
-        "limit": limit,
-    }
-    return [Listed(*row) for row in await session.execute(_PAGE, parameters)]
-
-
-_PAGE = text("""
-    SELECT s.position, s.name, s.namespace, t.ended_at, t.job_id, t.rows, t.bytes, t.is_pending,
-        t.usual_low, t.usual_high, t.suspicious_since
+_SELECTED = text("""
+    SELECT s.position, of -> 'stream' ->> 'name', coalesce(of -> 'stream' ->> 'namespace', '')
     FROM connections c
     JOIN sync_catalog_versions v
         ON v.connection_id = c.id AND v.version_number = c.catalog_version
-    CROSS JOIN LATERAL (
-        SELECT of -> 'stream' ->> 'name' AS name,
-            coalesce(of -> 'stream' ->> 'namespace', '') AS namespace, position
-        FROM jsonb_array_elements(v.sync_catalog -> 'streams') WITH ORDINALITY e(of, position)
-    ) s
-    LEFT JOIN LATERAL (
-        SELECT * FROM stream_volumes w
-        WHERE w.connection_id = c.id AND w.stream_name = s.name
-            AND w.stream_namespace = s.namespace
-        ORDER BY w.ended_at DESC LIMIT 1
-    ) t ON true
-    WHERE c.id = :id AND s.position > :after AND (
-        CAST(:suspicious AS boolean) IS NULL
-        OR (t.suspicious_since IS NOT NULL) = CAST(:suspicious AS boolean)
-    )
-    ORDER BY s.position LIMIT :limit
+    CROSS JOIN jsonb_array_elements(v.sync_catalog -> 'streams') WITH ORDINALITY s(of, position)
+    WHERE c.id = :id AND s.position > :after
+    ORDER BY s.position
 """)

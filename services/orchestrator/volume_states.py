@@ -5,16 +5,21 @@ Pure: `shared.domain.volume` decides about rows; this adds what the registry rec
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import takewhile
-from typing import NamedTuple
+from typing import Final, NamedTuple
+from uuid import UUID
 
 import msgspec
 
 from shared.airbyte_client import Job, StreamCounts
 from shared.domain import volume
 from shared.domain.catalog import StreamId
+
+_BATCH_SIZE: Final = 1000
+"""How many streams' histories are in memory at once."""
 
 
 class SyncedStream(NamedTuple):
@@ -30,21 +35,38 @@ class SyncedStream(NamedTuple):
         return StreamId(self.namespace or None, self.name)
 
 
-class Volume(msgspec.Struct, frozen=True):
-    """What one sync brought of a stream: the columns of StreamVolume except the ids."""
+class Volume(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """What one sync brought of a stream, and how it was judged, as `sync_volumes` has it.
+
+    Its state is that of the stream's newest sync.
+    """
 
     stream_name: str
     stream_namespace: str
     ended_at: datetime
+    """When the job ended, by Airbyte's clock."""
     is_full_refresh: bool
+    """Whether the stream was read as a whole; else incrementally."""
     rows: int
-    bytes_: int | None = None
+    bytes_: int | None = msgspec.field(default=None, name="bytes")
     is_pending: bool = False
+    """Whether the rows are judged with those of the next sync: those of a failed sync, or of one
+    soon after another, of an incremental stream. The state is that of the sync before."""
     usual_low: int | None = None
     usual_high: int | None = None
+    """The rows that were usual before this sync; None if too few syncs are known."""
     suspicious_since: datetime | None = None
+    """The end of the first of the syncs in a row that were suspicious; None if it is not."""
     suspicious_version: int | None = None
+    """The catalog version of that first sync."""
     usual_since: datetime | None = None
+    """Older syncs are not compared, since the stream's volume has changed for good; None if it
+    has not."""
+
+    @property
+    def stream(self) -> tuple[str, str]:
+        """The namespace and the name of its stream."""
+        return self.stream_namespace, self.stream_name
 
     @property
     def begins_episode(self) -> bool:
@@ -52,18 +74,63 @@ class Volume(msgspec.Struct, frozen=True):
         return not self.is_pending and self.suspicious_since == self.ended_at
 
 
-class Recorded(msgspec.Struct, frozen=True, array_like=True):
-    """An earlier sync of a stream, as `volume_queries.histories` returns it."""
+_VOLUMES = msgspec.json.Decoder(list[Volume])
 
-    ended_at: datetime
-    is_full_refresh: bool
-    rows: int
-    is_pending: bool = False
-    usual_low: int | None = None
-    usual_high: int | None = None
-    suspicious_since: datetime | None = None
-    suspicious_version: int | None = None
-    usual_since: datetime | None = None
+
+def encode(volumes: Sequence[Volume]) -> bytes:
+    """What the registry records of one job: compressed JSON."""
+    return zlib.compress(msgspec.json.encode(volumes))
+
+
+def decode(recorded: bytes) -> list[Volume]:
+    """The volumes of one job."""
+    return _VOLUMES.decode(zlib.decompress(recorded))
+
+
+def suspicious(volumes: Iterable[Volume]) -> bytes | None:
+    """The streams that are suspicious, as JSON for `job_history`; None if there are none."""
+    found = [
+        {
+            "stream": one.stream_name,
+            "namespace": one.stream_namespace or None,
+            "rows": one.rows,
+            "usual_low": one.usual_low,
+            "usual_high": one.usual_high,
+            "suspicious_since": one.suspicious_since,
+            "since_version": one.suspicious_version,
+        }
+        for one in sorted(volumes, key=lambda one: (one.stream_name, one.stream_namespace))
+        if one.suspicious_since is not None and not one.is_pending
+    ]
+    return msgspec.json.encode(found) if found else None
+
+
+def newest_of(
+    recorded: Iterable[tuple[UUID, bytes]], streams: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], tuple[UUID, Volume]]:
+    """The first volume of each of the streams, by namespace and name, and the id of its job."""
+    found: dict[tuple[str, str], tuple[UUID, Volume]] = {}
+    for job_id, volumes in recorded:
+        for one in decode(volumes):
+            if one.stream in streams:
+                found.setdefault(one.stream, (job_id, one))
+    return found
+
+
+def judge_all(
+    volumes: Sequence[Volume], recorded: Sequence[bytes], *, version: int
+) -> list[Volume]:
+    """Judge what a job brought by the connection's recorded jobs before it, newest first."""
+    judged: list[Volume] = []
+    for start in range(0, len(volumes), _BATCH_SIZE):
+        batch = volumes[start : start + _BATCH_SIZE]
+        histories: dict[tuple[str, str], list[Volume]] = {one.stream: [] for one in batch}
+        for job in recorded:
+            for was in decode(job):
+                if (history := histories.get(was.stream)) is not None:
+                    history.append(was)
+        judged += [judge(one, histories[one.stream], version=version) for one in batch]
+    return judged
 
 
 def of_job(
@@ -93,7 +160,7 @@ def of_job(
         )
 
 
-def judge(one: Volume, recorded: Sequence[Recorded], *, version: int) -> Volume:
+def judge(one: Volume, recorded: Sequence[Volume], *, version: int) -> Volume:
     """Judge a stream's newest sync by those before it, which are given newest first.
 
     `version` is the catalog version that the sync ran with. Pending rows are counted with those
@@ -101,7 +168,7 @@ def judge(one: Volume, recorded: Sequence[Recorded], *, version: int) -> Volume:
     change of the sync mode begins a new history.
     """
     recorded = list(takewhile(lambda was: was.is_full_refresh == one.is_full_refresh, recorded))
-    state = recorded[0] if recorded else Recorded(one.ended_at, one.is_full_refresh, 0)
+    state = recorded[0] if recorded else one
     usual: list[volume.Sync] = []
     episode: list[volume.Sync] = []
     begins_at, pending = None, 0

@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
-import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.orchestrator import volume_queries, volume_states
 from services.orchestrator.schemas import VolumePage, VolumeView
-from services.orchestrator.volume_queries import Listed
-from services.orchestrator.volume_states import Recorded, Volume
+from services.orchestrator.volume_queries import Selected
+from services.orchestrator.volume_states import Volume
 from shared import batches, outbox, registry
 from shared.airbyte_client import Job
 from shared.database import Database
@@ -29,11 +28,6 @@ from shared.outbox import EventType
 log = logs.get(__name__)
 
 _READING_JOBS: Final = frozenset({"sync", "refresh"})
-_BATCH_SIZE: Final = 200
-"""How many streams' histories are read at once."""
-
-
-_HISTORIES = msgspec.json.Decoder(list[list[Recorded]])
 
 
 class Volumes:
@@ -69,20 +63,15 @@ class Volumes:
         if counts is None or (counts and not any(one.id in counts for one in streams)):
             return []
         volumes = list(volume_states.of_job(streams, job, counts, ended_at))
-        judged: list[Volume] = []
-        for start in range(0, len(volumes), _BATCH_SIZE):
-            batch = volumes[start : start + _BATCH_SIZE]
-            async with self._db.read() as session:
-                histories = await volume_queries.histories(
-                    session,
-                    connection_id,
-                    batch,
-                    ended_at=ended_at,
-                    within=volume.HISTORY,
-                    limit=volume.MOST,
-                )
-            judged += await asyncio.to_thread(_judged, batch, histories, version)
-        return judged
+        async with self._db.read() as session:
+            recorded = await volume_queries.histories(
+                session,
+                connection_id,
+                ended_at=ended_at,
+                within=volume.HISTORY,
+                limit=volume.MOST,
+            )
+        return await asyncio.to_thread(volume_states.judge_all, volumes, recorded, version=version)
 
     async def save(
         self,
@@ -96,7 +85,18 @@ class Volumes:
         One event for the streams that became suspicious with it. One that was suspicious before
         is recorded as such, and announced again only after a sync that was not suspicious.
         """
-        await volume_queries.save(session, connection.id, job.id, volumes)
+        if not volumes:
+            return
+        await volume_queries.save(
+            session,
+            connection.id,
+            job.id,
+            volume_states.encode(volumes),
+            ended_at=volumes[0].ended_at,
+            most=volume.MOST,
+        )
+        if (suspicious := volume_states.suspicious(volumes)) is not None:
+            job.suspicious_streams = suspicious.decode()
         began = [one for one in volumes if one.begins_episode]
         if not began:
             return
@@ -120,37 +120,54 @@ class Volumes:
         """
         async with self._db.read() as session:
             await registry.find_connection(session, connection_id)
-            found = await volume_queries.page(
-                session,
-                connection_id,
-                is_suspicious=is_suspicious,
-                after=after or 0,
-                limit=limit + 1,
+            selected = await volume_queries.selected_streams(
+                session, connection_id, after=after or 0
             )
-        more = found[limit - 1].position if len(found) > limit else None
-        return VolumePage(items=[_view(one) for one in found[:limit]], next=more)
+            newest = await self._newest(session, connection_id, selected)
+        found = [(one, *newest.get((one.namespace, one.name), (None, None))) for one in selected]
+        if is_suspicious is not None:
+            found = [
+                (one, job_id, was)
+                for one, job_id, was in found
+                if (was is not None and was.suspicious_since is not None) == is_suspicious
+            ]
+        more = found[limit - 1][0].position if len(found) > limit else None
+        return VolumePage(items=[_view(*one) for one in found[:limit]], next=more)
+
+    async def _newest(
+        self, session: AsyncSession, connection_id: UUID, selected: Sequence[Selected]
+    ) -> dict[tuple[str, str], tuple[UUID, Volume]]:
+        """The newest volume of each stream with its job; mostly, the newest job has them all."""
+        missing = {(one.namespace, one.name) for one in selected}
+        newest: dict[tuple[str, str], tuple[UUID, Volume]] = {}
+        jobs = 0
+        for count in (1, volume.MOST):
+            if not missing:
+                break
+            recorded = await volume_queries.recorded(
+                session, connection_id, after=jobs, limit=count
+            )
+            jobs += len(recorded)
+            newest |= await asyncio.to_thread(volume_states.newest_of, recorded, missing)
+            missing -= newest.keys()
+        return newest
 
 
-def _judged(volumes: Sequence[Volume], histories: str, version: int) -> list[Volume]:
-    return [
-        volume_states.judge(one, recorded, version=version)
-        for one, recorded in zip(volumes, _HISTORIES.decode(histories), strict=True)
-    ]
-
-
-def _view(one: Listed) -> VolumeView:
+def _view(one: Selected, job_id: UUID | None, was: Volume | None) -> VolumeView:
+    if was is None:
+        return VolumeView(stream=one.name, namespace=one.namespace or None)
     summary = None
-    if one.rows is not None and one.usual_low is not None and one.usual_high is not None:
-        summary = volume.sentence(one.usual_low, one.usual_high, one.rows)
+    if was.usual_low is not None and was.usual_high is not None:
+        summary = volume.sentence(was.usual_low, was.usual_high, was.rows)
     return VolumeView(
         stream=one.name,
         namespace=one.namespace or None,
-        rows=one.rows,
-        bytes=one.bytes_,
-        ended_at=one.ended_at,
-        job_id=one.job_id,
-        usual_low=one.usual_low,
-        usual_high=one.usual_high,
-        suspicious_since=one.suspicious_since,
+        rows=was.rows,
+        bytes=was.bytes_,
+        ended_at=was.ended_at,
+        job_id=job_id,
+        usual_low=was.usual_low,
+        usual_high=was.usual_high,
+        suspicious_since=was.suspicious_since,
         summary=summary,
     )

@@ -27,5 +27,5 @@ from shared.models.repairs import (
 )
 from shared.models.snapshots import Snapshot, StreamSchema
 from shared.models.trials import SourceTrial
-from shared.models.volumes import StreamVolume
+from shared.models.volumes import SyncVolume
 from shared.models.webhooks import DeliveryState, Webhook, WebhookDelivery

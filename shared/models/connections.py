@@ -274,6 +274,9 @@ class JobHistory(Base):
     follow_up: Mapped[str | None]
     """What AAM did after a failure of the source: observed, retried, rejected (the credential was)
     or skipped; `due` until then, and None after any other end."""
+    suspicious_streams: Mapped[str | None] = mapped_column(RawJson(), deferred=True)
+    """The streams of which it brought far fewer rows than usual, with the catalog version since
+    when, ordered by name: a JSON array; None if there are none."""
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     ended_at: Mapped[datetime | None]
 

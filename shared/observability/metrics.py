@@ -252,7 +252,7 @@ PRUNED: Final = Counter(
         "table": (
             *("api_keys", "credential_audit", "drifts", "events", "job_history", "operations"),
             *("refusals", "repairs", "snapshots", "stream_schemas", "stream_states"),
-            *("stream_volumes", "timeline_events", "webhook_deliveries"),
+            *("sync_volumes", "timeline_events", "webhook_deliveries"),
         )
     },
 )

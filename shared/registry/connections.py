@@ -294,15 +294,12 @@ _JOB_JSON = f"""
         'duration_seconds', extract(epoch FROM coalesce(t.ended_at, now()) - t.started_at),
         'suspicious_streams', (
             SELECT coalesce(json_agg(json_build_object(
-                'stream', v.stream_name, 'namespace', nullif(v.stream_namespace, ''),
-                'rows', v.rows, 'usual_low', v.usual_low, 'usual_high', v.usual_high,
-                'suspicious_since', {stamp("v.suspicious_since")}
-            ) ORDER BY v.stream_name, v.stream_namespace), '[]')
-            FROM (
-                SELECT * FROM stream_volumes v
-                WHERE v.job_id = t.id AND v.suspicious_since IS NOT NULL AND NOT v.is_pending
-                ORDER BY v.stream_name, v.stream_namespace LIMIT 20
-            ) v
+                'stream', of -> 'stream', 'namespace', of -> 'namespace', 'rows', of -> 'rows',
+                'usual_low', of -> 'usual_low', 'usual_high', of -> 'usual_high',
+                'suspicious_since', {stamp("CAST(of ->> 'suspicious_since' AS timestamptz)")}
+            ) ORDER BY position), '[]')
+            FROM jsonb_array_elements(t.suspicious_streams) WITH ORDINALITY s(of, position)
+            WHERE position <= 20
         )
     )
 """  # noqa: S608 - no input

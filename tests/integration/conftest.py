@@ -85,7 +85,7 @@ TABLES = (
     "source_trials",
     "source_connectors",
     "stream_states",
-    "stream_volumes",
+    "sync_volumes",
     "timeline_events",
     "refusals",
 )

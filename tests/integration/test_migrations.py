@@ -13,8 +13,10 @@ import asyncpg
 import pytest
 from alembic import command
 from alembic.config import Config
+from msgspec.structs import replace
 
 from local.processes import servers
+from services.orchestrator.volume_states import Volume, decode
 from shared.models import Base
 from tests.pools import Sql
 
@@ -162,6 +164,52 @@ async def test_failed_onboardings_get_the_workspace_of_their_operation(
         "SELECT name, CAST(airbyte_workspace_id AS text) FROM connections ORDER BY name"
     )
     assert [tuple(row) for row in rows] == [("a", workspace), ("b", None)]
+
+
+async def test_volumes_are_converted(database: Sql) -> None:
+    """To one row per sync; suspicious streams are in the job's row, too."""
+    await alembic("upgrade", "0028")
+    await database.execute("""
+        INSERT INTO connections (id, name, source_type, airbyte_destination_id, status)
+        VALUES (gen_random_uuid(), 'x', 'Salesforce', gen_random_uuid(), 'FAILED')
+    """)
+    await database.execute("""
+        INSERT INTO job_history (id, connection_id, airbyte_job_id, status, catalog_version,
+            ended_at)
+        SELECT gen_random_uuid(), id, n, 'succeeded', 3, now() - n * interval '1 day'
+        FROM connections, generate_series(1, 2) n
+    """)
+    await database.execute("""
+        INSERT INTO stream_volumes (job_id, connection_id, stream_name, stream_namespace, ended_at,
+            is_full_refresh, rows, bytes, is_pending, usual_low, usual_high, suspicious_since,
+            suspicious_version)
+        SELECT id, connection_id, name, '', ended_at, false, 5, NULL, false, 10, 20,
+            CASE name WHEN 'b' THEN ended_at END, CASE name WHEN 'b' THEN 3 END
+        FROM job_history, unnest(ARRAY['b', 'a']) name
+    """)
+    jobs = await database.fetch("SELECT id, ended_at FROM job_history ORDER BY airbyte_job_id")
+
+    await alembic("upgrade", "0029")
+
+    rows = await database.fetch(
+        "SELECT job_id, ended_at, volumes FROM sync_volumes ORDER BY ended_at DESC"
+    )
+    assert [(row["job_id"], row["ended_at"]) for row in rows] == [tuple(job) for job in jobs]
+    for row in rows:
+        usual = Volume("a", "", row["ended_at"], False, 5, usual_low=10, usual_high=20)
+        suspicious = replace(
+            usual, stream_name="b", suspicious_since=row["ended_at"], suspicious_version=3
+        )
+        assert sorted(decode(row["volumes"]), key=lambda one: one.stream_name) == [
+            usual,
+            suspicious,
+        ]
+    (found,) = json.loads(
+        await database.fetchval("SELECT suspicious_streams FROM job_history LIMIT 1")
+    )
+    assert (found["stream"], found["rows"], found["since_version"]) == ("b", 5, 3)
+    await alembic("downgrade", "0028")
+    assert await database.fetchval("SELECT count(*) FROM stream_volumes") == 0
 
 
 async def test_concurrent_migrations_take_turns(

@@ -310,20 +310,19 @@ async def test_volumes_are_pruned(db: Database, sql: Sql) -> None:
     """In more than one batch, whatever has become of the job."""
     connection = await a_connection(sql)
     await sql.execute(
-        "INSERT INTO stream_volumes (job_id, connection_id, stream_name, stream_namespace,"
-        " ended_at, is_full_refresh, rows, is_pending)"
-        " SELECT gen_random_uuid(), $1, 'Account', '',"
-        " now() - CASE WHEN n <= 1200 THEN $2::interval ELSE $3::interval END, false, n, false"
+        "INSERT INTO sync_volumes (job_id, connection_id, ended_at, volumes)"
+        " SELECT gen_random_uuid(), $1,"
+        " now() - CASE WHEN n <= 1200 THEN $2::interval ELSE $3::interval END, int4send(n)"
         " FROM generate_series(1, 1210) n",
         connection,
         OLD,
         YOUNG,
     )
 
-    await Retention(db, [History("stream_volumes", KEPT)]).prune()
+    await Retention(db, [History("sync_volumes", KEPT)]).prune()
 
-    left = await sql.fetch("SELECT rows FROM stream_volumes")
-    assert {row["rows"] for row in left} == set(range(1201, 1211))
+    left = await sql.fetch("SELECT volumes FROM sync_volumes")
+    assert {int.from_bytes(row["volumes"]) for row in left} == set(range(1201, 1211))
 
 
 async def test_snapshots_are_pruned(db: Database, sql: Sql) -> None:

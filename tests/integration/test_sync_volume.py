@@ -8,8 +8,11 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from msgspec.structs import replace
 
 from services.orchestrator import volume_queries
+from services.orchestrator.volume_states import Volume, decode, encode
+from shared.domain import volume
 from shared.errors import Unavailable
 from tests.integration.conftest import Mesh
 from tests.integration.drifting import ACCOUNT, drift, offering, repairs_until
@@ -31,18 +34,18 @@ async def past_syncs(
         UUID(connection["id"]),
         stream,
     )
+    now = await mesh.sql.fetchval("SELECT now()")
     await mesh.sql.executemany(
-        "INSERT INTO stream_volumes (job_id, connection_id, stream_name, stream_namespace,"
-        " ended_at, is_full_refresh, rows, is_pending)"
-        " VALUES ($1, $2, $3, '', now() - $4::interval, $5, $6, false)",
+        "INSERT INTO sync_volumes (job_id, connection_id, ended_at, volumes)"
+        " VALUES ($1, $2, $3, $4)",
         [
             (
                 uuid4(),
                 UUID(connection["id"]),
-                stream,
-                timedelta(days=age),
-                mode != "incremental",
-                count,
+                now - timedelta(days=age),
+                encode(
+                    [Volume(stream, "", now - timedelta(days=age), mode != "incremental", count)]
+                ),
             )
             for age, count in zip(range(len(rows), 0, -1), rows, strict=True)
         ],
@@ -115,11 +118,23 @@ async def test_suspicious_stream_is_announced_once(mesh: Mesh) -> None:
 
 async def age(mesh: Mesh, by: timedelta) -> None:
     """Let time pass for all recorded syncs."""
-    await mesh.sql.execute(
-        "UPDATE stream_volumes SET ended_at = ended_at - $1::interval,"
-        " suspicious_since = suspicious_since - $1::interval",
-        by,
-    )
+    for job_id, ended_at, volumes in await mesh.sql.fetch(
+        "SELECT job_id, ended_at, volumes FROM sync_volumes"
+    ):
+        older = [
+            replace(
+                one,
+                ended_at=one.ended_at - by,
+                suspicious_since=one.suspicious_since and one.suspicious_since - by,
+            )
+            for one in decode(volumes)
+        ]
+        await mesh.sql.execute(
+            "UPDATE sync_volumes SET ended_at = $2, volumes = $3 WHERE job_id = $1",
+            job_id,
+            ended_at - by,
+            encode(older),
+        )
 
 
 async def event_count(mesh: Mesh) -> int:
@@ -163,7 +178,39 @@ async def test_sync_that_did_not_succeed_raises_no_alarm(mesh: Mesh, status: Any
     await mesh.jobs_until_end(connection["id"])
 
     assert await alarms(mesh) == []
-    assert await mesh.sql.fetchval("SELECT count(*) FROM stream_volumes") == len(USUAL)
+    assert await mesh.sql.fetchval("SELECT count(*) FROM sync_volumes") == len(USUAL)
+
+
+async def test_newest_sync_replaces_the_oldest(mesh: Mesh) -> None:
+    """A connection has as many rows as syncs are compared; its volume stays complete."""
+    connection = await mesh.onboard()
+    await past_syncs(mesh, connection, rows=[1400] * volume.MOST)
+    oldest = "SELECT min(ended_at) FROM sync_volumes"
+    before = await mesh.sql.fetchval(oldest)
+
+    job = await sync(mesh, connection, Account=1500, Contact=3)
+
+    rows = await mesh.sql.fetch("SELECT job_id FROM sync_volumes")
+    assert len(rows) == volume.MOST
+    assert job["job_id"] in {str(row["job_id"]) for row in rows}
+    assert await mesh.sql.fetchval(oldest) == before + timedelta(days=1)
+    assert {one["stream"]: one["rows"] for one in await volumes(mesh, connection)} == {
+        "Account": 1500,
+        "Contact": 3,
+    }
+
+
+async def test_stream_that_newer_syncs_left_out_keeps_its_volume(mesh: Mesh) -> None:
+    """Its newest sync is listed, from whichever job."""
+    connection = await mesh.onboard()
+    await past_syncs(mesh, connection, "Contact", rows=[7, 8])
+    await age(mesh, timedelta(days=1))
+    await past_syncs(mesh, connection, "Account", rows=[5])
+
+    found = {one["stream"]: one["rows"] for one in await volumes(mesh, connection)}
+
+    assert (found["Account"], found["Contact"]) == (5, 8)
+    assert await volumes(mesh, connection, suspicious=True) == []
 
 
 async def test_job_without_counts_says_nothing(mesh: Mesh) -> None:
@@ -176,7 +223,7 @@ async def test_job_without_counts_says_nothing(mesh: Mesh) -> None:
     attempt.pop("streamStats")
     await mesh.jobs_until_end(connection["id"])
 
-    assert await mesh.sql.fetchval("SELECT count(*) FROM stream_volumes") == len(USUAL)
+    assert await mesh.sql.fetchval("SELECT count(*) FROM sync_volumes") == len(USUAL)
 
 
 async def test_failure_to_judge_stops_neither_the_job_nor_its_neighbours(
@@ -187,7 +234,7 @@ async def test_failure_to_judge_stops_neither_the_job_nor_its_neighbours(
     await past_syncs(mesh, other)
     histories = volume_queries.histories
 
-    async def failing(session: Any, connection_id: UUID, *args: Any, **more: Any) -> str:
+    async def failing(session: Any, connection_id: UUID, *args: Any, **more: Any) -> Any:
         if str(connection_id) == broken["id"]:
             raise Unavailable("The registry cannot be reached.")
         return await histories(session, connection_id, *args, **more)

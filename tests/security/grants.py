@@ -138,16 +138,12 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
         "schema_observer": "SELECT INSERT UPDATE(created_at)",
     },
     "stream_states": {"drift_repair_agent": "SELECT INSERT"},
-    "stream_volumes": {
-        "orchestrator": "SELECT INSERT",
-        "drift_repair_agent": "SELECT(job_id stream_namespace stream_name rows is_pending usual_low"
-        " usual_high suspicious_since suspicious_version)",
-    },
     "sync_catalog_versions": {
         "orchestrator": "SELECT INSERT",
         "drift_repair_agent": "SELECT INSERT",
         "schema_observer": "SELECT",
     },
+    "sync_volumes": {"orchestrator": "SELECT INSERT UPDATE(job_id ended_at volumes)"},
     "timeline_events": {
         "orchestrator": "SELECT INSERT",
         "drift_repair_agent": "SELECT INSERT",

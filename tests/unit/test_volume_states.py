@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from services.orchestrator.volume_states import Recorded, SyncedStream, Volume, judge, of_job
+from services.orchestrator.volume_states import SyncedStream, Volume, judge, of_job
 from shared.airbyte_client import Job, StreamCount, StreamCounts
 from shared.domain.catalog import StreamId
 
@@ -29,21 +29,7 @@ def follow(syncs: Iterable[Volume]) -> list[Volume]:
     """Judge syncs one after another; the version is the number of the sync."""
     judged: list[Volume] = []
     for version, sync in enumerate(syncs):
-        newest_first = [
-            Recorded(
-                one.ended_at,
-                one.is_full_refresh,
-                one.rows,
-                one.is_pending,
-                one.usual_low,
-                one.usual_high,
-                one.suspicious_since,
-                one.suspicious_version,
-                one.usual_since,
-            )
-            for one in reversed(judged)
-        ]
-        judged.append(judge(sync, newest_first, version=version))
+        judged.append(judge(sync, judged[::-1], version=version))
     return judged
 
 

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.domain.drift import Severity
 from shared.errors import NotFound
-from shared.models import Connection, Drift, Plan, Repair, RepairState, StreamVolume
+from shared.models import Connection, Drift, Plan, Repair, RepairState
 from shared.registry.paging import next_position, stamp
 from shared.registry.setting_changes import SAME
 
@@ -309,27 +309,17 @@ async def suspicious_streams(
     session: AsyncSession, job_id: UUID, *, since_version: int | None, limit: int
 ) -> Sequence[SuspiciousStream]:
     """The streams of a job that became suspicious with this catalog version."""
-    rows = await session.execute(
-        select(
-            StreamVolume.stream_name,
-            StreamVolume.rows,
-            StreamVolume.usual_low,
-            StreamVolume.usual_high,
-        )
-        .where(
-            StreamVolume.job_id == job_id,
-            StreamVolume.suspicious_since.is_not(None),
-            StreamVolume.suspicious_version == since_version,
-            ~StreamVolume.is_pending,
-        )
-        .order_by(StreamVolume.stream_name, StreamVolume.stream_namespace)
-        .limit(limit)
-    )
-    return [
-        SuspiciousStream(name, count, low, high)
-        for name, count, low, high in rows
-        if low is not None and high is not None
-    ]
+    parameters = {"job_id": job_id, "version": since_version, "limit": limit}
+    return [SuspiciousStream(*row) for row in await session.execute(_SUSPICIOUS, parameters)]
+
+
+_SUSPICIOUS = text("""
+    SELECT of ->> 'stream', (of -> 'rows')::bigint, (of -> 'usual_low')::bigint,
+        (of -> 'usual_high')::bigint
+    FROM job_history, jsonb_array_elements(suspicious_streams) WITH ORDINALITY s(of, position)
+    WHERE id = :job_id AND (of -> 'since_version')::int = :version
+    ORDER BY position LIMIT :limit
+""")
 
 
 async def expired_repairs(
