@@ -25,7 +25,7 @@ BEGIN
         WHEN 'events' THEN
             -- The oldest were published first. The cost does not depend on the number of other rows.
             DELETE FROM events WHERE published_at < until
-                AND id IN (SELECT id FROM events ORDER BY id LIMIT at_most);
+                AND id = ANY (ARRAY(SELECT id FROM events ORDER BY id LIMIT at_most));
         WHEN 'timeline_events' THEN
             DELETE FROM timeline_events WHERE id = ANY (ARRAY(
                 SELECT id FROM timeline_events WHERE at < until ORDER BY at LIMIT at_most FOR UPDATE SKIP LOCKED

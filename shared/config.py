@@ -562,12 +562,12 @@ class Settings(RegistrySettings, ServiceAddresses):
     """How long pauses by AAM, events of credentials and connectors, failures of observations and
     edits in Airbyte stay on a connection's timeline."""
 
-    job_retention: Retention = 30 * _DAY
+    job_retention: Retention = 21 * _DAY
     """How long syncs that ended are kept; the newest of each connection is always kept."""
 
     volume_retention: Retention = 90 * _DAY
-    """How long the rows that each sync brought by stream are kept, at most 240 syncs of a connection;
-    eight weeks are compared."""
+    """How long the rows that each sync brought by stream are kept, at most 240 syncs of a
+    connection; eight weeks are compared."""
 
     operation_retention: Retention = 30 * _DAY
     """How long operations that ended are kept."""

@@ -20,6 +20,8 @@ branch_labels = None
 depends_on = None
 
 _MOST = 240
+# A fifth of a table is pruned in days: by default, that much of it would be dead rows.
+_PRUNED_OFTEN = ("events", "job_history", "operations", "sync_volumes")
 _JOBS = sa.text("""
     SELECT job_id, max(ended_at), json_agg(json_strip_nulls(json_build_object(
         'stream_name', stream_name, 'stream_namespace', stream_namespace, 'ended_at', ended_at,
@@ -82,10 +84,14 @@ def upgrade() -> None:
     op.add_column("job_history", sa.Column("suspicious_streams", postgresql.JSONB(), nullable=True))
     op.execute(_SUSPICIOUS)
     op.drop_table("stream_volumes")
+    for table in _PRUNED_OFTEN:
+        op.execute(f"ALTER TABLE {table} SET (autovacuum_vacuum_scale_factor = 0.02)")
 
 
 def downgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '5s'")
+    for table in _PRUNED_OFTEN:
+        op.execute(f"ALTER TABLE {table} RESET (autovacuum_vacuum_scale_factor)")
     op.drop_column("job_history", "suspicious_streams")
     op.drop_table("sync_volumes")
     op.create_table(

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -190,6 +191,8 @@ class Installation:
         return {table for table, count in after.items() if count > before[table]}
 
     async def _scans(self) -> Mapping[str, int]:
+        # This session's own reads are reported when its next transaction ends.
+        await self.sql.execute("SELECT pg_stat_force_next_flush()")
         await self.sql.execute("SELECT pg_stat_clear_snapshot()")
         rows = await self.sql.fetch("SELECT relname, seq_scan FROM pg_stat_user_tables")
         return {row[0]: row[1] for row in rows}
@@ -201,7 +204,7 @@ async def installation(
 ) -> AsyncIterator[Installation]:
     """An empty registry on a server of its own; the duration of each batch is recorded."""
     with servers.start_postgres(
-        server_dir / "retention", options=servers.THROWAWAY_OPTIONS
+        server_dir / f"retention-{uuid4()}", options=servers.THROWAWAY_OPTIONS
     ) as server:
         await asyncio.to_thread(migrate, server.url)
         sql = await asyncpg.connect(server.url)
@@ -222,7 +225,10 @@ async def installation(
 
 
 async def old_rows(sql: Sql, history: History) -> int:
-    """Rows that are older than their retention and that nothing needs."""
+    """Rows that nothing needs and that are older than their retention by more than an hour.
+
+    They reach it one by one, also between the last pruning and this check.
+    """
     table, age = history.table, _AGE[history.table]
     conditions = [f"t.{age} < now() - $1::interval"]
     if table in _NEWER:
@@ -232,7 +238,8 @@ async def old_rows(sql: Sql, history: History) -> int:
     for other, column in await sql.fetch(_REFERENCES, table):
         conditions.append(f"NOT EXISTS (SELECT FROM {other} r WHERE r.{column} = t.id)")
     statement = f"SELECT count(*) FROM {table} t WHERE {' AND '.join(conditions)}"  # noqa: S608
-    return int(await sql.fetchval(statement, history.max_age))
+    assert history.max_age is not None
+    return int(await sql.fetchval(statement, history.max_age + timedelta(hours=1)))
 
 
 _REFERENCES: Final = """

@@ -94,7 +94,7 @@ class SimulatedHistory:
         await self._sql.execute(statement.format(**self._values, **times, syncs=syncs))
 
     async def vacuum(self) -> None:
-        """Vacuum what autovacuum would, by its default settings."""
+        """Vacuum what autovacuum would, by its settings for each table."""
         await self._sql.execute("SELECT pg_stat_force_next_flush()")
         for (name,) in await self._sql.fetch(_VACUUM_DUE):
             await self._sql.execute(f"VACUUM (ANALYZE) {name}")
@@ -513,7 +513,10 @@ _SHORT_LIVED = (
 _VACUUM_DUE = """
     SELECT relid::regclass::text FROM pg_stat_user_tables s JOIN pg_class c ON c.oid = s.relid
     WHERE schemaname = 'public' AND (
-        n_dead_tup > 50 + 0.2 * greatest(reltuples, 0)
+        n_dead_tup > 50 + greatest(reltuples, 0) * coalesce((
+            SELECT option_value::float FROM pg_options_to_table(reloptions)
+            WHERE option_name = 'autovacuum_vacuum_scale_factor'
+        ), 0.2)
         OR n_ins_since_vacuum > 1000 + 0.2 * greatest(reltuples, 0)
     )
 """
