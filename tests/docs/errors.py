@@ -109,35 +109,7 @@ def computed() -> dict[tuple[str, str], Computed]:
         ("services.drift_repair_agent.applying.preflight", "Invalid(code=code or error.code)"): (
             catalogs
         ),
-        (
-            "services.drift_repair_agent.applying.preflight",
-            "Unavailable(code=error.code)",
-        ): Computed(
-            _codes(UpstreamUnreachable, UpstreamUnknown, UpstreamConflict, UpstreamDenied),
-            asked_before,
-        ),
         ("shared.kept_state", "Unavailable(code=error.code)"): Computed(
-            _codes(UpstreamUnreachable, UpstreamUnknown, UpstreamConflict, UpstreamDenied),
-            asked_before,
-        ),
-        (
-            "services.drift_repair_agent.applying.destination_check",
-            "Unavailable(code=error.code)",
-        ): Computed(
-            _codes(UpstreamUnreachable, UpstreamUnknown, UpstreamConflict, UpstreamDenied),
-            asked_before,
-        ),
-        (
-            "services.drift_repair_agent.repairs.destination_limits",
-            "Unavailable(code=error.code)",
-        ): Computed(
-            _codes(UpstreamUnreachable, UpstreamUnknown, UpstreamConflict, UpstreamDenied),
-            asked_before,
-        ),
-        (
-            "services.drift_repair_agent.connectors.service",
-            "Unavailable(code=error.code)",
-        ): Computed(
             _codes(UpstreamUnreachable, UpstreamUnknown, UpstreamConflict, UpstreamDenied),
             asked_before,
         ),
