@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,9 @@ class Stage:
     services_url: str
     """Registry URL of the services' role."""
     airbyte_url: str
+    airbyte: ChildProcess
+    postgres: servers.Postgres
+    valkey: servers.Valkey
     environment: dict[str, str]
     _open: ExitStack
 
@@ -46,13 +49,27 @@ class Stage:
 
 
 @contextmanager
-def stage() -> Iterator[Stage]:
-    """Set up a `Stage`; its processes and files are removed afterwards."""
+def stage(
+    *,
+    postgres_options: Mapping[str, str] | None = None,
+    airbyte: Callable[[int], Sequence[str]] = lambda port: [
+        "tests.bench.airbyte_server",
+        str(port),
+    ],
+) -> Iterator[Stage]:
+    """Set up a `Stage`; its processes and files are removed afterwards.
+
+    `postgres_options` are added to THROWAWAY_OPTIONS. `airbyte` returns the arguments of
+    `python -m` that serve Airbyte's API at a port.
+    """
     with ExitStack() as open_:
         folder = servers.temporary_dir()
         open_.callback(servers.remove, folder)
         postgres = open_.enter_context(
-            servers.start_postgres(folder / "postgres", options=servers.THROWAWAY_OPTIONS)
+            servers.start_postgres(
+                folder / "postgres",
+                options={**servers.THROWAWAY_OPTIONS, **(postgres_options or {})},
+            )
         )
         open_.callback(servers.remove, folder / "postgres")
         valkey = open_.enter_context(servers.start_valkey(folder / "valkey"))
@@ -73,17 +90,28 @@ def stage() -> Iterator[Stage]:
             timeout=60,
         )
         access.let_in(postgres.url)
-        airbyte = ["tests.bench.airbyte_server", str(port)]
-        open_.enter_context(
-            _running(airbyte, port, log=folder / "airbyte.log", environment=environment)
+        process = open_.enter_context(
+            _running(
+                list(airbyte(port)), port, log=folder / "airbyte.log", environment=environment
+            )
         )
-        yield Stage(folder, postgres.url, postgres.services_url, url, environment, open_)
+        yield Stage(
+            folder,
+            postgres.url,
+            postgres.services_url,
+            url,
+            process,
+            postgres,
+            valkey,
+            environment,
+            open_,
+        )
 
 
 @contextmanager
 def _running(
     command: list[str], port: int, *, log: Path, environment: dict[str, str]
-) -> Iterator[None]:
+) -> Iterator[ChildProcess]:
     with log.open("wb") as out:
         process = ChildProcess(
             [sys.executable, "-m", *command], log=out, env=environment, cwd=REPOSITORY
@@ -94,7 +122,7 @@ def _running(
                 if process.exit_code() is not None or time.monotonic() > deadline:
                     raise servers.ServerFailed(f"{command[0]} did not start:\n{log.read_text()}")
                 time.sleep(0.05)
-            yield
+            yield process
         finally:
             process.stop()
 

@@ -1,0 +1,1 @@
+"""`make scale`: a large fleet with two years of history, simulated on this machine."""

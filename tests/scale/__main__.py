@@ -1,0 +1,100 @@
+"""`python -m tests.scale 100000`: a fleet of so many connections on this machine; see `make scale`.
+
+Exit code 1 if a limit is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+
+from rich.console import Console
+
+from tests.bench.environment import REPOSITORY, Stage, stage
+from tests.bench.results_table import Line, add_rows, console, new_table
+from tests.scale import fill, fleet, rates, report
+from tests.scale.simulation import LOADS, Plan, Simulation
+
+_PASSES = ("health", "sweep", "reconcile")
+
+
+def main() -> int:
+    """Fill, calibrate, simulate ten days, draw the curve; print what was measured."""
+    parser = argparse.ArgumentParser(prog="scale", description=__doc__)
+    parser.add_argument("connections", type=int, nargs="?", default=1000)
+    connections: int = parser.parse_args().connections
+    out, plan = console(), Plan.for_(connections)
+    workspaces = rates.workspaces(connections, timedelta(seconds=rates.INTERVAL_S.value))
+    report.assumptions(out, connections, workspaces, plan)
+    with stage(
+        postgres_options=fleet.POSTGRES,
+        airbyte=lambda port: ["tests.scale.airbyte", str(port), str(workspaces)],
+    ) as on:
+        filled = asyncio.run(
+            fill.fill(
+                on.registry_url,
+                connections,
+                workspaces=workspaces,
+                interval=timedelta(days=1),
+            )
+        )
+        report.filled(out, filled, connections)
+        passes = [_pass(on, name) for name in _PASSES]
+        with fleet.fleet(on, compression=plan.compression) as services:
+            return asyncio.run(_measure(out, on, services, connections, plan, passes))
+
+
+async def _measure(
+    out: Console,
+    on: Stage,
+    services: fleet.Fleet,
+    connections: int,
+    plan: Plan,
+    passes: Sequence[Line],
+) -> int:
+    simulation = Simulation(on, services, connections, plan)
+    services.start(timedelta(days=1))
+    capacity = await simulation.calibrate()
+    base = simulation.base_interval(capacity.rate)
+    report.calibrated(out, capacity, base, plan, connections)
+    run = await simulation.run(base)
+    levels = [await simulation.level(load, base) for load in LOADS] if plan.level_s else []
+    sections = {
+        "The load": report.load_lines(run, connections),
+        "Pages during the load": report.page_lines(run),
+        "Cost": report.cost_lines(run, connections),
+        "Passes that are not compressed, on an idle registry": list(passes),
+    }
+    table = new_table()
+    for name, lines in sections.items():
+        add_rows(name, lines, table)
+    out.print(table)
+    report.statements(out, run)
+    report.curve(out, [*levels, capacity])
+    report.meaning(out, capacity)
+    return int(any(line.is_missed for lines in sections.values() for line in lines))
+
+
+def _pass(on: Stage, name: str) -> Line:
+    """Run one periodic pass by its command, and time it."""
+    began = time.monotonic()
+    run = subprocess.run(
+        [sys.executable, "-m", "services.orchestrator.maintenance_command", name],
+        cwd=REPOSITORY,
+        env=on.environment,
+        capture_output=True,
+        check=False,
+        timeout=3600,
+    )
+    if run.returncode:
+        sys.stderr.write(run.stdout.decode()[-2000:] + run.stderr.decode()[-2000:])
+    return Line(job=f"{name}, exit code {run.returncode}", measured=time.monotonic() - began, unit="s")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
