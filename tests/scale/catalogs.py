@@ -94,7 +94,7 @@ def object_id(number: int, kind: str, of: int = 0) -> UUID:
 
 
 ID_SQL: Final = """
-    CREATE FUNCTION pg_temp.object_id(number bigint, kind text, of bigint DEFAULT 0) RETURNS uuid
+    CREATE FUNCTION scale.object_id(number bigint, kind text, of bigint DEFAULT 0) RETURNS uuid
     LANGUAGE sql IMMUTABLE AS $id$
         SELECT CAST(
             substr(md5(kind || number || '.' || of), 1, 20) || lpad(to_hex(number), 12, '0') AS uuid

@@ -5,7 +5,10 @@ Secondary indexes are dropped meanwhile and built afterwards, which takes a thir
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -16,9 +19,19 @@ from shared.config import Settings
 from tests.pools import Sql
 from tests.scale import catalogs, rates
 
-_TIMEOUT_S: Final = 1800
+_TIMEOUT_S: Final = 3600
+_AT_ONCE: Final = 4
+"""Statements that run at once."""
+_SESSION: Final = {
+    "session_replication_role": "replica",  # checks no foreign key: ids are made by one function
+    "maintenance_work_mem": "256MB",
+    "work_mem": "64MB",
+    "max_parallel_maintenance_workers": "0",
+}
 _LARGE: Final = ("job_history", "stream_volumes")
 """Tables whose unique constraints are dropped meanwhile, too; no table refers to them."""
+_SMALL: Final = ("connection_health",)
+"""Tables whose indexes stay, since what is inserted is found by them."""
 
 
 def _days(setting: str) -> int:
@@ -42,38 +55,46 @@ class Filled:
 async def fill(url: str, connections: int, *, workspaces: int, interval: timedelta) -> Filled:
     """Insert the fleet and its history; the first observations are spread over one interval."""
     began = time.monotonic()
-    sql = await asyncpg.connect(url, timeout=_TIMEOUT_S, command_timeout=_TIMEOUT_S)
-    try:
-        # Foreign keys are not checked: the ids are made by the same function.
-        await sql.execute(
-            "SET session_replication_role = replica; SET maintenance_work_mem = '512MB';"
-            " SET work_mem = '128MB'; SET max_parallel_maintenance_workers = 2"
-        )
-        await sql.execute(catalogs.ID_SQL)
-        await _revisions(sql)
-        dropped = await _drop_indexes(sql)
-        values = {
-            "connections": connections,
-            "sources": rates.sources(connections),
-            "workspaces": workspaces,
-            "a_source": int(rates.CONNECTIONS_PER_SOURCE.value),
-            "interval": interval.total_seconds(),
-        }
-        for statement in _STATEMENTS:
-            await sql.execute(statement.format(**values))
-        for statement in dropped:
-            await sql.execute(statement)
-        await sql.execute("RESET session_replication_role")
-        await sql.execute("VACUUM ANALYZE")
-        sizes = await sql.fetch(_SIZES)
-        return Filled(
-            time.monotonic() - began,
-            await sql.fetchval("SELECT pg_database_size(current_database())"),
-            {row["name"]: row["rows"] for row in sizes},
-            {row["name"]: row["bytes"] for row in sizes},
-        )
-    finally:
-        await sql.close()
+    values = {
+        "connections": connections,
+        "sources": rates.sources(connections),
+        "workspaces": workspaces,
+        "a_source": int(rates.CONNECTIONS_PER_SOURCE.value),
+        "interval": interval.total_seconds(),
+    }
+    async with asyncpg.create_pool(
+        url, min_size=0, max_size=_AT_ONCE, command_timeout=_TIMEOUT_S, server_settings=_SESSION
+    ) as pool:
+
+        async def run_all(statements: Iterable[str]) -> None:
+            await asyncio.gather(*(pool.execute(one) for one in statements))
+
+        async with pool.acquire() as sql:
+            await sql.execute("CREATE SCHEMA scale")
+            await sql.execute(catalogs.ID_SQL)
+            await _revisions(sql)
+            dropped = await _drop_indexes(sql)
+            for statement in _FLEET:
+                await sql.execute(statement.format(**values))
+        await run_all(one.format(**values) for one in _HISTORY)
+        await run_all(one.format(**values) for one in _FROM_HISTORY)
+        # Not two at once of one table: a constraint needs its table alone.
+        await asyncio.gather(*(_in_turn(pool, statements) for statements in dropped))
+        async with pool.acquire() as sql:
+            await sql.execute("DROP SCHEMA scale CASCADE")
+            await sql.execute("VACUUM ANALYZE")
+            sizes = await sql.fetch(_SIZES)
+            return Filled(
+                time.monotonic() - began,
+                await sql.fetchval("SELECT pg_database_size(current_database())"),
+                {row["name"]: row["rows"] for row in sizes},
+                {row["name"]: row["bytes"] for row in sizes},
+            )
+
+
+async def _in_turn(pool: asyncpg.Pool, statements: Iterable[str]) -> None:
+    for statement in statements:
+        await pool.execute(statement)
 
 
 _SIZES = """
@@ -86,7 +107,7 @@ _SIZES = """
 async def _revisions(sql: Sql) -> None:
     """Insert the catalogs: into a temporary table, and their streams into the registry."""
     await sql.execute(
-        "CREATE TEMP TABLE revisions (template int, revision int, synced jsonb, fingerprint text,"
+        "CREATE UNLOGGED TABLE scale.revisions (template int, revision int, synced jsonb, fingerprint text,"
         " raw_hashes bytea, stream_hashes bytea, drift jsonb, repair jsonb, body text)"
     )
     bodies: dict[bytes, tuple[str, str]] = {}
@@ -102,16 +123,16 @@ async def _revisions(sql: Sql) -> None:
                     next(iter(one.bodies.values()))[1],
                 )
             )
-    await sql.executemany("INSERT INTO revisions VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9)", rows)
+    await sql.executemany("INSERT INTO scale.revisions VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9)", rows)
     await sql.executemany(
         "INSERT INTO stream_schemas (hash, name, body) VALUES ($1, $2, $3)",
         [(digest, *stream) for digest, stream in bodies.items()],
     )
-    await sql.execute("ANALYZE revisions")
+    await sql.execute("ANALYZE scale.revisions")
 
 
-async def _drop_indexes(sql: Sql) -> list[str]:
-    """Drop what is built again afterwards; return the statements for that."""
+async def _drop_indexes(sql: Sql) -> list[list[str]]:
+    """Drop what is built again afterwards; return the statements for that, by table."""
     constraints = await sql.fetch(
         "SELECT conname AS name, conrelid::regclass::text AS of,"
         " pg_get_constraintdef(oid) AS definition FROM pg_constraint"
@@ -119,21 +140,21 @@ async def _drop_indexes(sql: Sql) -> list[str]:
         list(_LARGE),
     )
     indexes = await sql.fetch(
-        "SELECT i.indexname AS name, i.indexdef AS definition FROM pg_indexes i"
+        "SELECT i.indexname AS name, i.tablename AS of, i.indexdef AS definition FROM pg_indexes i"
         " WHERE i.schemaname = 'public' AND i.tablename NOT LIKE 'pgqueuer%' AND NOT EXISTS ("
         " SELECT FROM pg_constraint c WHERE c.conname = i.indexname)"
     )
+    made: dict[str, list[str]] = defaultdict(list)
     for one in constraints:
         await sql.execute(f"ALTER TABLE {one['of']} DROP CONSTRAINT {one['name']}")
-    for one in indexes:
-        await sql.execute(f"DROP INDEX {one['name']}")
-    return [
-        *(
+        made[one["of"]].append(
             f"ALTER TABLE {one['of']} ADD CONSTRAINT {one['name']} {one['definition']}"
-            for one in constraints
-        ),
-        *(one["definition"] for one in indexes),
-    ]
+        )
+    for one in indexes:
+        if one["of"] not in _SMALL:
+            await sql.execute(f"DROP INDEX {one['name']}")
+            made[one["of"]].append(one["definition"])
+    return list(made.values())
 
 
 _JOB_DAYS = min(_days("job_retention"), _days("volume_retention"))
@@ -143,30 +164,32 @@ _EVENTS = round(
 )
 _RARE = round(_days("timeline_retention") / 365 * rates.RARE_EVENTS_A_YEAR.value)
 _OPERATIONS = round(_days("operation_retention") / 30 * rates.OPERATIONS_A_MONTH.value)
-_HISTORY = f"interval '{rates.YEARS.value:g} years'"
+_PAST = f"interval '{rates.YEARS.value:g} years'"
 _DAY_S = int(rates.DAY_S)
 _SECONDS_APART = round(_DAY_S / rates.SYNCS_A_DAY.value)
 _FAILED_EVERY = round(1 / rates.FAILED_SYNCS.value)
 _OPEN_EVERY = round(1 / rates.OPEN_REPAIRS.value)
 
 # A connection or source has a place in time of its own, so that not all of them change at once.
-_STATEMENTS: Final = (
+_FLEET: Final = (
     f"""
-    CREATE TEMP TABLE sources AS
-    SELECT n, pg_temp.object_id(n, 'source') AS id, n % {catalogs.TEMPLATES} AS template,
+    CREATE UNLOGGED TABLE scale.sources AS
+    SELECT n, scale.object_id(n, 'source') AS id, n % {catalogs.TEMPLATES} AS template,
         {catalogs.REVISION_SQL} AS revision,
-        pg_temp.object_id({catalogs.WORKSPACE_SQL}, 'workspace') AS workspace,
+        scale.object_id({catalogs.WORKSPACE_SQL}, 'workspace') AS workspace,
         random() AS place
     FROM generate_series(1::bigint, {{sources}}) n
     """,
     """
-    CREATE TEMP TABLE fleet AS
-    SELECT m, pg_temp.object_id(m, 'connection') AS id, pg_temp.object_id(m, 'airbyte') AS held,
+    CREATE UNLOGGED TABLE scale.fleet AS
+    SELECT m, scale.object_id(m, 'connection') AS id, scale.object_id(m, 'airbyte') AS held,
         s.n, s.id AS source, s.template, s.revision, s.workspace, s.place, random() AS hour
-    FROM generate_series(1::bigint, {connections}) m JOIN sources s ON s.n = (m - 1) / {a_source} + 1
+    FROM generate_series(1::bigint, {connections}) m JOIN scale.sources s ON s.n = (m - 1) / {a_source} + 1
     """,
-    "ANALYZE sources",
-    "ANALYZE fleet",
+    "ANALYZE scale.sources",
+    "ANALYZE scale.fleet",
+)
+_HISTORY: Final = (
     f"""
     INSERT INTO connections (id, name, source_type, credential_id, airbyte_source_id,
         airbyte_connection_id, airbyte_destination_id, airbyte_workspace_id, status,
@@ -174,103 +197,96 @@ _STATEMENTS: Final = (
     SELECT id, (ARRAY['Sales', 'Marketing', 'Billing'])[1 + m % 3] || ' ' || m,
         (ARRAY['Postgres', 'HubSpot', 'Salesforce', 'Stripe'])[1 + n % 4],
         'credential-' || n % 2000, source, held,
-        pg_temp.object_id(m % 30, 'destination'), workspace, 'ACTIVE', 1 + revision, {_EVENTS},
-        now() - {_HISTORY} - hour * interval '1 day',
+        scale.object_id(m % 30, 'destination'), workspace, 'ACTIVE', 1 + revision, {_EVENTS},
+        now() - {_PAST} - hour * interval '1 day',
         jsonb_build_object('team', 'team-' || m % 40, 'tier', CASE m % 10 WHEN 0 THEN 'gold' END),
         '{{{{"definition":"destination"}}}}'
-    FROM fleet
+    FROM scale.fleet
     """,
     # Of the older snapshots, one stream is the source's own; those of the head are shared.
     f"""
     INSERT INTO snapshots (id, airbyte_source_id, raw_hashes, stream_hashes, taken_at, seen_at,
         connector_version)
-    SELECT pg_temp.object_id(n, 'snapshot', r), id, c.raw_hashes,
+    SELECT scale.object_id(n, 'snapshot', r), id, c.raw_hashes,
         CASE WHEN r = s.revision THEN c.stream_hashes
             ELSE overlay(c.stream_hashes PLACING decode(md5(n || '.' || r), 'hex') FROM 1 FOR 16)
         END,
-        now() - {_HISTORY} * (s.revision - r + place) / (s.revision + 1),
+        now() - {_PAST} * (s.revision - r + place) / (s.revision + 1),
         CASE WHEN r = s.revision THEN now()
-            ELSE now() - {_HISTORY} * (s.revision - r - 1 + place) / (s.revision + 1) END, '1.2.3'
-    FROM sources s CROSS JOIN LATERAL generate_series(0, s.revision) r
-    JOIN revisions c ON c.template = s.template AND c.revision = r
+            ELSE now() - {_PAST} * (s.revision - r - 1 + place) / (s.revision + 1) END, '1.2.3'
+    FROM scale.sources s CROSS JOIN LATERAL generate_series(0, s.revision) r
+    JOIN scale.revisions c ON c.template = s.template AND c.revision = r
     """,
     """
     INSERT INTO stream_schemas (hash, name, body)
     SELECT decode(md5(n || '.' || r), 'hex'), 'synced_0', c.body
-    FROM sources s CROSS JOIN LATERAL generate_series(0, s.revision - 1) r
-    JOIN revisions c ON c.template = s.template AND c.revision = r
+    FROM scale.sources s CROSS JOIN LATERAL generate_series(0, s.revision - 1) r
+    JOIN scale.revisions c ON c.template = s.template AND c.revision = r
     """,
     f"""
     INSERT INTO sync_catalog_versions (id, connection_id, version_number, sync_catalog,
         fingerprint, origin, snapshot_id, repair_id, decided_by, created_at)
-    SELECT pg_temp.object_id(m, 'version', r), id, r + 1, c.synced, c.fingerprint,
-        CASE r WHEN 0 THEN 'onboard' ELSE 'repair' END, pg_temp.object_id(n, 'snapshot', r),
-        CASE WHEN r > 0 THEN pg_temp.object_id(m, 'repair', r) END,
+    SELECT scale.object_id(m, 'version', r), id, r + 1, c.synced, c.fingerprint,
+        CASE r WHEN 0 THEN 'onboard' ELSE 'repair' END, scale.object_id(n, 'snapshot', r),
+        CASE WHEN r > 0 THEN scale.object_id(m, 'repair', r) END,
         CASE WHEN r > 0 THEN 'policy' END,
-        now() - {_HISTORY} * (f.revision - r + place) / (f.revision + 1)
-    FROM fleet f CROSS JOIN LATERAL generate_series(0, f.revision) r
-    JOIN revisions c ON c.template = f.template AND c.revision = r
+        now() - {_PAST} * (f.revision - r + place) / (f.revision + 1)
+    FROM scale.fleet f CROSS JOIN LATERAL generate_series(0, f.revision) r
+    JOIN scale.revisions c ON c.template = f.template AND c.revision = r
     """,
     f"""
     INSERT INTO drifts (id, connection_id, before_snapshot_id, after_snapshot_id, severity,
         affects_sync, changes, first_seen_at)
-    SELECT pg_temp.object_id(m, 'drift', r), id, pg_temp.object_id(n, 'snapshot', r - 1),
-        pg_temp.object_id(n, 'snapshot', r), c.drift->0->>'severity', true, c.drift,
-        now() - {_HISTORY} * (f.revision - r + place) / (f.revision + 1)
-    FROM fleet f CROSS JOIN LATERAL generate_series(1, f.revision) r
-    JOIN revisions c ON c.template = f.template AND c.revision = r
+    SELECT scale.object_id(m, 'drift', r), id, scale.object_id(n, 'snapshot', r - 1),
+        scale.object_id(n, 'snapshot', r), c.drift->0->>'severity', true, c.drift,
+        now() - {_PAST} * (f.revision - r + place) / (f.revision + 1)
+    FROM scale.fleet f CROSS JOIN LATERAL generate_series(1, f.revision) r
+    JOIN scale.revisions c ON c.template = f.template AND c.revision = r
     """,
     f"""
     INSERT INTO repairs (id, connection_id, state, drift_id, snapshot_id, base_version, changes,
         decisions, version_number, created_at, updated_at, ended_at)
-    SELECT pg_temp.object_id(m, 'repair', r), id, 'applied', pg_temp.object_id(m, 'drift', r),
-        pg_temp.object_id(n, 'snapshot', r), r, c.repair,
+    SELECT scale.object_id(m, 'repair', r), id, 'applied', scale.object_id(m, 'drift', r),
+        scale.object_id(n, 'snapshot', r), r, c.repair,
         jsonb_build_array(jsonb_build_object(
             'by', 'policy', 'verdict', 'approved',
             'at', to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
         )), r + 1, at, at, at
-    FROM fleet f CROSS JOIN LATERAL generate_series(1, f.revision) r
+    FROM scale.fleet f CROSS JOIN LATERAL generate_series(1, f.revision) r
     CROSS JOIN LATERAL (
-        SELECT now() - {_HISTORY} * (f.revision - r + place) / (f.revision + 1) AS at
+        SELECT now() - {_PAST} * (f.revision - r + place) / (f.revision + 1) AS at
     ) decided
-    JOIN revisions c ON c.template = f.template AND c.revision = r
+    JOIN scale.revisions c ON c.template = f.template AND c.revision = r
     """,
     f"""
     INSERT INTO repairs (id, connection_id, state, drift_id, snapshot_id, base_version, changes,
         created_at, updated_at, expires_at)
-    SELECT pg_temp.object_id(m, 'open'), id, 'proposed', pg_temp.object_id(m, 'drift', f.revision),
-        pg_temp.object_id(n, 'snapshot', f.revision), f.revision + 1, c.repair, at, at,
+    SELECT scale.object_id(m, 'open'), id, 'proposed', scale.object_id(m, 'drift', f.revision),
+        scale.object_id(n, 'snapshot', f.revision), f.revision + 1, c.repair, at, at,
         at + interval '7 days'
-    FROM fleet f JOIN revisions c ON c.template = f.template AND c.revision = f.revision
+    FROM scale.fleet f JOIN scale.revisions c ON c.template = f.template AND c.revision = f.revision
     CROSS JOIN LATERAL (SELECT now() - hour * interval '1 day' AS at) proposed
     WHERE m % {_OPEN_EVERY} = 0
     """,
     f"""
     INSERT INTO job_history (id, connection_id, airbyte_job_id, status, catalog_version, started_by,
         attempts, records, bytes, failure_code, started_at, ended_at)
-    SELECT pg_temp.object_id(m, 'job', d), id, m * {_JOBS} + d,
+    SELECT scale.object_id(m, 'job', d), id, m * {_JOBS} + d,
         CASE WHEN (m + d) % {_FAILED_EVERY} = 0 THEN 'failed' ELSE 'succeeded' END, 1 + revision,
         'airbyte', 1, 1000 + (m * d) % 5000, 100000 + (m * d) % 500000,
         CASE WHEN (m + d) % {_FAILED_EVERY} = 0 THEN 'system_error' END, at,
         at + (120 + (m * d) % 600) * interval '1 second'
-    FROM generate_series({_JOBS}, 1, -1) d CROSS JOIN fleet
+    FROM generate_series({_JOBS}, 1, -1) d CROSS JOIN scale.fleet
     CROSS JOIN LATERAL (
         SELECT now() - (d - hour) * {_SECONDS_APART} * interval '1 second' - interval '20 minutes' AS at
     ) started
-    """,
-    f"""
-    INSERT INTO stream_volumes (job_id, stream_namespace, stream_name, connection_id, ended_at,
-        is_full_refresh, rows, bytes, is_pending, usual_low, usual_high)
-    SELECT id, '', 'synced_' || stream, connection_id, ended_at, false, records / 3, bytes / 3, false,
-        300, 3000
-    FROM job_history CROSS JOIN generate_series(0, {int(rates.SYNCED_STREAMS.value) - 1}) stream
     """,
     f"""
     INSERT INTO events (event_id, connection_id, seq, type, status, version, at, published_at)
     SELECT gen_random_uuid(), id, e,
         CASE e % 2 WHEN 0 THEN 'sync.finished' ELSE 'sync.triggered' END, 'ACTIVE', 1 + revision,
         at, at
-    FROM generate_series(1, {_EVENTS}) e CROSS JOIN fleet
+    FROM generate_series(1, {_EVENTS}) e CROSS JOIN scale.fleet
     CROSS JOIN LATERAL (
         SELECT now() - ({_EVENTS} - e + hour) * {_days("event_retention")} * interval '1 day'
             / {_EVENTS} AS at
@@ -282,14 +298,14 @@ _STATEMENTS: Final = (
         CASE e % 2 WHEN 0 THEN 'observation.recovered' ELSE 'observation.suspicious' END,
         CASE e % 2 WHEN 1 THEN 'upstream_timeout' END,
         now() - (e - hour) * {_days("timeline_retention")} * interval '1 day' / {_RARE}
-    FROM generate_series(1, {_RARE}) e CROSS JOIN fleet
+    FROM generate_series(1, {_RARE}) e CROSS JOIN scale.fleet
     """,
     f"""
     INSERT INTO operations (id, kind, connection_id, status, request, step, lease_until, deadline,
         response_status, response, request_id, created_at, updated_at, ended_at)
     SELECT gen_random_uuid(), 'sync', id, 'done', '{{{{}}}}', 'triggered', at, at, 202, '{{{{}}}}',
         'request', at, at, at
-    FROM generate_series(1, {_OPERATIONS}) o CROSS JOIN fleet
+    FROM generate_series(1, {_OPERATIONS}) o CROSS JOIN scale.fleet
     CROSS JOIN LATERAL (
         SELECT now() - (o - hour) * {_days("operation_retention")} * interval '1 day'
             / {_OPERATIONS} AS at
@@ -297,17 +313,17 @@ _STATEMENTS: Final = (
     """,
     """
     INSERT INTO plans (connection_id, snapshot_id, base_version)
-    SELECT id, pg_temp.object_id(n, 'snapshot', revision), revision + 1 FROM fleet
+    SELECT id, scale.object_id(n, 'snapshot', revision), revision + 1 FROM scale.fleet
     """,
     """
     INSERT INTO watches (connection_id, compared_snapshot_id, mappers_version)
-    SELECT id, pg_temp.object_id(n, 'snapshot', revision), revision + 1 FROM fleet
+    SELECT id, scale.object_id(n, 'snapshot', revision), revision + 1 FROM scale.fleet
     """,
     # Of the last two days, as they are kept.
     """
     INSERT INTO discoveries (id, airbyte_source_id, purpose, started_at, expires_at, ended_at)
     SELECT gen_random_uuid(), id, 'observe', at, at + interval '11 minutes', at + interval '40 seconds'
-    FROM generate_series(2, 1, -1) d CROSS JOIN sources
+    FROM generate_series(2, 1, -1) d CROSS JOIN scale.sources
     CROSS JOIN LATERAL (SELECT now() - (d - place) * interval '1 day' AS at) started
     """,
     """
@@ -315,8 +331,8 @@ _STATEMENTS: Final = (
         observed_at, outcome, snapshot_id, overdue_at)
     SELECT id, workspace, now() + place * {interval} * interval '1 second',
         now() - interval '1 hour', now() - interval '1 hour', 'unchanged',
-        pg_temp.object_id(n, 'snapshot', revision), now() + interval '2 days'
-    FROM sources
+        scale.object_id(n, 'snapshot', revision), now() + interval '2 days'
+    FROM scale.sources
     """,
     # Their versions are read in turn, once a day: not a part of what is simulated.
     """
@@ -324,7 +340,16 @@ _STATEMENTS: Final = (
         support_state, checked_at, next_at)
     SELECT id, 'airbyte/source-simulated', '1.2.3', now() - interval '1 year', 'supported', now(),
         now() + interval '1 day'
-    FROM sources
+    FROM scale.sources
+    """,
+)
+_FROM_HISTORY: Final = (
+    f"""
+    INSERT INTO stream_volumes (job_id, stream_namespace, stream_name, connection_id, ended_at,
+        is_full_refresh, rows, bytes, is_pending, usual_low, usual_high)
+    SELECT id, '', 'synced_' || stream, connection_id, ended_at, false, records / 3, bytes / 3, false,
+        300, 3000
+    FROM job_history CROSS JOIN generate_series(0, {int(rates.SYNCED_STREAMS.value) - 1}) stream
     """,
     f"""
     INSERT INTO connection_health (connection_id, health, code, reason, since, severity, repair_id,
@@ -333,7 +358,7 @@ _STATEMENTS: Final = (
         CASE WHEN r.id IS NULL THEN 'healthy' ELSE 'needs_review' END, 'One sentence.',
         now() - interval '30 days', r.severity, r.id, now() + interval '2 days', j.id, j.status,
         j.started_at, j.ended_at
-    FROM fleet f JOIN job_history j ON j.id = pg_temp.object_id(m, 'job', 1)
+    FROM scale.fleet f JOIN job_history j ON j.id = scale.object_id(m, 'job', 1)
     LEFT JOIN repairs r ON r.connection_id = f.id AND r.state = 'proposed'
     """,
 )

@@ -15,6 +15,7 @@ from local.service_processes import ROOT, Program
 from local.supervisor import SHARED_MODULES
 from tests.bench.environment import Stage
 from tests.scale import rates
+from tests.scale.measures import PRELOADED
 
 REPLICAS: Final = 4
 REGISTRY_CONNECTIONS: Final = {
@@ -33,7 +34,7 @@ POSTGRES: Final = {
     "max_wal_size": "8GB",
     "wal_level": "minimal",
     "max_wal_senders": "0",
-    "log_parameter_max_length": "0",
+    "session_preload_libraries": PRELOADED,
 }
 """Settings of the registry's server, besides those of a server whose data may be lost."""
 _OBSERVER: Final = "schema_observer"

@@ -12,10 +12,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 from uuid import UUID
 
 import asyncpg
+import msgspec
 
 from tests.processes import family
 
@@ -198,52 +199,86 @@ def _pss_mb(pid: int) -> float:
 # Statements
 
 
+class Statement(NamedTuple):
+    """One execution of a statement of the services, as the registry's server saw it."""
+
+    ms: float
+    rows: float
+    """The rows that it returned."""
+    pages: int
+    """The pages of tables and indexes that it read, in memory or not."""
+
+
 @dataclass(slots=True)
 class Statements:
-    """Durations of a sample of the services' statements in milliseconds, by their beginning."""
+    """A sample of the statements of the services, by their beginning."""
 
-    by_text: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    by_text: dict[str, list[Statement]] = field(default_factory=lambda: defaultdict(list))
 
-    def of(self, beginning: str) -> list[float]:
-        """The durations of the statements that contain this text."""
-        return [ms for text, times in self.by_text.items() if beginning in text for ms in times]
+    def claims(self) -> list[Statement]:
+        """The claims that found a source."""
+        return [
+            one
+            for text, found in self.by_text.items()
+            if text.startswith(_CLAIM)
+            for one in found
+            if one.rows
+        ]
 
-    def costliest(self, count: int) -> list[tuple[str, float, int]]:
-        """Beginning, share of all time, and number of the statements that take the most."""
-        total = sum(map(sum, self.by_text.values())) or 1.0
-        costs = [(text, sum(times) / total, len(times)) for text, times in self.by_text.items()]
-        return sorted(costs, key=lambda cost: -cost[1])[:count]
+    def costliest(self, count: int) -> list[tuple[str, float, list[Statement]]]:
+        """Beginning and share of all time of the statements that take the most."""
+        spent = {text: sum(one.ms for one in found) for text, found in self.by_text.items()}
+        total = sum(spent.values()) or 1.0
+        most = sorted(spent, key=lambda text: -spent[text])[:count]
+        return [(text, spent[text] / total, self.by_text[text]) for text in most]
 
 
-_LINE: Final = re.compile(r"^\d{4}-\d\d-\d\d .*LOG:  duration: ([\d.]+) ms  execute [^:]*: (.*)$")
+_CLAIM: Final = "WITH used AS"
+PRELOADED: Final = "auto_explain"
+"""The module of Postgres that logs plans with their times; it has to be loaded from the start."""
+_LOGGED: Final = {
+    "auto_explain.log_analyze": "on",
+    "auto_explain.log_buffers": "on",
+    "auto_explain.log_timing": "off",
+    "auto_explain.log_format": "json",
+    "auto_explain.log_parameter_max_length": "0",
+    "auto_explain.log_min_duration": "0",
+}
+_PLAN: Final = re.compile(r"LOG:  duration: ([\d.]+) ms  plan:$")
 _NEXT: Final = re.compile(r"^\d{4}-\d\d-\d\d ")
-CLAIM: Final = "WITH used AS"
-"""The beginning of the statement that claims sources."""
 
 
 async def log_statements(url: str, share: float) -> None:
-    """Have Postgres log the duration of this share of all statements; 0 ends it."""
+    """Have the registry's server log this share of all statements; 0 ends it."""
     sql = await asyncpg.connect(url)
     try:
-        await sql.execute(f"ALTER SYSTEM SET log_min_duration_sample = {0 if share else -1}")
-        await sql.execute(f"ALTER SYSTEM SET log_statement_sample_rate = {share}")
+        for name, value in (_LOGGED | {"auto_explain.sample_rate": str(share)}).items():
+            await sql.execute(f"ALTER SYSTEM SET {name} = '{value}'")
         await sql.execute("SELECT pg_reload_conf()")
     finally:
         await sql.close()
 
 
 def statements(log: Path, since: int) -> Statements:
-    """The logged statements after the first `since` bytes of the log."""
-    found, ms, words = Statements(), 0.0, None
-    with log.open(encoding="utf-8", errors="replace") as lines:
+    """The statements that were logged after the first `since` bytes of the log."""
+    found, ms, plan = Statements(), 0.0, list[str]()
+    with log.open("rb") as lines:
         lines.seek(since)
-        for line in lines:
-            if _NEXT.match(line):
-                if words is not None:
-                    found.by_text[" ".join(words)[:90]].append(ms)
-                match = _LINE.match(line)
-                words = match[2].split() if match else None
-                ms = float(match[1]) if match else 0.0
-            elif words is not None and len(words) < 30:
-                words += line.split()
+        for line in [*lines, b"0000-00-00 "]:
+            text = line.decode(errors="replace").rstrip("\n")
+            if not _NEXT.match(text):
+                plan.append(text.removeprefix("\t"))
+                continue
+            if ms and plan:
+                read = msgspec.json.decode("\n".join(plan).encode(), strict=False)
+                node = read["Plan"]
+                found.by_text[" ".join(read["Query Text"].split())[:90]].append(
+                    Statement(
+                        ms,
+                        node.get("Actual Rows", 0),
+                        node.get("Shared Hit Blocks", 0) + node.get("Shared Read Blocks", 0),
+                    )
+                )
+            match = _PLAN.search(text)
+            ms, plan = float(match[1]) if match else 0.0, []
     return found

@@ -37,6 +37,8 @@ class Reader:
         self._services = services
         self._registry_url = registry_url
         self.ms: dict[str, list[float]] = defaultdict(list)
+        """How long each opening of a page took."""
+        self.failures: list[str] = []
 
     @staticmethod
     def budget(page: str) -> float:
@@ -45,40 +47,48 @@ class Reader:
 
     async def read(self) -> None:
         """Request every page again and again; lists continue where the last page ended."""
-        orchestrator = await Http.to(self._services.port_of("orchestrator"))
-        agent = await Http.to(self._services.port_of("drift_repair_agent"))
         sql = await asyncpg.connect(self._registry_url)
         after: dict[str, str | None] = {}
         try:
             while True:
                 repair, connection = await sql.fetchrow(_SOME_REPAIR)
-                for name, path in _LISTS.items():
-                    after[name] = await self._page(name, orchestrator, path, after.get(name))
-                await self._page("timeline", orchestrator, f"/connections/{connection}/timeline")
-                after["repairs"] = await self._page(
-                    "repairs", agent, "/repairs?state=proposed", after.get("repairs")
+                paths = {
+                    **{name: ("orchestrator", path) for name, path in _LISTS.items()},
+                    "timeline": ("orchestrator", f"/connections/{connection}/timeline"),
+                    "repairs": ("drift_repair_agent", "/repairs?state=proposed"),
+                    "repairs summary": ("drift_repair_agent", "/repairs/summary"),
+                }
+                for name, (service, path) in paths.items():
+                    if start := after.get(name):
+                        path += f"{'&' if '?' in path else '?'}after={quote(start)}"  # noqa: PLW2901
+                    body = await self._open(name, (service, path))
+                    if name in _LISTS or name == "repairs":
+                        after[name] = msgspec.json.decode(body or b"{}").get("next")
+                await self._open(
+                    _REPAIR,
+                    ("drift_repair_agent", f"/repairs/{repair}"),
+                    ("drift_repair_agent", f"/repairs/{repair}/changes"),
+                    ("orchestrator", f"/connections/{connection}"),
                 )
-                await self._page("repairs summary", agent, "/repairs/summary")
-                began = time.perf_counter()
-                await agent.request(f"/repairs/{repair}")
-                await agent.request(f"/repairs/{repair}/changes")
-                await orchestrator.request(f"/connections/{connection}")
-                self.ms[_REPAIR].append((time.perf_counter() - began) * 1000)
         finally:
-            orchestrator.close()
-            agent.close()
             await sql.close()
 
-    async def _page(self, name: str, http: Http, path: str, after: str | None = None) -> str | None:
-        """Request one page; returns where the next one starts."""
-        if after is not None:
-            path += f"{'&' if '?' in path else '?'}after={quote(after)}"
-        began = time.perf_counter()
-        body = await http.request(path)
-        self.ms[name].append((time.perf_counter() - began) * 1000)
+    async def _open(self, page: str, *calls: tuple[str, str]) -> bytes:
+        """Make the calls of a page, each to a service; returns the last body, empty if one fails."""
+        https = {name: await Http.to(self._services.port_of(name)) for name, _ in calls}
+        began, body = time.perf_counter(), b""
+        try:
+            for name, path in calls:
+                body = await https[name].request(path)
+        except (AssertionError, TimeoutError) as error:
+            self.failures.append(str(error) or f"{page}: no response within 30 s")
+            return b""
+        finally:
+            for http in https.values():
+                http.close()
+        self.ms[page].append((time.perf_counter() - began) * 1000)
         await asyncio.sleep(_PAUSE_S)
-        found: str | None = msgspec.json.decode(body).get("next")
-        return found
+        return body
 
 
 _SOME_REPAIR: Final = """

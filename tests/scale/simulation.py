@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -223,7 +223,8 @@ async def _reading(reader: Reader) -> AsyncIterator[None]:
         yield
     finally:
         reading.cancel()
-        await asyncio.gather(reading, return_exceptions=True)
+        with suppress(asyncio.CancelledError):
+            await reading
 
 
 _SIZE: Final = "SELECT pg_database_size(current_database())"
