@@ -91,9 +91,7 @@ def stage(
         )
         access.let_in(postgres.url)
         process = open_.enter_context(
-            _running(
-                list(airbyte(port)), port, log=folder / "airbyte.log", environment=environment
-            )
+            _running(list(airbyte(port)), port, log=folder / "airbyte.log", environment=environment)
         )
         yield Stage(
             folder,

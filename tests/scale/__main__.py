@@ -7,27 +7,30 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from datetime import timedelta
 
 from rich.console import Console
 
-from tests.bench.environment import REPOSITORY, Stage, stage
+from tests.bench.environment import Stage, stage
 from tests.bench.results_table import Line, add_rows, console, new_table
-from tests.scale import fill, fleet, rates, report
+from tests.scale import fill, fleet, passes, rates, report
 from tests.scale.simulation import LOADS, Plan, Simulation
-
-_PASSES = ("health", "sweep", "reconcile")
 
 
 def main() -> int:
     """Fill, calibrate, simulate ten days, draw the curve; print what was measured."""
     parser = argparse.ArgumentParser(prog="scale", description=__doc__)
     parser.add_argument("connections", type=int, nargs="?", default=1000)
-    connections: int = parser.parse_args().connections
+    parser.add_argument(
+        "--thin",
+        type=int,
+        default=1,
+        help="give only every n-th connection its syncs, to save time and space",
+    )
+    given = parser.parse_args()
+    connections: int = given.connections
     out, plan = console(), Plan.for_(connections)
     workspaces = rates.workspaces(connections, timedelta(seconds=rates.INTERVAL_S.value))
     report.assumptions(out, connections, workspaces, plan)
@@ -41,12 +44,13 @@ def main() -> int:
                 connections,
                 workspaces=workspaces,
                 interval=timedelta(days=1),
+                thin=given.thin,
             )
         )
-        report.filled(out, filled, connections)
-        passes = [_pass(on, name) for name in _PASSES]
+        report.filled(out, filled, connections, given.thin)
+        timed = list(passes.run(on, connections))
         with fleet.fleet(on, compression=plan.compression) as services:
-            return asyncio.run(_measure(out, on, services, connections, plan, passes))
+            return asyncio.run(_measure(out, on, services, connections, plan, timed))
 
 
 async def _measure(
@@ -55,7 +59,7 @@ async def _measure(
     services: fleet.Fleet,
     connections: int,
     plan: Plan,
-    passes: Sequence[Line],
+    timed: Sequence[Line],
 ) -> int:
     simulation = Simulation(on, services, connections, plan)
     services.start(timedelta(days=1))
@@ -65,10 +69,10 @@ async def _measure(
     run = await simulation.run(base)
     levels = [await simulation.level(load, base) for load in LOADS] if plan.level_s else []
     sections = {
-        "The load": report.load_lines(run, connections),
+        "The load": report.load_lines(run),
         "Pages during the load": report.page_lines(run),
         "Cost": report.cost_lines(run, connections),
-        "Passes that are not compressed, on an idle registry": list(passes),
+        "Passes that are not compressed, on an idle registry": list(timed),
     }
     table = new_table()
     for name, lines in sections.items():
@@ -76,24 +80,9 @@ async def _measure(
     out.print(table)
     report.statements(out, run)
     report.curve(out, [*levels, capacity])
+    report.breaking(out, [*levels, capacity])
     report.meaning(out, capacity)
     return int(any(line.is_missed for lines in sections.values() for line in lines))
-
-
-def _pass(on: Stage, name: str) -> Line:
-    """Run one periodic pass by its command, and time it."""
-    began = time.monotonic()
-    run = subprocess.run(
-        [sys.executable, "-m", "services.orchestrator.maintenance_command", name],
-        cwd=REPOSITORY,
-        env=on.environment,
-        capture_output=True,
-        check=False,
-        timeout=3600,
-    )
-    if run.returncode:
-        sys.stderr.write(run.stdout.decode()[-2000:] + run.stderr.decode()[-2000:])
-    return Line(job=f"{name}, exit code {run.returncode}", measured=time.monotonic() - began, unit="s")
 
 
 if __name__ == "__main__":

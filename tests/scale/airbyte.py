@@ -1,7 +1,8 @@
 """The Airbyte of the simulation: discoveries that take time, at most 25 at once per workspace.
 
-`python -m tests.scale.airbyte PORT WORKSPACES` runs it in a separate process. A discovery takes a log-normal
-time, divided by the time compression, and waits first while its workspace's threads are in use.
+`python -m tests.scale.airbyte PORT WORKSPACES` runs it in a separate process. A discovery takes a
+log-normal time, divided by the time compression, and waits first while its workspace's threads are
+in use.
 Sources change their schema at random simulated times. It speaks as Airbyte 1.6 does, whose
 discovery is one call: polling a command would not be compressed.
 """
@@ -13,6 +14,7 @@ import random
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any, Final, cast
 
 import orjson
@@ -69,6 +71,7 @@ class Simulation:
         self.most_in_flight = 0
         self.most_waiting = 0
         self.changes = 0
+        self.read = 0
         self.in_flight = 0
         self.busy_s = 0.0
 
@@ -158,7 +161,7 @@ class Simulation:
                 name: getattr(self, name)
                 for name in (
                     *("discoveries", "changes", "in_flight", "most_in_flight", "most_waiting"),
-                    "busy_s",
+                    *("read", "busy_s"),
                 )
             }
         )
@@ -168,6 +171,7 @@ class Simulation:
         if path == "sources/discover_schema":
             return await self.discover(catalogs.number_of(orjson.loads(body)["sourceId"]))
         if path == "connections/get":
+            self.read += 1
             return self.connection(orjson.loads(body)["connectionId"])
         if path == "connections/update":
             return self.update(body)
@@ -217,7 +221,7 @@ def _statuses(order: dict[str, Any]) -> bytes:
 
 _VERSION: Final = b"""{"dockerRepository":"airbyte/%s-simulated","dockerImageTag":"1.2.3",
 "supportState":"supported","supportsRefreshes":true}"""
-_FIXED: Final = {
+_FIXED: Final[dict[str, Callable[[dict[str, Any]], bytes]]] = {
     "instance_configuration": lambda _: orjson.dumps(
         {"version": "1.6.0", "defaultWorkspaceId": str(catalogs.object_id(0, "workspace"))}
     ),

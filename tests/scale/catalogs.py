@@ -112,7 +112,9 @@ def number_of(object_id: str) -> int:
 @cache
 def revision(template: int, number: int) -> Revision:
     """One catalog at one revision."""
-    streams = [_stream(template, number, index) for index in range(int(rates.OFFERED_STREAMS.value))]
+    streams = [
+        _stream(template, number, index) for index in range(int(rates.OFFERED_STREAMS.value))
+    ]
     document = orjson.dumps({"streams": streams})
     slices = catalog.scan(document)
     hashes = [catalog.canonical_hash(one) for one in slices]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import islice
 from typing import Final
 
 from local.processes import servers
@@ -43,12 +44,16 @@ _OBSERVER: Final = "schema_observer"
 class Fleet:
     """All replicas of all services."""
 
-    def __init__(self, stage: Stage, fork_server: ForkServer, compression: float) -> None:
+    def __init__(
+        self, stage: Stage, fork_server: ForkServer, *, compression: float, replicas: int
+    ) -> None:
         self._stage = stage
         self._fork_server = fork_server
         self._compression = compression
         self._threads = ThreadPoolExecutor(max_workers=8)
-        self._ports = {name: servers.free_ports(REPLICAS) for name in servers.SERVICES}
+        free = iter(servers.free_ports(2 * replicas * len(servers.SERVICES)))
+        self._ports = {name: list(islice(free, replicas)) for name in servers.SERVICES}
+        self._metrics = {name: list(islice(free, replicas)) for name in servers.SERVICES}
         self.replicas: dict[str, list[Program]] = {}
 
     def port_of(self, service: str) -> int:
@@ -92,11 +97,13 @@ class Fleet:
                 ],
                 port=port,
                 ready="/ready",
-                env=self._environment(name, interval),
+                env={**self._environment(name, interval), "METRICS_PORT": str(metrics_port)},
                 log=self._stage.folder / f"{name}-{replica}.log",
                 fork_server=self._fork_server,
             )
-            for replica, port in enumerate(self._ports[name], start=1)
+            for replica, (port, metrics_port) in enumerate(
+                zip(self._ports[name], self._metrics[name], strict=True), start=1
+            )
         ]
         self._each(self.replicas[name], Program.start)
 
@@ -116,18 +123,18 @@ class Fleet:
             },
         }
 
-    def _each(self, programs: Sequence[Program], work: object) -> None:
-        for done in [self._threads.submit(work, one) for one in programs]:  # type: ignore[arg-type]
+    def _each(self, programs: Sequence[Program], work: Callable[[Program], object]) -> None:
+        for done in [self._threads.submit(work, one) for one in programs]:
             done.result()
 
 
 @contextmanager
-def fleet(stage: Stage, *, compression: float) -> Iterator[Fleet]:
+def fleet(stage: Stage, *, compression: float, replicas: int = REPLICAS) -> Iterator[Fleet]:
     """Prepare the services without starting them; those that run are stopped afterwards."""
     with servers.private_log(stage.folder / "fork_server.log") as log:
         fork_server = ForkServer(SHARED_MODULES, log=log, env=os.environ, cwd=ROOT)
     try:
-        services = Fleet(stage, fork_server, compression)
+        services = Fleet(stage, fork_server, compression=compression, replicas=replicas)
         try:
             yield services
         finally:

@@ -164,7 +164,9 @@ class Used:
 
 def used(groups: Mapping[str, Iterable[int]]) -> Used:
     """What groups of processes have used; each with its descendants."""
-    members = {name: {each for pid in pids for each in family(pid)} for name, pids in groups.items()}
+    members = {
+        name: {each for pid in pids for each in family(pid)} for name, pids in groups.items()
+    }
     return Used(
         time.monotonic(),
         {name: sum(map(_cpu_s, pids)) for name, pids in members.items()},

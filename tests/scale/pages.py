@@ -18,7 +18,7 @@ LIST_MS: Final = 200.0
 """Budget of a list and of its counts, 95th percentile."""
 REPAIR_MS: Final = 400.0
 """Budget of a repair's page: the repair, its changes and its connection, one after another."""
-_PAUSE_S: Final = 0.25
+_PAUSE_S: Final = 0.1
 _REPAIR: Final = "repair page"
 _LISTS: Final = {
     "connections": "/connections?include=health",
@@ -51,7 +51,9 @@ class Reader:
         after: dict[str, str | None] = {}
         try:
             while True:
-                repair, connection = await sql.fetchrow(_SOME_REPAIR)
+                some = await sql.fetchrow(_SOME_REPAIR)
+                assert some is not None, "no repair is open"
+                repair, connection = some
                 paths = {
                     **{name: ("orchestrator", path) for name, path in _LISTS.items()},
                     "timeline": ("orchestrator", f"/connections/{connection}/timeline"),
@@ -74,7 +76,7 @@ class Reader:
             await sql.close()
 
     async def _open(self, page: str, *calls: tuple[str, str]) -> bytes:
-        """Make the calls of a page, each to a service; returns the last body, empty if one fails."""
+        """Make a page's calls, each to a service; returns the last body, empty if one fails."""
         https = {name: await Http.to(self._services.port_of(name)) for name, _ in calls}
         began, body = time.perf_counter(), b""
         try:

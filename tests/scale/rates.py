@@ -20,26 +20,32 @@ class Rate:
 
 
 CONNECTIONS_PER_SOURCE: Final = Rate(
-    "connections of one source", 3, "one source often feeds a warehouse, a lake and a test system"
+    "connections of one source", 3, "a warehouse, a lake and a test system, for example"
 )
 YEARS: Final = Rate("years of history", 2, "long enough for every retention to have taken effect")
 CHANGES_A_YEAR: Final = Rate(
     "schema changes of one source a year",
     2,
-    "connectors of APIs change with a release or two; databases and CRMs more often",
+    "assumed; APIs change more rarely, databases and CRMs more often",
 )
 SYNCS_A_DAY: Final = Rate(
-    "syncs of one connection a day", 1, "daily loads are the most common; JOB_RETENTION keeps 90"
+    "syncs of one connection a day", 1, "daily loads; JOB_RETENTION keeps 90 of them"
 )
 SYNCED_STREAMS: Final = Rate(
-    "streams that one connection syncs", 3, "a row of stream_volumes each; large orgs sync hundreds"
+    "streams that one connection syncs",
+    3,
+    "each is a row of stream_volumes per sync; large orgs sync hundreds",
 )
-OFFERED_STREAMS: Final = Rate("streams that one source offers", 12, "a catalog of about 20 kB")
-FIELDS: Final = Rate("fields of one stream", 20, "the median of the connectors of the corpus")
+OFFERED_STREAMS: Final = Rate(
+    "streams that one source offers", 12, "with their fields, a catalog of 26 kB"
+)
+FIELDS: Final = Rate("fields of one stream", 20, "an ordinary table")
 REMOVALS: Final = Rate(
     "share of the changes that remove a field", 0.25, "they wait for a person; others are applied"
 )
-OPEN_REPAIRS: Final = Rate("share of the connections with an open repair", 0.01, "a day's backlog")
+OPEN_REPAIRS: Final = Rate(
+    "share of the connections with an open repair", 0.01, "a backlog that people work off"
+)
 RARE_EVENTS_A_YEAR: Final = Rate(
     "timeline events of one connection a year", 4, "failed observations, pauses, edits in Airbyte"
 )
@@ -47,7 +53,7 @@ EVENTS_PER_SYNC: Final = Rate("events of one sync", 2, "triggered and finished, 
 OPERATIONS_A_MONTH: Final = Rate(
     "operations of one connection in 30 days", 1, "a sync, an edit or an apply by request"
 )
-FAILED_SYNCS: Final = Rate("share of the syncs that fail", 0.02, "most of them once")
+FAILED_SYNCS: Final = Rate("share of the syncs that fail", 0.02, "assumed; most are retried")
 MEDIAN_S: Final = Rate("median of a discovery, in seconds", 20, "a connector's container starts")
 P99_S: Final = Rate("99th percentile of a discovery, in seconds", 300, "large orgs, slow APIs")
 LONGEST_S: Final = Rate(

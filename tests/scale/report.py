@@ -13,7 +13,7 @@ from tests.bench.results_table import Line
 from tests.scale import rates
 from tests.scale.fill import Filled
 from tests.scale.fleet import REPLICAS
-from tests.scale.measures import percentile
+from tests.scale.measures import Lateness, percentile
 from tests.scale.simulation import DAYS, LOAD, Level, Plan, Run
 
 MEMORY_GROWTH = 1.1
@@ -33,18 +33,21 @@ def assumptions(out: Console, connections: int, workspaces: int, plan: Plan) -> 
     interval = timedelta(seconds=rates.INTERVAL_S.value)
     out.print(
         f"{connections:,} connections of {rates.sources(connections):,} sources in {workspaces} "
-        f"workspaces. Observed once a day, {rates.in_flight(connections, interval):.1f} discoveries "
-        f"of {rates.MEAN_S:.0f} s on average run at once.\n"
-        f"{DAYS} days pass in {plan.run_s:,.0f} s: time is compressed {plan.compression:,.0f} times. "
-        "Discoveries become as much shorter as they become more frequent, so that as many run at "
-        "once as in reality. Not compressed: the search for due sources (1 s), the enrolment of "
-        "sources (10 s), the periodic passes, timeouts, leases, and the pauses after failures.",
+        f"workspaces. Observed once a day, {rates.in_flight(connections, interval):.1f} "
+        f"discoveries of {rates.MEAN_S:.0f} s on average run at once.\n"
+        f"{DAYS} days pass in {plan.run_s:,.0f} s: time is compressed {plan.compression:,.0f} "
+        "times. Discoveries become as much shorter as they become more frequent, so that as many "
+        "run at once as in reality. Not compressed: the search for due sources (1 s), the "
+        "enrolment of sources (10 s), the periodic passes, timeouts, leases, and the pauses after "
+        "failures.",
         soft_wrap=True,
     )
 
 
-def filled(out: Console, found: Filled, connections: int) -> None:
+def filled(out: Console, found: Filled, connections: int, thin: int) -> None:
     """Print how long the fill took, and how large the database is."""
+    thinned = sum(found.sizes[name] for name in ("job_history", "stream_volumes"))
+    whole = found.bytes_ + thinned * (thin - 1)
     table = Table(box=None, pad_edge=False, title_justify="left")
     table.title = (
         f"Filled in {found.seconds:,.0f} s: {found.bytes_ / 1e9:,.2f} GB, "
@@ -52,6 +55,11 @@ def filled(out: Console, found: Filled, connections: int) -> None:
     )
     for name in ("table", "rows", "MB"):
         table.add_column(name, justify="left" if name == "table" else "right")
+    if thin > 1:
+        table.title += (
+            f". Only one in {thin} connections has its syncs; with all, about "
+            f"{whole / 1e9:,.1f} GB, {whole / connections / 1e3:,.0f} kB per connection"
+        )
     for name in list(found.rows)[:12]:
         table.add_row(name, f"{found.rows[name]:,}", f"{found.sizes[name] / 1e6:,.1f}")
     out.print(table)
@@ -64,27 +72,26 @@ def calibrated(
     real = base * plan.compression
     out.print(
         f"Capacity: {capacity.rate:,.0f} observations a second, with "
-        f"{capacity.cores['others']:.1f} cores used by others. The base load is at most {LOAD:g} of "
-        f"it: every source every {base.total_seconds():,.0f} s, which is every "
+        f"{capacity.cores['others']:.1f} cores used by others. The base load is at most {LOAD:g} "
+        f"of it: every source every {base.total_seconds():,.0f} s, which is every "
         f"{real.total_seconds() / 3600:,.0f} simulated hours; "
         f"{rates.in_flight(connections, real):.1f} discoveries run at once.",
         soft_wrap=True,
     )
 
 
-def load_lines(run: Run, connections: int) -> list[Line]:
-    """Whether observations are in time, fair and quick to claim, and memory is flat."""
-    found, interval = run.level.lateness, run.level.interval
+def lateness_lines(
+    found: Lateness, interval: timedelta, *, rate: float, demanded: float
+) -> list[Line]:
+    """Whether observations are in time, in every workspace; `rate` and `demanded` per second."""
     late, tenth = found.all, interval.total_seconds() / 10
     median = stats.median(late) if late else 0.0
-    claims = run.statements.claims()
-    times, pages = [one.ms for one in claims], [one.pages for one in claims]
-    lines = [
+    return [
         Line(
             job="observations that ended; baseline: that became due",
-            measured=run.level.rate,
+            measured=rate,
             unit="/s",
-            baseline=run.level.demanded,
+            baseline=demanded,
             limit=0.9,
             at_least=True,
         ),
@@ -104,6 +111,20 @@ def load_lines(run: Run, connections: int) -> list[Line]:
             baseline=median,
             limit=STARVATION,
         ),
+    ]
+
+
+def load_lines(run: Run) -> list[Line]:
+    """Whether observations are in time, fair and quick to claim, and memory is flat."""
+    claims = run.statements.claims()
+    times, pages = [one.ms for one in claims], [one.pages for one in claims]
+    lines = lateness_lines(
+        run.level.lateness,
+        run.level.interval,
+        rate=run.level.rate,
+        demanded=run.level.demanded,
+    )
+    lines += [
         Line(
             job=f"time of a claim, p99 of {len(claims):,}; baseline: p50",
             measured=percentile(times, 0.99),
@@ -189,7 +210,9 @@ def cost_lines(run: Run, connections: int) -> list[Line]:
     lines += [
         Line(job="most discoveries at once", measured=airbyte["most_in_flight"], unit=""),
         Line(
-            job="most discoveries that waited for a thread", measured=airbyte["most_waiting"], unit=""
+            job="most discoveries that waited for a thread",
+            measured=airbyte["most_waiting"],
+            unit="",
         ),
     ]
     return lines
@@ -229,12 +252,38 @@ def curve(out: Console, levels: Sequence[Level]) -> None:
             f"{found.worst_workspace:,.1f}",
             *(
                 f"{level.cores[name]:.2f}"
-                for name in ("postgres", "schema_observer", "drift_repair_agent", "airbyte", "others")
+                for name in (
+                    "postgres",
+                    "schema_observer",
+                    "drift_repair_agent",
+                    "airbyte",
+                    "others",
+                )
             ),
             f"{level.airbyte['most_in_flight']:,.0f}",
             f"{level.airbyte['most_waiting']:,.0f}",
         )
     out.print(table)
+
+
+def breaking(out: Console, levels: Sequence[Level]) -> None:
+    """Print the first load that is not carried, and what was busiest then."""
+    for level in levels:
+        if level.load and not level.lateness.late(level.interval):
+            continue
+        busiest = max(
+            (name for name in level.cores if name != "others"), key=level.cores.__getitem__
+        )
+        load = f"{level.load:g} times the base load" if level.load else "everything due at once"
+        out.print(
+            f"Breaks first: at {load}, {level.lateness.late(level.interval):,} observations are "
+            f"late. Most of the processor goes to {busiest}, {level.cores[busiest]:.2f} cores; "
+            f"{level.airbyte['most_in_flight']:,.0f} of "
+            f"{REPLICAS * rates.THREADS.value:,.0f} discoveries that the observers may run at once "
+            "were running.",
+            soft_wrap=True,
+        )
+        return
 
 
 def meaning(out: Console, capacity: Level) -> None:

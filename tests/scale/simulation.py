@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -104,9 +103,7 @@ class Simulation:
 
     def base_interval(self, capacity: float) -> timedelta:
         """The interval, in wall time, at which the load is `LOAD` of a capacity per second."""
-        return timedelta(
-            seconds=max(self._sources / (LOAD * capacity), SHORTEST_INTERVAL_S)
-        )
+        return timedelta(seconds=max(self._sources / (LOAD * capacity), SHORTEST_INTERVAL_S))
 
     async def run(self, interval: timedelta) -> Run:
         """Simulate ten days while people open pages."""

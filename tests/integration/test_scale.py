@@ -1,0 +1,109 @@
+"""What `make scale` generates and measures: a small fleet, with one observer."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from uuid import uuid4
+
+import asyncpg
+import msgspec
+import pytest
+
+from tests.bench.environment import REPOSITORY, Stage, stage
+from tests.bench.results_table import Line
+from tests.scale import catalogs, fill, fleet, report
+from tests.scale.measures import Lateness, LatenessSampler
+
+CONNECTIONS = 60
+WORKSPACES = 3
+INTERVAL = timedelta(seconds=30)
+"""A source is late three seconds after it was due."""
+
+
+@pytest.fixture(scope="module")
+def simulated() -> Iterator[Stage]:
+    """A registry with a small fleet, and the scripted Airbyte."""
+    with stage(
+        postgres_options=fleet.POSTGRES,
+        airbyte=lambda port: ["tests.scale.airbyte", str(port), str(WORKSPACES)],
+    ) as on:
+        asyncio.run(
+            fill.fill(on.registry_url, CONNECTIONS, workspaces=WORKSPACES, interval=INTERVAL)
+        )
+        yield on
+
+
+def command(on: Stage, name: str) -> dict[str, object]:
+    """Run a pass over the registry by its command, and return what it prints."""
+    run = subprocess.run(
+        [sys.executable, "-m", "services.orchestrator.maintenance_command", name],
+        cwd=REPOSITORY,
+        env=on.environment,
+        capture_output=True,
+        check=True,
+        timeout=120,
+    )
+    found: dict[str, object] = msgspec.json.decode(run.stdout)
+    return found
+
+
+def test_generated_registry_is_consistent(simulated: Stage) -> None:
+    """The reconciler finds every catalog in Airbyte, and health follows from the other tables."""
+    reconciled = command(simulated, "reconcile")
+    assert (reconciled["compared"], reconciled["drifted"], reconciled["unknown"]) == (
+        CONNECTIONS,
+        {},
+        {},
+    )
+    first, second = command(simulated, "health"), command(simulated, "health")
+    assert first["connections"] == CONNECTIONS
+    assert second["corrected"] == 0
+
+
+async def test_ids_are_the_same_in_sql(simulated: Stage) -> None:
+    """The scripted Airbyte knows a source's number and catalog by its id alone."""
+    sql = await asyncpg.connect(simulated.registry_url)
+    known = set(await sql.fetchval("SELECT array_agg(airbyte_source_id) FROM observations"))
+    await sql.close()
+    assert known == {catalogs.object_id(number, "source") for number in range(1, len(known) + 1)}
+    assert catalogs.number_of(str(catalogs.object_id(7, "source"))) == 7
+
+
+async def observe(on: Stage, seconds: float) -> list[Line]:
+    """Make every source due within a second, and measure how late they are."""
+    sql = await asyncpg.connect(on.registry_url)
+    await sql.execute(
+        "UPDATE observations SET next_at = now() + random() * interval '1 second',"
+        " claimed_by = NULL, claimed_until = NULL"
+    )
+    sources: int = await sql.fetchval("SELECT count(*) FROM observations")
+    await sql.close()
+    async with LatenessSampler(on.registry_url) as sampler:
+        await asyncio.sleep(seconds)
+        found = await sampler.end()
+    return report.lateness_lines(
+        found, INTERVAL, rate=found.ended / seconds, demanded=sources / seconds
+    )
+
+
+async def test_stopped_observers_are_late(simulated: Stage) -> None:
+    """Sources that nobody observes count as late; with observers, the same rows pass."""
+    with fleet.fleet(simulated, compression=10_000, replicas=1) as services:
+        services.observe_every(INTERVAL)
+        assert [line.job for line in await observe(simulated, 8) if line.is_missed] == []
+        services.stop_observers()
+        missed = [line.job for line in await observe(simulated, 6) if line.is_missed]
+    assert any("later than a tenth" in job for job in missed), missed
+    assert any("observations that ended" in job for job in missed), missed
+
+
+def test_starved_workspace_is_found() -> None:
+    """One slow workspace makes its row fail, although most observations are in time."""
+    fair, slow = [0.5] * 100, [2.0] * 5
+    found = Lateness(by_workspace={uuid4(): fair, uuid4(): fair, uuid4(): slow}, ended=205)
+    lines = report.lateness_lines(found, INTERVAL, rate=1, demanded=1)
+    assert ["worst" in line.job for line in lines if line.is_missed] == [True]
