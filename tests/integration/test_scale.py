@@ -14,14 +14,15 @@ import msgspec
 import pytest
 
 from tests.bench.environment import REPOSITORY, Stage, stage
-from tests.bench.results_table import Line
 from tests.scale import catalogs, fill, fleet, report
 from tests.scale.measures import Lateness, LatenessSampler
+from tests.waiting import until
 
 CONNECTIONS = 60
 WORKSPACES = 3
-INTERVAL = timedelta(seconds=30)
-"""A source is late three seconds after it was due."""
+COMPRESSION = 10_000
+INTERVAL = timedelta(minutes=10)
+"""A source is late a minute after it was due."""
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def simulated() -> Iterator[Stage]:
     """A registry with a small fleet, and the scripted Airbyte."""
     with stage(
         postgres_options=fleet.POSTGRES,
-        airbyte=lambda port: ["tests.scale.airbyte", str(port), str(WORKSPACES)],
+        airbyte=fleet.airbyte(WORKSPACES, COMPRESSION),
     ) as on:
         asyncio.run(
             fill.fill(on.registry_url, CONNECTIONS, workspaces=WORKSPACES, interval=INTERVAL)
@@ -73,32 +74,40 @@ async def test_ids_are_the_same_in_sql(simulated: Stage) -> None:
     assert catalogs.number_of(str(catalogs.object_id(7, "source"))) == 7
 
 
-async def observe(on: Stage, seconds: float) -> list[Line]:
-    """Make every source due within a second, and measure how late they are."""
+async def make_due(on: Stage, ago: timedelta) -> int:
+    """Make every source due so long ago; returns how many there are."""
     sql = await asyncpg.connect(on.registry_url)
     await sql.execute(
-        "UPDATE observations SET next_at = now() + random() * interval '1 second',"
-        " claimed_by = NULL, claimed_until = NULL"
+        "UPDATE observations SET next_at = now() - CAST($1 AS interval), claimed_by = NULL,"
+        " claimed_until = NULL",
+        ago,
     )
     sources: int = await sql.fetchval("SELECT count(*) FROM observations")
     await sql.close()
-    async with LatenessSampler(on.registry_url) as sampler:
-        await asyncio.sleep(seconds)
-        found = await sampler.end()
-    return report.lateness_lines(
-        found, INTERVAL, rate=found.ended / seconds, demanded=sources / seconds
-    )
+    return sources
+
+
+def missed(found: Lateness, sources: int) -> list[str]:
+    """The rows of the report whose limits are missed, of a minute in which all became due."""
+    lines = report.lateness_lines(found, INTERVAL, rate=found.ended / 60, demanded=sources / 60)
+    return [line.job for line in lines if line.is_missed]
 
 
 async def test_stopped_observers_are_late(simulated: Stage) -> None:
-    """Sources that nobody observes count as late; with observers, the same rows pass."""
-    with fleet.fleet(simulated, compression=10_000, replicas=1) as services:
-        services.observe_every(INTERVAL)
-        assert [line.job for line in await observe(simulated, 8) if line.is_missed] == []
+    """Sources that nobody observes count as late; with an observer, the same rows pass."""
+    with fleet.fleet(simulated, compression=COMPRESSION, replicas=1) as services:
+        sources = await make_due(simulated, timedelta(0))
+        async with LatenessSampler(simulated.registry_url) as sampler:
+            services.observe_every(INTERVAL)
+            await until(lambda: sampler.found.ended == sources)
+            assert missed(await sampler.end(), sources) == []
+
         services.stop_observers()
-        missed = [line.job for line in await observe(simulated, 6) if line.is_missed]
-    assert any("later than a tenth" in job for job in missed), missed
-    assert any("observations that ended" in job for job in missed), missed
+        await make_due(simulated, INTERVAL / 5)
+        async with LatenessSampler(simulated.registry_url) as sampler:
+            rows = missed(await sampler.end(), sources)
+    assert any("later than a tenth" in row for row in rows), rows
+    assert any("observations that ended" in row for row in rows), rows
 
 
 def test_starved_workspace_is_found() -> None:

@@ -36,7 +36,7 @@ def main() -> int:
     report.assumptions(out, connections, workspaces, plan)
     with stage(
         postgres_options=fleet.POSTGRES,
-        airbyte=lambda port: ["tests.scale.airbyte", str(port), str(workspaces)],
+        airbyte=fleet.airbyte(workspaces, plan.compression),
     ) as on:
         filled = asyncio.run(
             fill.fill(

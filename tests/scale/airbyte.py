@@ -1,8 +1,8 @@
 """The Airbyte of the simulation: discoveries that take time, at most 25 at once per workspace.
 
-`python -m tests.scale.airbyte PORT WORKSPACES` runs it in a separate process. A discovery takes a
-log-normal time, divided by the time compression, and waits first while its workspace's threads are
-in use.
+`python -m tests.scale.airbyte PORT WORKSPACES COMPRESSION` runs it in a separate process. A
+discovery takes a log-normal time, divided by the time compression, and waits first while its
+workspace's threads are in use.
 Sources change their schema at random simulated times. It speaks as Airbyte 1.6 does, whose
 discovery is one call: polling a command would not be compressed.
 """
@@ -57,16 +57,15 @@ class _Workspace:
 class Simulation:
     """What the sources offer, which catalogs connections have, and how time passes."""
 
-    def __init__(self, workspaces: int) -> None:
+    def __init__(self, workspaces: int, compression: float) -> None:
         self._random = random.Random(_SEED)  # noqa: S311 - not for cryptography
         self._workspaces = [_Workspace() for _ in range(workspaces)]
         self._revisions: dict[int, int] = {}
         self._changes_at: dict[int, float] = {}
         self._catalogs: dict[str, bytes] = {}
         self._paused: set[str] = set()
-        self._compression = 1.0
-        self._years = 0.0
-        self._since = time.monotonic()
+        self._compression = compression
+        self._began: float | None = None
         self.discoveries = 0
         self.most_in_flight = 0
         self.most_waiting = 0
@@ -76,16 +75,16 @@ class Simulation:
         self.busy_s = 0.0
 
     @property
-    def _now(self) -> float:
-        """Simulated years since the start."""
-        passed_s = (time.monotonic() - self._since) * self._compression
-        return self._years + passed_s / _YEAR_S
+    def _years(self) -> float:
+        """Simulated years since the first discovery."""
+        if self._began is None:
+            self._began = time.monotonic()
+        return (time.monotonic() - self._began) * self._compression / _YEAR_S
 
-    def compress(self, compression: float) -> None:
-        """Let time pass so many times as fast from now on."""
-        self._years, self._since = self._now, time.monotonic()
-        self._compression = compression
+    def forget_most(self) -> bytes:
+        """Count the maxima anew."""
         self.most_in_flight = self.most_waiting = 0
+        return b"{}"
 
     async def discover(self, source: int) -> bytes:
         """Discover a source by its number, and return the response."""
@@ -114,7 +113,7 @@ class Simulation:
         """What a source offers now; its schema changes at random times, by an exponential law."""
         revision = self._revisions.setdefault(number, catalogs.revision_of(number))
         due = self._changes_at.setdefault(number, self._until_next())
-        while due <= self._now and revision < catalogs.REVISIONS - 1:
+        while due <= self._years and revision < catalogs.REVISIONS - 1:
             revision += 1
             due += self._until_next()
             self.changes += 1
@@ -155,7 +154,7 @@ class Simulation:
         return self.connection(held)
 
     def counts(self) -> bytes:
-        """What happened so far; maxima since the compression was set."""
+        """What happened so far; maxima since `forget_most`."""
         return orjson.dumps(
             {
                 name: getattr(self, name)
@@ -175,9 +174,8 @@ class Simulation:
             return self.connection(orjson.loads(body)["connectionId"])
         if path == "connections/update":
             return self.update(body)
-        if path == "scale/compress":
-            self.compress(orjson.loads(body))
-            return b"{}"
+        if path == "scale/forget_most":
+            return self.forget_most()
         if path == "scale/counts":
             return self.counts()
         answer = _FIXED.get(path)
@@ -283,8 +281,8 @@ class _Connection(asyncio.Protocol):
         self._transport.writelines([head % (status, len(answer)), answer])
 
 
-async def _serve(port: int, workspaces: int) -> None:
-    _Connection.simulation = Simulation(workspaces)
+async def _serve(port: int, workspaces: int, compression: int) -> None:
+    _Connection.simulation = Simulation(workspaces, compression)
     server = await asyncio.get_running_loop().create_server(_Connection, "127.0.0.1", port)
     await server.serve_forever()
 

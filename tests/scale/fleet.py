@@ -41,6 +41,13 @@ POSTGRES: Final = {
 _OBSERVER: Final = "schema_observer"
 
 
+def airbyte(workspaces: int, compression: float) -> Callable[[int], Sequence[str]]:
+    """The scripted Airbyte of a stage; see `tests.scale.airbyte`."""
+    return lambda port: [
+        *("tests.scale.airbyte", str(port), str(workspaces), str(round(compression)))
+    ]
+
+
 class Fleet:
     """All replicas of all services."""
 

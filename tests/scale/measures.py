@@ -82,7 +82,7 @@ class LatenessSampler:
     def __init__(self, url: str) -> None:
         self._url = url
         self._known: dict[UUID, _Known] = {}
-        self._found = Lateness()
+        self.found = Lateness()
 
     async def __aenter__(self) -> Self:
         """Read when each source is due; what is observed from now on counts."""
@@ -106,9 +106,9 @@ class LatenessSampler:
         now: datetime = await self._sql.fetchval("SELECT clock_timestamp()")
         for known in self._known.values():
             if known.due < now and (known.started is None or known.started < known.due):
-                self._found.by_workspace[known.workspace].append((now - known.due).total_seconds())
-                self._found.waiting += 1
-        return self._found
+                self.found.by_workspace[known.workspace].append((now - known.due).total_seconds())
+                self.found.waiting += 1
+        return self.found
 
     async def _repeat(self) -> None:
         while True:
@@ -124,13 +124,13 @@ class LatenessSampler:
             known = self._known[source]
             if started is not None and started != known.started:
                 late_s = max((started - known.due).total_seconds(), 0.0)
-                self._found.by_workspace[known.workspace].append(late_s)
+                self.found.by_workspace[known.workspace].append(late_s)
                 known.started = started
             is_ended = observed is not None and started is not None and observed >= started
             if is_ended and due != known.due:
                 known.due = due
-                self._found.ended += 1
-                self._found.outcomes[outcome] += 1
+                self.found.ended += 1
+                self.found.outcomes[outcome] += 1
 
 
 _ALL: Final = """

@@ -98,7 +98,6 @@ class Simulation:
 
     async def calibrate(self) -> Level:
         """Observe as fast as this machine can: every source is due at once, again and again."""
-        await self._compress(self._plan.compression)
         return await self._level(0.0, _AT_ONCE, self._plan.calibration_s)
 
     def base_interval(self, capacity: float) -> timedelta:
@@ -110,7 +109,7 @@ class Simulation:
         url = self._stage.registry_url
         self._services.observe_every(interval)
         await self._spread(interval)
-        await self._compress(self._plan.compression)
+        await self._airbyte("scale/forget_most")
         log, reader = self._stage.postgres.log, Reader(self._services, url)
         since, size = log.stat().st_size, await self._value(_SIZE)
         rows = await self._rows()
@@ -150,7 +149,7 @@ class Simulation:
     async def _level(self, load: float, interval: timedelta, seconds: float) -> Level:
         self._services.observe_every(interval)
         await self._spread(interval)
-        await self._compress(self._plan.compression)
+        await self._airbyte("scale/forget_most")
         before, discovered = measures.used(self.groups), await self._counts()
         async with LatenessSampler(self._stage.registry_url) as sampler:
             await asyncio.sleep(seconds)
@@ -181,18 +180,15 @@ class Simulation:
         await sql.execute(_SPREAD, interval)
         await sql.close()
 
-    async def _compress(self, compression: float) -> None:
-        await self._airbyte("scale/compress", compression)
-
     async def _counts(self) -> dict[str, float]:
-        found: dict[str, float] = await self._airbyte("scale/counts", None)
+        found: dict[str, float] = await self._airbyte("scale/counts")
         return found
 
-    async def _airbyte(self, path: str, body: object) -> Any:
+    async def _airbyte(self, path: str) -> Any:
         port = int(self._stage.airbyte_url.rpartition(":")[2].partition("/")[0])
         http = await Http.to(port)
         try:
-            answer = await http.request(f"/api/v1/{path}", msgspec.json.encode(body))
+            answer = await http.request(f"/api/v1/{path}", b"{}")
         finally:
             http.close()
         return msgspec.json.decode(answer)
