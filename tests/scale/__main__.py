@@ -67,7 +67,6 @@ async def _measure(
     base = simulation.base_interval(capacity.rate)
     report.calibrated(out, capacity, base, plan, connections)
     run = await simulation.run(base)
-    levels = [await simulation.level(load, base) for load in LOADS] if plan.level_s else []
     sections = {
         "The load": report.load_lines(run),
         "Pages during the load": report.page_lines(run),
@@ -79,8 +78,13 @@ async def _measure(
         add_rows(name, lines, table)
     out.print(table)
     report.statements(out, run)
-    report.curve(out, [*levels, capacity])
-    report.breaking(out, [*levels, capacity])
+    levels = []
+    for load in LOADS if plan.level_s else ():
+        levels.append(await simulation.level(load, base))
+        report.curve(out, levels[-1:])
+    if levels:
+        report.curve(out, levels)
+        report.breaking(out, levels)
     report.meaning(out, capacity)
     return int(any(line.is_missed for lines in sections.values() for line in lines))
 

@@ -233,7 +233,7 @@ def statements(out: Console, run: Run) -> None:
 
 
 def curve(out: Console, levels: Sequence[Level]) -> None:
-    """Print what each load led to; the last level is the calibration."""
+    """Print what each load led to."""
     table = Table(box=None, pad_edge=False, title="The curve", title_justify="left")
     for name in (
         *("load", "due /s", "ended /s", "late p99 s", "limit s", "late", "worst workspace s"),
@@ -243,12 +243,12 @@ def curve(out: Console, levels: Sequence[Level]) -> None:
     for level in levels:
         found = level.lateness
         table.add_row(
-            f"{level.load:g} x" if level.load else "all due",
-            f"{level.demanded:,.0f}" if level.load else "all",
-            f"{level.rate:,.0f}",
+            f"{level.load:g} x",
+            f"{level.demanded:,.1f}",
+            f"{level.rate:,.1f}",
             f"{percentile(found.all, 0.99):,.1f}",
-            f"{level.interval.total_seconds() / 10:,.1f}" if level.load else "",
-            f"{found.late(level.interval):,}" if level.load else "",
+            f"{level.interval.total_seconds() / 10:,.1f}",
+            f"{found.late(level.interval):,}",
             f"{found.worst_workspace:,.1f}",
             *(
                 f"{level.cores[name]:.2f}"
@@ -269,21 +269,22 @@ def curve(out: Console, levels: Sequence[Level]) -> None:
 def breaking(out: Console, levels: Sequence[Level]) -> None:
     """Print the first load that is not carried, and what was busiest then."""
     for level in levels:
-        if level.load and not level.lateness.late(level.interval):
+        late = level.lateness.late(level.interval)
+        if not late and level.rate >= 0.9 * level.demanded:
             continue
-        busiest = max(
-            (name for name in level.cores if name != "others"), key=level.cores.__getitem__
-        )
-        load = f"{level.load:g} times the base load" if level.load else "everything due at once"
+        cores = {name: used for name, used in level.cores.items() if name != "others"}
+        busiest = max(cores, key=cores.__getitem__)
         out.print(
-            f"Breaks first: at {load}, {level.lateness.late(level.interval):,} observations are "
-            f"late. Most of the processor goes to {busiest}, {level.cores[busiest]:.2f} cores; "
-            f"{level.airbyte['most_in_flight']:,.0f} of "
-            f"{REPLICAS * rates.THREADS.value:,.0f} discoveries that the observers may run at once "
-            "were running.",
+            f"Breaks first: at {level.load:g} times the base load {level.rate:,.1f} of "
+            f"{level.demanded:,.1f} observations a second end, and {late:,} are late. Most of the "
+            f"processor goes to {busiest}: {cores[busiest]:.2f} of {sum(cores.values()):.2f} "
+            f"cores; others use {level.cores['others']:.2f}. "
+            f"{level.airbyte['most_in_flight']:,.0f} discoveries ran at once, of "
+            f"{REPLICAS * rates.THREADS.value:,.0f} that the observers may run.",
             soft_wrap=True,
         )
         return
+    out.print("No load of the curve broke it.")
 
 
 def meaning(out: Console, capacity: Level) -> None:

@@ -26,8 +26,10 @@ LOAD: Final = 0.5
 """Share of the machine's measured capacity that the base load uses."""
 LOADS: Final = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
 """The loads of the curve, as multiples of the base load."""
-_AT_ONCE: Final = timedelta(seconds=1)
-"""The interval of the calibration: sources are due again as soon as they were observed."""
+_FIRST_RATE: Final = 10.0
+"""Observations per second with which the calibration begins."""
+_FOLLOWS: Final = 0.9
+"""The share of the observations that must end for a load to be carried."""
 _EARLY: Final = 0.2
 """When memory is measured the first time, as a share of the run."""
 _SAMPLED: Final = 0.05
@@ -45,7 +47,7 @@ class Plan:
     @classmethod
     def for_(cls, connections: int) -> Plan:
         """The parts for so many connections: two minutes in all for a few, else half an hour."""
-        return cls(15, 45, 0) if connections < 10_000 else cls(40, 900, 75)
+        return cls(8, 45, 0) if connections < 10_000 else cls(20, 900, 60)
 
     @property
     def compression(self) -> float:
@@ -58,7 +60,7 @@ class Level:
     """What was measured at one load."""
 
     load: float
-    """As a multiple of the base load; None of it is the calibration."""
+    """As a multiple of the base load; 0 in the calibration."""
     demanded: float
     """Observations that become due per second."""
     interval: timedelta
@@ -97,8 +99,16 @@ class Simulation:
         self._plan = plan
 
     async def calibrate(self) -> Level:
-        """Observe as fast as this machine can: every source is due at once, again and again."""
-        return await self._level(0.0, _AT_ONCE, self._plan.calibration_s)
+        """Double the load until this machine no longer follows; returns the highest rate."""
+        best, rate = None, _FIRST_RATE
+        while True:
+            interval = timedelta(seconds=self._sources / rate)
+            level = await self._level(0.0, interval, self._plan.calibration_s)
+            if best is None or level.rate > best.rate:
+                best = level
+            if level.rate < _FOLLOWS * rate:
+                return best
+            rate *= 2
 
     def base_interval(self, capacity: float) -> timedelta:
         """The interval, in wall time, at which the load is `LOAD` of a capacity per second."""
