@@ -56,6 +56,7 @@ def parts(suite: tuple[str, ...]) -> list[Part]:
         Part("four third-party clients", ("tests.clients",)),
         Part("mutants", ("tests.mutants",)),
         Part("corpus of connector releases", ("tests.corpus",)),
+        Part("scale: 1,000 connections", ("tests.scale", "1000")),
     ]
 
 

@@ -54,7 +54,7 @@ class Lateness:
     ended: int = 0
     """Observations that ended meanwhile."""
     waiting: int = 0
-    """Sources that were due and had not begun at the end."""
+    """Sources that were due and not being observed at the end."""
     outcomes: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
     @property
@@ -103,11 +103,9 @@ class LatenessSampler:
         self._reading.cancel()
         await asyncio.gather(self._reading, return_exceptions=True)
         await self._read()
-        now: datetime = await self._sql.fetchval("SELECT clock_timestamp()")
-        for known in self._known.values():
-            if known.due < now and (known.started is None or known.started < known.due):
-                self.found.by_workspace[known.workspace].append((now - known.due).total_seconds())
-                self.found.waiting += 1
+        for workspace, late_s in await self._sql.fetch(_WAITING):
+            self.found.by_workspace[workspace].append(late_s)
+            self.found.waiting += 1
         return self.found
 
     async def _repeat(self) -> None:
@@ -135,6 +133,11 @@ class LatenessSampler:
 
 _ALL: Final = """
     SELECT airbyte_source_id, airbyte_workspace_id, next_at, started_at FROM observations
+"""
+_WAITING: Final = """
+    SELECT airbyte_workspace_id, CAST(extract(epoch FROM now() - next_at) AS float8)
+    FROM observations
+    WHERE next_at < now() AND (claimed_until IS NULL OR claimed_until <= now())
 """
 _CHANGED: Final = """
     SELECT airbyte_source_id, next_at, started_at, observed_at, outcome FROM observations

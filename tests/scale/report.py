@@ -24,7 +24,7 @@ _SERVERS = ("postgres", "valkey", "airbyte")
 
 def assumptions(out: Console, connections: int, workspaces: int, plan: Plan) -> None:
     """Print the table of rates, and how time is compressed."""
-    table = Table(box=None, pad_edge=False, title="Assumptions", title_justify="left")
+    table = Table(box=None, pad_edge=False)
     for name in ("", "value", "why"):
         table.add_column(name)
     for rate in rates.RATES:
@@ -48,15 +48,16 @@ def filled(out: Console, found: Filled, connections: int, thin: int) -> None:
     """Print how long the fill took, and how large the database is."""
     thinned = sum(found.sizes[name] for name in ("job_history", "stream_volumes"))
     whole = found.bytes_ + thinned * (thin - 1)
-    table = Table(box=None, pad_edge=False, title_justify="left")
-    table.title = (
+    table = Table(box=None, pad_edge=False)
+    words = (
         f"Filled in {found.seconds:,.0f} s: {found.bytes_ / 1e9:,.2f} GB, "
         f"{found.bytes_ / connections / 1e3:,.0f} kB per connection"
     )
+    out.print(words, soft_wrap=True)
     for name in ("table", "rows", "MB"):
         table.add_column(name, justify="left" if name == "table" else "right")
     if thin > 1:
-        table.title += (
+        words += (
             f". Only one in {thin} connections has its syncs; with all, about "
             f"{whole / 1e9:,.1f} GB, {whole / connections / 1e3:,.0f} kB per connection"
         )
@@ -108,7 +109,7 @@ def lateness_lines(
             job="worst workspace's median lateness; baseline: of all",
             measured=found.worst_workspace,
             unit="s",
-            baseline=median,
+            baseline=max(median, 0.001),
             limit=STARVATION,
         ),
     ]
@@ -234,12 +235,12 @@ def statements(out: Console, run: Run) -> None:
 
 def curve(out: Console, levels: Sequence[Level]) -> None:
     """Print what each load led to."""
-    table = Table(box=None, pad_edge=False, title="The curve", title_justify="left")
+    table = Table(box=None, pad_edge=False)
     for name in (
-        *("load", "due /s", "ended /s", "late p99 s", "limit s", "late", "worst workspace s"),
-        *("postgres cores", "observers", "agents", "airbyte", "others", "at once", "waited"),
+        *("load", "due/s", "ended/s", "late p99 s", "limit s", "late", "worst median s"),
+        *("postgres", "observers", "agents", "airbyte", "others", "at once"),
     ):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for level in levels:
         found = level.lateness
         table.add_row(
@@ -261,7 +262,6 @@ def curve(out: Console, levels: Sequence[Level]) -> None:
                 )
             ),
             f"{level.airbyte['most_in_flight']:,.0f}",
-            f"{level.airbyte['most_waiting']:,.0f}",
         )
     out.print(table)
 
