@@ -30,6 +30,20 @@ async def test_pool_is_bounded_by_its_setting(registry_url: str) -> None:
     assert set(counts) <= {1, 2}
 
 
+async def test_connections_stay_open(registry_url: str) -> None:
+    """Bursts use the same connections again: opening one costs Postgres more than a transaction."""
+    db = Database.at(postgres_address(registry_url), application="bursts", connections=4)
+
+    async def ask() -> int:
+        async with db.transaction() as session:
+            await session.execute(text("SELECT pg_sleep(0.05)"))
+            return int(await session.scalar(text("SELECT pg_backend_pid()")) or 0)
+
+    used = [await asyncio.gather(*(ask() for _ in range(4))) for _ in range(3)]
+    await db.close()
+    assert len({pid for burst in used for pid in burst}) == 4
+
+
 async def test_two_connections_per_process_are_enough(
     airbyte: AirbyteServer, meshes: Meshes
 ) -> None:
