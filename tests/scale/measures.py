@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 from uuid import UUID
@@ -21,6 +22,8 @@ import msgspec
 from tests.processes import family
 
 _POLL_S: Final = 2.0
+_OVERLAP: Final = timedelta(seconds=30)
+"""What is committed later than it was recorded is read again; on a busy machine, seconds later."""
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 
@@ -117,7 +120,7 @@ class LatenessSampler:
         """Count the observations that began or ended since the last reading."""
         now: datetime = await self._sql.fetchval("SELECT clock_timestamp()")
         rows = await self._sql.fetch(_CHANGED, self._seen)
-        self._seen = now - timedelta(seconds=_POLL_S)  # commits after `now` may have older times
+        self._seen = now - _OVERLAP
         for source, due, started, observed, outcome in rows:
             known = self._known[source]
             if started is not None and started != known.started:
@@ -150,11 +153,14 @@ _CHANGED: Final = """
 
 @dataclass(frozen=True, slots=True)
 class Used:
-    """Processor time in seconds and memory (PSS) in MB, by group of processes."""
+    """Processor time in seconds and memory in MB, by group of processes."""
 
     at: float
     cpu: Mapping[str, float]
     memory: Mapping[str, float]
+    """PSS: what processes share is divided among them."""
+    resident: Mapping[str, float]
+    """RSS, which does not grow when a forked process no longer shares what it has."""
     machine: float
     """Processor time of everything on this machine."""
 
@@ -173,7 +179,8 @@ def used(groups: Mapping[str, Iterable[int]]) -> Used:
     return Used(
         time.monotonic(),
         {name: sum(map(_cpu_s, pids)) for name, pids in members.items()},
-        {name: sum(map(_pss_mb, pids)) for name, pids in members.items()},
+        {name: sum(_mb(pid, "Pss") for pid in pids) for name, pids in members.items()},
+        {name: sum(_mb(pid, "Rss") for pid in pids) for name, pids in members.items()},
         _machine_s(),
     )
 
@@ -193,12 +200,12 @@ def _machine_s() -> float:
     return (sum(map(int, fields[:8])) - idle) / _TICKS
 
 
-def _pss_mb(pid: int) -> float:
+def _mb(pid: int, what: str) -> float:
     try:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return 0.0
-    return int(text.partition("\nPss:")[2].split()[0]) * 1024 / 1e6
+    return int(text.partition(f"\n{what}:")[2].split()[0]) * 1024 / 1e6
 
 
 # Statements
@@ -269,7 +276,7 @@ def statements(log: Path, since: int) -> Statements:
     found, ms, plan = Statements(), 0.0, list[str]()
     with log.open("rb") as lines:
         lines.seek(since)
-        for line in [*lines, b"0000-00-00 "]:
+        for line in chain(lines, [b"0000-00-00 "]):
             text = line.decode(errors="replace").rstrip("\n")
             if not _NEXT.match(text):
                 plan.append(text.removeprefix("\t"))

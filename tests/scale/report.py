@@ -143,10 +143,10 @@ def load_lines(run: Run) -> list[Line]:
     ]
     lines += [
         Line(
-            job=f"memory of {name} after {DAYS} days; baseline: after 2",
-            measured=run.late.memory[name],
+            job=f"resident memory of {name} after {DAYS} days; baseline: after 2",
+            measured=run.late.resident[name],
             unit="MB",
-            baseline=run.early.memory[name],
+            baseline=run.early.resident[name],
             limit=MEMORY_GROWTH,
         )
         for name in run.late.memory
