@@ -115,7 +115,7 @@ fix: $(VENV)/.dev ## Format, and apply the fixes of lint
 bench: $(VENV)/.dev ## Run the benchmarks; results are ratios to a baseline of the same run
 	@$(BIN)/python -m tests.bench
 
-# N=100000 takes about 45 minutes and 14 GB; THIN=9 gives only one in nine connections its syncs, which are most of it.
+# N=100000 takes an hour or more, and 14 GB; THIN=9 gives only one in nine connections its syncs, which are most of it.
 scale: $(VENV)/.dev ## Simulate a fleet of N=1000 connections with two years of history, and print what it costs and where it breaks
 	@exec env $(TIED) $(BIN)/python -m tests.scale $(or $(N),1000) $(if $(THIN),--thin $(THIN))
 

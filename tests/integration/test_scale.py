@@ -94,7 +94,7 @@ def missed(found: Lateness, sources: int) -> list[str]:
 
 
 async def test_stopped_observers_are_late(simulated: Stage) -> None:
-    """Sources that nobody observes count as late; with an observer, the same rows pass."""
+    """Without an observer, sources that are due count as late; with one, the same rows pass."""
     with fleet.fleet(simulated, compression=COMPRESSION, replicas=1) as services:
         sources = await make_due(simulated, timedelta(0))
         async with LatenessSampler(simulated.registry_url) as sampler:
