@@ -13,11 +13,15 @@ import asyncpg
 import msgspec
 import pytest
 
+from local.processes import fork_server
 from tests.bench.environment import REPOSITORY, Stage, stage
 from tests.scale import catalogs, fill, fleet, report
 from tests.scale.measures import Lateness, LatenessSampler
 from tests.waiting import until
 
+pytestmark = pytest.mark.skipif(
+    not fork_server.is_available(), reason="The services of the simulation are forked, on Linux."
+)
 CONNECTIONS = 60
 WORKSPACES = 3
 COMPRESSION = 10_000

@@ -13,6 +13,7 @@ from datetime import timedelta
 
 from rich.console import Console
 
+from local.processes import fork_server
 from tests.bench.environment import Stage, stage
 from tests.bench.results_table import Line, add_rows, console, new_table
 from tests.scale import fill, fleet, passes, rates, report
@@ -30,6 +31,8 @@ def main() -> int:
         help="give only every n-th connection its syncs, to save time and space",
     )
     given = parser.parse_args()
+    if not fork_server.is_available():
+        parser.error("it needs Linux, whose /proc it reads and on which the services are forked")
     connections: int = given.connections
     out, plan = console(), Plan.for_(connections)
     workspaces = rates.workspaces(connections, timedelta(seconds=rates.INTERVAL_S.value))
