@@ -24,7 +24,7 @@ log = logs.get(__name__)
 _EVERY: Final = timedelta(minutes=10)
 _AT_MOST: Final = 500
 _SCHEMAS_AT_MOST: Final = 50_000
-_BATCHES: Final = 20
+_BATCHES: Final = 200
 """Maximum batches per table and run; the rest is left for the next run."""
 
 

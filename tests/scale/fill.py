@@ -11,7 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -20,6 +20,7 @@ import asyncpg
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
+from services.orchestrator import volume_states
 from shared.config import Settings
 from tests.scale import catalogs, rates
 
@@ -33,8 +34,10 @@ _SESSION: Final = {
     "work_mem": "64MB",
     "max_parallel_maintenance_workers": "0",
 }
-_LARGE: Final = ("job_history", "stream_volumes")
+_LARGE: Final = ("job_history", "sync_volumes")
 """Tables whose unique constraints are dropped meanwhile, too; no table refers to them."""
+_DOCUMENTS: Final = 100
+"""Different volumes of a sync."""
 _SMALL: Final = ("connection_health",)
 """Tables whose indexes stay, since what is inserted is found by them."""
 
@@ -85,6 +88,7 @@ async def fill(
             await sql.execute("CREATE SCHEMA scale")
             await sql.execute(catalogs.ID_SQL)
             await _revisions(sql)
+            await _volumes(sql)
             dropped = await _drop_indexes(sql)
             for statement in fleet:
                 await sql.execute(statement)
@@ -120,7 +124,7 @@ def _values(workspaces: int) -> dict[str, object]:
         "jobs": round(jobs_kept * rates.SYNCS_A_DAY.value),
         "seconds_apart": round(rates.DAY_S / rates.SYNCS_A_DAY.value),
         "failed_every": round(1 / rates.FAILED_SYNCS.value),
-        "last_stream": int(rates.SYNCED_STREAMS.value) - 1,
+        "documents": _DOCUMENTS,
         "open_every": round(1 / rates.OPEN_REPAIRS.value),
         "events": round(
             _days("event_retention") * rates.SYNCS_A_DAY.value * rates.EVENTS_PER_SYNC.value
@@ -175,6 +179,35 @@ async def _revisions(sql: _Sql) -> None:
         [(digest, *stream) for digest, stream in bodies.items()],
     )
     await sql.execute("ANALYZE scale.revisions")
+
+
+async def _volumes(sql: _Sql) -> None:
+    """Insert what syncs brought, as the registry records it."""
+    await sql.execute("CREATE UNLOGGED TABLE scale.volumes (place int, document bytea)")
+    await sql.executemany(
+        "INSERT INTO scale.volumes VALUES ($1, $2)",
+        [(place, _document(place)) for place in range(_DOCUMENTS)],
+    )
+    await sql.execute("ANALYZE scale.volumes")
+
+
+def _document(place: int) -> bytes:
+    ended_at = datetime.now(UTC) - timedelta(hours=place)
+    return volume_states.encode(
+        [
+            volume_states.Volume(
+                stream_name=f"synced_{stream}",
+                stream_namespace="",
+                ended_at=ended_at,
+                is_full_refresh=False,
+                rows=1000 + 37 * place + stream,
+                bytes_=100_000 + 4111 * place,
+                usual_low=300,
+                usual_high=3000,
+            )
+            for stream in range(int(rates.SYNCED_STREAMS.value))
+        ]
+    )
 
 
 async def _drop_indexes(sql: _Sql) -> list[list[str]]:

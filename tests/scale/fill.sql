@@ -157,11 +157,9 @@ SELECT id, 'airbyte/source-simulated', '1.2.3', now() - interval '1 year', 'supp
 FROM scale.sources;
 -- SECTION from history
 
-INSERT INTO stream_volumes (job_id, stream_namespace, stream_name, connection_id, ended_at,
-    is_full_refresh, rows, bytes, is_pending, usual_low, usual_high)
-SELECT id, '', 'synced_' || stream, connection_id, ended_at, false, records / 3, bytes / 3, false,
-    300, 3000
-FROM job_history CROSS JOIN generate_series(0, {last_stream}) stream;
+INSERT INTO sync_volumes (job_id, connection_id, ended_at, volumes)
+SELECT id, connection_id, ended_at, document
+FROM job_history JOIN scale.volumes ON place = airbyte_job_id % {documents};
 
 INSERT INTO connection_health (connection_id, health, code, reason, since, severity, repair_id,
     overdue_at, last_job_id, last_sync_status, last_sync_started_at, last_sync_ended_at)

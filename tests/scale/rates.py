@@ -29,12 +29,12 @@ CHANGES_A_YEAR: Final = Rate(
     "assumed; APIs change more rarely, databases and CRMs more often",
 )
 SYNCS_A_DAY: Final = Rate(
-    "syncs of one connection a day", 1, "daily loads; JOB_RETENTION keeps 90 of them"
+    "syncs of one connection a day", 1, "daily loads; JOB_RETENTION keeps 21 of them"
 )
 SYNCED_STREAMS: Final = Rate(
     "streams that one connection syncs",
     3,
-    "each is a row of stream_volumes per sync; large orgs sync hundreds",
+    "their volumes are one row of sync_volumes per sync; large orgs sync hundreds",
 )
 OFFERED_STREAMS: Final = Rate(
     "streams that one source offers", 12, "with their fields, a catalog of 26 kB"

@@ -46,7 +46,7 @@ def assumptions(out: Console, connections: int, workspaces: int, plan: Plan) -> 
 
 def filled(out: Console, found: Filled, connections: int, thin: int) -> None:
     """Print how long the fill took, and how large the database is."""
-    thinned = sum(found.sizes[name] for name in ("job_history", "stream_volumes"))
+    thinned = sum(found.sizes[name] for name in ("job_history", "sync_volumes"))
     whole = found.bytes_ + thinned * (thin - 1)
     table = Table(box=None, pad_edge=False)
     words = (
