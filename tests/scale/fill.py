@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
 from services.orchestrator import volume_states
+from services.orchestrator.volume_states import Volume
 from shared.config import Settings
+from shared.domain import volume
 from tests.scale import catalogs, rates
 
 _Sql: TypeAlias = "PoolConnectionProxy[asyncpg.Record]"
@@ -36,8 +38,6 @@ _SESSION: Final = {
 }
 _LARGE: Final = ("job_history", "sync_volumes")
 """Tables whose unique constraints are dropped meanwhile, too; no table refers to them."""
-_DOCUMENTS: Final = 100
-"""Different volumes of a sync."""
 _SMALL: Final = ("connection_health",)
 """Tables whose indexes stay, since what is inserted is found by them."""
 
@@ -88,7 +88,6 @@ async def fill(
             await sql.execute("CREATE SCHEMA scale")
             await sql.execute(catalogs.ID_SQL)
             await _revisions(sql)
-            await _volumes(sql)
             dropped = await _drop_indexes(sql)
             for statement in fleet:
                 await sql.execute(statement)
@@ -115,16 +114,16 @@ async def _in_turn(pool: asyncpg.Pool, statements: Iterable[str]) -> None:
 
 def _values(workspaces: int) -> dict[str, object]:
     """What the statements say about the catalogs, the rates and the retention."""
-    jobs_kept = min(_days("job_retention"), _days("volume_retention"))
     return {
         "templates": catalogs.TEMPLATES,
         "revision": catalogs.REVISION_SQL,
         "workspace": catalogs.WORKSPACE_SQL.format(workspaces=workspaces),
         "past": f"interval '{rates.YEARS.value:g} years'",
-        "jobs": round(jobs_kept * rates.SYNCS_A_DAY.value),
+        "jobs": round(_days("job_retention") * rates.SYNCS_A_DAY.value),
+        "volume_rows": min(round(_days("volume_retention") * rates.SYNCS_A_DAY.value), volume.MOST),
+        "volumes": _volumes().hex(),
         "seconds_apart": round(rates.DAY_S / rates.SYNCS_A_DAY.value),
         "failed_every": round(1 / rates.FAILED_SYNCS.value),
-        "documents": _DOCUMENTS,
         "open_every": round(1 / rates.OPEN_REPAIRS.value),
         "events": round(
             _days("event_retention") * rates.SYNCS_A_DAY.value * rates.EVENTS_PER_SYNC.value
@@ -135,6 +134,25 @@ def _values(workspaces: int) -> dict[str, object]:
         "operations": round(_days("operation_retention") / 30 * rates.OPERATIONS_A_MONTH.value),
         "operation_days": _days("operation_retention"),
     }
+
+
+def _volumes() -> bytes:
+    """What one sync brought of each stream, as the orchestrator records it."""
+    return volume_states.encode(
+        [
+            Volume(
+                stream_name=f"synced_{number}",
+                stream_namespace="",
+                ended_at=datetime(2026, 11, 30, 4, 12, 7, tzinfo=UTC),
+                is_full_refresh=False,
+                rows=1_234 + number,
+                bytes_=123_456 + number,
+                usual_low=300,
+                usual_high=3_000,
+            )
+            for number in range(int(rates.SYNCED_STREAMS.value))
+        ]
+    )
 
 
 def _sections(values: Mapping[str, object]) -> list[list[str]]:
@@ -179,35 +197,6 @@ async def _revisions(sql: _Sql) -> None:
         [(digest, *stream) for digest, stream in bodies.items()],
     )
     await sql.execute("ANALYZE scale.revisions")
-
-
-async def _volumes(sql: _Sql) -> None:
-    """Insert what syncs brought, as the registry records it."""
-    await sql.execute("CREATE UNLOGGED TABLE scale.volumes (place int, document bytea)")
-    await sql.executemany(
-        "INSERT INTO scale.volumes VALUES ($1, $2)",
-        [(place, _document(place)) for place in range(_DOCUMENTS)],
-    )
-    await sql.execute("ANALYZE scale.volumes")
-
-
-def _document(place: int) -> bytes:
-    ended_at = datetime.now(UTC) - timedelta(hours=place)
-    return volume_states.encode(
-        [
-            volume_states.Volume(
-                stream_name=f"synced_{stream}",
-                stream_namespace="",
-                ended_at=ended_at,
-                is_full_refresh=False,
-                rows=1000 + 37 * place + stream,
-                bytes_=100_000 + 4111 * place,
-                usual_low=300,
-                usual_high=3000,
-            )
-            for stream in range(int(rates.SYNCED_STREAMS.value))
-        ]
-    )
 
 
 async def _drop_indexes(sql: _Sql) -> list[list[str]]:

@@ -155,11 +155,14 @@ INSERT INTO source_connectors (airbyte_source_id, repository, version, known_sin
 SELECT id, 'airbyte/source-simulated', '1.2.3', now() - interval '1 year', 'supported', now(),
     now() + interval '1 day'
 FROM scale.sources;
--- SECTION from history
-
+-- The same streams and rows in every sync: their size is what matters, and it is compressed.
 INSERT INTO sync_volumes (job_id, connection_id, ended_at, volumes)
-SELECT id, connection_id, ended_at, document
-FROM job_history JOIN scale.volumes ON place = airbyte_job_id % {documents};
+SELECT scale.object_id(m, 'job', d), id, now() - (d - hour) * {seconds_apart} * interval '1 second',
+    decode('{volumes}', 'hex')
+FROM generate_series({volume_rows}, 1, -1) d CROSS JOIN scale.fleet
+WHERE d = 1 OR m % {thin} = 0;
+
+-- SECTION from history
 
 INSERT INTO connection_health (connection_id, health, code, reason, since, severity, repair_id,
     overdue_at, last_job_id, last_sync_status, last_sync_started_at, last_sync_ended_at)

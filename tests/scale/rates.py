@@ -28,13 +28,11 @@ CHANGES_A_YEAR: Final = Rate(
     2,
     "assumed; APIs change more rarely, databases and CRMs more often",
 )
-SYNCS_A_DAY: Final = Rate(
-    "syncs of one connection a day", 1, "daily loads; JOB_RETENTION keeps 21 of them"
-)
+SYNCS_A_DAY: Final = Rate("syncs of one connection a day", 1, "daily loads, kept for JOB_RETENTION")
 SYNCED_STREAMS: Final = Rate(
     "streams that one connection syncs",
     3,
-    "their volumes are one row of sync_volumes per sync; large orgs sync hundreds",
+    "each is counted with every sync; large orgs sync hundreds",
 )
 OFFERED_STREAMS: Final = Rate(
     "streams that one source offers", 12, "with their fields, a catalog of 26 kB"
