@@ -19,6 +19,8 @@ from shared.models import Base
 
 _ONE_AT_A_TIME = int.from_bytes(b"aammigra", "big", signed=True)
 _AFTERWARDS = ("prune_history.sql", "limited_views.sql", "privileges.sql")
+_NO_LONG_LOCKS = text("SET LOCAL lock_timeout = '5s'")
+"""A long read of a table would otherwise make everyone wait who comes after the migration."""
 _NO_VIEWS = text("DROP SCHEMA IF EXISTS aam_limited CASCADE")
 """Views would not let a migration change the columns that they show."""
 _MISSING = text("""
@@ -58,6 +60,7 @@ def _migrate(connection: Connection) -> None:
         ),
     )
     with context.begin_transaction():
+        connection.execute(_NO_LONG_LOCKS)
         connection.execute(_NO_VIEWS)
         context.run_migrations()
         with closing(connection.connection.cursor()) as cursor:

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from pydantic import TypeAdapter
@@ -61,7 +62,7 @@ async def _make(given: argparse.Namespace) -> str:
             environment=settings.key_environment,
             owner=given.owner,
             scopes=sorted(set(given.scope or (_LIMITED_SCOPES if given.label else KEY_SCOPES))),
-            labels=dict(given.label),
+            labels=given.label,
             created_by=BY_HAND,
             expires_at=None if days is None else datetime.now(UTC) + timedelta(days=days),
         )
@@ -166,6 +167,23 @@ def _label(given: str) -> tuple[str, str]:
     return TypeAdapter(LabelName).validate_python(name), TypeAdapter(Name).validate_python(value)
 
 
+class _OncePerName(argparse.Action):
+    """Collects labels; a key has one value of each."""
+
+    def __call__(
+        self,
+        _parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        _option: str | None = None,
+    ) -> None:
+        name, value = values
+        known: dict[str, str] = getattr(namespace, self.dest)
+        if name in known:
+            raise argparse.ArgumentError(self, f"two values of the label {name!r}")
+        setattr(namespace, self.dest, known | {name: value})
+
+
 def _days(given: str) -> int:
     days = int(given)
     if not 0 < days <= _MOST_DAYS:
@@ -198,9 +216,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     make.add_argument(
         "--label",
-        action="append",
+        action=_OncePerName,
         type=_label,
-        default=[],
+        default={},
         metavar="NAME=VALUE",
         help="limit it to connections with this label, and with every other one given",
     )

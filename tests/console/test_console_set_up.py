@@ -270,6 +270,16 @@ async def test_key_is_shown_once(signed_in: Browser, double: Double) -> None:
     assert (shown.status, "Choose at least one scope." in shown.text) == (422, True)
 
 
+async def test_key_has_one_value_of_each_label(signed_in: Browser, double: Double) -> None:
+    """The last value would silently win."""
+    await signed_in.get("/access")
+    form = {"owner": "bot", "scope": ["connections:read"], "days": "30"}
+    shown = await signed_in.post("/access/keys", form | {"labels": "team=sales team=support"})
+    assert (shown.status, "Give each label one value" in shown.text) == (422, True)
+    assert 'value="team=sales team=support"' in shown.html
+    assert not double.of("POST", "/api-keys")
+
+
 async def test_access_without_admin(signed_in: Browser, double: Double) -> None:
     """Says what is needed, and shows what may be seen."""
     double.scopes = ("connections:read",)

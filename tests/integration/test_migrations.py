@@ -14,6 +14,7 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from msgspec.structs import replace
+from sqlalchemy.exc import OperationalError
 
 from local.processes import servers
 from services.orchestrator.volume_states import Volume, decode
@@ -75,6 +76,17 @@ async def test_migrations_are_reversible_and_match_the_models(
         left = {row[0] for row in await database.fetch(_LEFT)}
         assert left == {"relation alembic_version", "relation alembic_version_pkc"}
         assert await database.fetchval("SELECT count(*) FROM alembic_version") == 0
+
+
+async def test_migration_does_not_queue_behind_a_long_read(database: Sql) -> None:
+    """It ends after some seconds and has changed nothing, so nobody waits behind it for longer."""
+    await alembic("upgrade", "head")
+    async with database.transaction():
+        await database.execute("LOCK TABLE aam_limited.connections IN ACCESS SHARE MODE")
+        with pytest.raises(OperationalError, match="lock timeout"):
+            await alembic("upgrade", "head")
+    assert await database.fetchval("SELECT to_regclass('aam_limited.connections')") is not None
+    await alembic("upgrade", "head")
 
 
 async def test_every_constraint_is_named_by_the_convention(

@@ -322,10 +322,12 @@ async def test_key_is_created_by_command(
         ("--expires-in-days", "0"),
         ("--expires-in-days", "99999999999"),
         ("--expires-in-days", "soon"),
+        ("--label", "team"),
+        ("--label", "team=sales", "--label", "team=support"),
     ],
 )
 def test_invalid_command_arguments_are_named(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: tuple[str, str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
 ) -> None:
     """Before any connection to the registry."""
     monkeypatch.setattr(sys, "argv", ["manage_api_keys", "make", "--owner", "Ada", *arguments])

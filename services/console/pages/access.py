@@ -54,7 +54,13 @@ async def make_key(request: Request, api: CallerApi, form: SubmittedForm) -> Res
         return await _keys(
             request, api, problem=PageProblem(422, "incomplete", missing), given=given
         )
-    labels = dict(one.partition("=")[::2] for one in given["labels"].split())
+    pairs = [one.partition("=")[::2] for one in given["labels"].split()]
+    labels = dict(pairs)
+    if len(labels) < len(pairs):
+        twice = "Give each label one value: a key is limited to connections with all of them."
+        return await _keys(
+            request, api, problem=PageProblem(422, "label_twice", twice), given=given
+        )
     body: dict[str, Any] = {"owner": given["owner"], "scopes": scopes, "labels": labels}
     if form.text("days") in _DAYS:
         end = datetime.now(UTC) + timedelta(days=_DAYS[form.text("days")])
