@@ -145,6 +145,7 @@ async def _use_everything(client: AirbyteClient, airbyte: AirbyteServer) -> None
 
 
 async def _use_jobs(client: AirbyteClient, airbyte: AirbyteServer, connection: UUID) -> None:
+    assert not await client.has_synced(connection)
     job = await client.trigger_sync(connection)
     with pytest.raises(SyncRunning):
         await client.trigger_sync(connection)
@@ -153,6 +154,7 @@ async def _use_jobs(client: AirbyteClient, airbyte: AirbyteServer, connection: U
     airbyte.finish_job(job.id, streams={name: 3})
     ended = await client.get_job(job.id)
     assert ended.records == 3
+    assert await client.has_synced(connection)
     assert ended.counts(full_refresh=()) == ended.streams_by_attempt[0]
     assert ended.streams == {StreamId(None, name): StreamCount(3, 30)}
     assert [listed.id for listed in await client.list_jobs(connection, limit=5)] == [job.id]
