@@ -27,9 +27,9 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from shared.auth import label_limits
-from shared.config import PostgresAddress
 from shared.errors import Unavailable, UpstreamUnknown
 from shared.observability import logs, tracing
+from shared.postgres_address import PostgresAddress
 
 log = logs.get(__name__)
 

@@ -28,10 +28,10 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared import batches
-from shared.config import PostgresAddress
 from shared.database import connect_arguments, session_settings
 from shared.errors import AamError
 from shared.observability import logs, metrics, tracing
+from shared.postgres_address import PostgresAddress
 
 log = logs.get(__name__)
 

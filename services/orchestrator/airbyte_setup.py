@@ -17,7 +17,7 @@ from uuid import UUID
 from pydantic import Secret
 
 from shared.airbyte_client import AirbyteClient
-from shared.config import Optional, PostgresAddress, Seconds, Settings, load, postgres_address
+from shared.config import Optional, Seconds, Settings, load
 from shared.errors import (
     AamError,
     Upstream,
@@ -29,6 +29,7 @@ from shared.errors import (
     UpstreamRefused,
 )
 from shared.observability import logs
+from shared.postgres_address import PostgresAddress, postgres_address
 
 log = logs.get(__name__)
 

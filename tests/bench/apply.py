@@ -14,10 +14,10 @@ import uvloop
 
 from shared import snapshots
 from shared.airbyte_client import Discovered
-from shared.config import postgres_address
 from shared.database import Database
 from shared.domain import catalog
 from shared.http.strict_json import CATALOG
+from shared.postgres_address import postgres_address
 from tests.bench import airbyte_server, large_catalog
 from tests.bench.environment import Http, Stage, timed_ms
 from tests.bench.results_table import Line

@@ -21,9 +21,9 @@ from services.drift_repair_agent.repairs.policy import Reaction
 from services.orchestrator.catalog_pages import CatalogPages
 from shared import snapshots
 from shared.airbyte_client import Discovered
-from shared.config import postgres_address
 from shared.database import Database
 from shared.domain.catalog import StreamId
+from shared.postgres_address import postgres_address
 from tests import access
 from tests.bench.environment import Stage
 from tests.bench.large_catalog import SELECTED, drifted, selected

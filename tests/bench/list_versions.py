@@ -20,8 +20,8 @@ from services.drift_repair_agent.repairs import queries
 from services.orchestrator import connection_queries
 from services.orchestrator.schemas import ConnectionPage, ConnectionView
 from shared import registry
-from shared.config import postgres_address
 from shared.database import Database
+from shared.postgres_address import postgres_address
 from tests.bench.environment import Stage
 from tests.bench.results_table import Line
 

@@ -16,12 +16,8 @@ import yaml
 from local.processes import servers
 from services.auth_broker.settings import BrokerSettings
 from services.console.settings import ConsoleSettings
-from shared.config import (
-    MigrationSettings,
-    RagEngineSettings,
-    Settings,
-    postgres_address,
-)
+from shared.config import MigrationSettings, RagEngineSettings, Settings
+from shared.postgres_address import postgres_address
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVICES = {

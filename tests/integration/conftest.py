@@ -33,10 +33,11 @@ from services.schema_observer import main as schema_observer
 from shared import periodic
 from shared.airbyte_client import AirbyteClient
 from shared.airbyte_client._transport import Transport
-from shared.config import RagEngineSettings, Settings, postgres_address
+from shared.config import RagEngineSettings, Settings
 from shared.database import Database
 from shared.errors import UpstreamUnknown
 from shared.outbox import STREAM
+from shared.postgres_address import postgres_address
 from shared.service_clients import Peer
 from tests import access, leaks
 from tests.fakes.airbyte_server import POSTGRES, WORKSPACE_ID, AirbyteServer

@@ -18,9 +18,9 @@ from local.processes import servers
 from services.auth_broker.service import AuthBroker
 from services.auth_broker.stores import EnvironmentStore, variable_prefix
 from shared.auth.scopes import Scope
-from shared.config import postgres_address
 from shared.database import Database
 from shared.errors import Invalid, NotFound
+from shared.postgres_address import postgres_address
 from tests import access
 from tests.integration.brokers import ask, audited, broker_for, token
 from tests.integration.conftest import REPOSITORY, migrate

@@ -17,16 +17,8 @@ from pydantic.fields import FieldInfo
 
 import services
 from services.orchestrator.airbyte_setup import SetupSettings
-from shared.config import (
-    MigrationSettings,
-    PostgresAddress,
-    ProcessSettings,
-    Settings,
-    SslMode,
-    is_loopback,
-    load,
-    postgres_address,
-)
+from shared.config import MigrationSettings, ProcessSettings, Settings, is_loopback, load
+from shared.postgres_address import PostgresAddress, SslMode, postgres_address
 from tests import processes
 
 REPOSITORY = Path(__file__).parents[2]

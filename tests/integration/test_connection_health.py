@@ -17,10 +17,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.orchestrator import connection_queries
 from services.orchestrator.connection_queries import ConnectionFilter, Sort
 from shared import registry
-from shared.config import postgres_address
 from shared.database import Database
 from shared.domain.health import Health
 from shared.models import Connection, ConnectionStatus, JobHistory, Repair, RepairState
+from shared.postgres_address import postgres_address
 from tests import factories
 from tests.pools import Sql
 

@@ -22,11 +22,11 @@ from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 
 from local.processes import servers
 from shared import database, registry
-from shared.config import PostgresAddress, SslMode, postgres_address
 from shared.database import Database, sqlalchemy_url
 from shared.errors import Unavailable, UpstreamUnknown
 from shared.models import EventRow, SyncCatalogVersion, VersionOrigin
 from shared.observability import logs
+from shared.postgres_address import PostgresAddress, SslMode, postgres_address
 from tests import factories
 from tests.fakes.postgres_proxies import LossyCommit, TlsProxy, moved
 from tests.pools import Pools, Sql

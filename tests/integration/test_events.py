@@ -18,10 +18,11 @@ from redis.asyncio import Redis
 
 from local.processes import servers
 from shared import outbox, registry
-from shared.config import Settings, postgres_address
+from shared.config import Settings
 from shared.database import Database
 from shared.models import Connection
 from shared.outbox import STREAM, EventType, Relay
+from shared.postgres_address import postgres_address
 from tests import factories
 from tests.integration.conftest import REPOSITORY
 from tests.pools import Sql
@@ -30,7 +31,7 @@ _KILLED = """
 import asyncio, sys
 from redis.asyncio import Redis
 from shared import failpoints
-from shared.config import postgres_address
+from shared.postgres_address import postgres_address
 from shared.database import Database
 from shared.outbox import Relay
 

@@ -16,10 +16,10 @@ from structlog.testing import LogCapture
 
 from local.processes import servers
 from shared import job_queue
-from shared.config import postgres_address
 from shared.database import Database
 from shared.errors import NotFound, Unavailable
 from shared.job_queue import Handler, Jobs
+from shared.postgres_address import postgres_address
 from tests.integration.conftest import migrate
 from tests.pools import Pools
 from tests.waiting import until

@@ -14,9 +14,9 @@ import trustme
 from sqlalchemy import text
 
 from local.processes import servers
-from shared.config import PostgresAddress, SslMode, postgres_address
 from shared.database import Database, connect_synchronously
 from shared.errors import Unavailable
+from shared.postgres_address import PostgresAddress, SslMode, postgres_address
 from tests import processes
 from tests.fakes.postgres_proxies import TlsProxy
 from tests.integration.conftest import REPOSITORY

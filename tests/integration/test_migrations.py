@@ -79,7 +79,7 @@ async def test_migrations_are_reversible_and_match_the_models(
 
 
 async def test_migration_does_not_queue_behind_a_long_read(database: Sql) -> None:
-    """It ends after some seconds and has changed nothing, so nobody waits behind it for longer."""
+    """It fails after five seconds without a change: other statements wait only that long."""
     await alembic("upgrade", "head")
     async with database.transaction():
         await database.execute("LOCK TABLE aam_limited.connections IN ACCESS SHARE MODE")

@@ -13,8 +13,8 @@ from sqlalchemy import text
 
 from services.drift_repair_agent.repairs import executor, planner, queries, suggestions
 from services.drift_repair_agent.repairs.expiry import Expiry
-from shared.config import postgres_address
 from shared.database import Database
+from shared.postgres_address import postgres_address
 from tests.factories import open_operation
 from tests.integration.conftest import Mesh
 from tests.integration.drifting import ACCOUNT, drift, offering, post, repairs, repairs_until

@@ -15,8 +15,8 @@ import pytest
 
 from local.processes import servers
 from shared import outbox, registry
-from shared.config import postgres_address
 from shared.database import Database
+from shared.postgres_address import postgres_address
 from tests import access, factories
 from tests.fakes.airbyte_server import AirbyteServer, catalog, stream
 from tests.integration.conftest import (

@@ -23,11 +23,11 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared import outbox, registry
-from shared.config import postgres_address
 from shared.database import Database
 from shared.errors import NameTaken, NotActive, StaleCatalog
 from shared.models import ConnectionStatus, VersionOrigin
 from shared.outbox import EventType
+from shared.postgres_address import postgres_address
 from tests import factories
 
 T = TypeVar("T")

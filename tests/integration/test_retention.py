@@ -15,10 +15,11 @@ from local.processes import servers
 from services.orchestrator import history_retention
 from services.orchestrator.history_retention import History, Retention, histories
 from shared import registry
-from shared.config import Settings, postgres_address
+from shared.config import Settings
 from shared.database import Database
 from shared.models import StreamSchema
 from shared.observability import metrics
+from shared.postgres_address import postgres_address
 from tests.waiting import until
 
 Sql = Any

@@ -17,9 +17,10 @@ import pytest
 from local.processes import servers
 from services.orchestrator.history_retention import History, histories
 from shared import registry
-from shared.config import Settings, postgres_address
+from shared.config import Settings
 from shared.database import Database
 from shared.job_queue import Jobs
+from shared.postgres_address import postgres_address
 from tests.integration.conftest import migrate
 from tests.integration.year_of_history import FREQUENT, Rates, SimulatedHistory, prune
 from tests.pools import Sql

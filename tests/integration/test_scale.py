@@ -19,6 +19,7 @@ from tests.scale import catalogs, fill, fleet, report
 from tests.scale.measures import Lateness, LatenessSampler
 from tests.waiting import until
 
+# The simulation forks its services from one process, and reads their memory from /proc.
 pytestmark = pytest.mark.skipif(
     not fork_server.is_available(), reason="The services of the simulation are forked, on Linux."
 )

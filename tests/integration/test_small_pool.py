@@ -8,8 +8,9 @@ import pytest
 from pydantic import ValidationError
 from sqlalchemy import text
 
-from shared.config import Settings, postgres_address
+from shared.config import Settings
 from shared.database import Database
+from shared.postgres_address import postgres_address
 from tests.fakes.airbyte_server import AirbyteServer
 from tests.integration.conftest import Meshes
 from tests.integration.drifting import ACCOUNT, drift, offering, repairs_until

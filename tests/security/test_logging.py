@@ -20,10 +20,10 @@ from pydantic import BaseModel, ValidationError
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from shared.config import postgres_address
 from shared.database import Database
 from shared.errors import NotFound, Unavailable
 from shared.observability import logs
+from shared.postgres_address import postgres_address
 from tests import processes
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -16,11 +16,11 @@ from services.orchestrator.history_retention import histories
 from shared import registry
 from shared.auth.api_keys import new_key
 from shared.auth.refusals import Refusals
-from shared.config import postgres_address
 from shared.database import Database
 from shared.errors import Unavailable
 from shared.http.app import create_app
 from shared.http.authentication import Access
+from shared.postgres_address import postgres_address
 from tests import access, leaks
 from tests.pools import Sql
 from tests.security.conftest import ask, bearer, insert_key

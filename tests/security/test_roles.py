@@ -14,10 +14,10 @@ import pytest
 from sqlalchemy import text
 
 from local.processes import servers
-from shared.config import postgres_address
 from shared.database import Database
 from shared.errors import Unavailable
 from shared.job_queue import Jobs
+from shared.postgres_address import postgres_address
 from tests.integration.conftest import REPOSITORY, migrate
 from tests.security.grants import MATRIX, SERVICES, Right, expected
 

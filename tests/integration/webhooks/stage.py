@@ -20,10 +20,11 @@ from services.drift_repair_agent.webhooks.dispatcher import Deliveries
 from services.drift_repair_agent.webhooks.messages import SUBSCRIBED_BY_DEFAULT, notify
 from services.drift_repair_agent.webhooks.sender import Sender, Signer
 from services.drift_repair_agent.webhooks.subscriptions import Receivers
-from shared.config import networks, postgres_address
+from shared.config import networks
 from shared.database import Database
 from shared.models import Repair
 from shared.outbox import EventType
+from shared.postgres_address import postgres_address
 from tests import factories
 from tests.integration.receivers import KEY
 from tests.pools import Sql
