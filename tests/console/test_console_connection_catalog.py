@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 
-from services.console.pages.connection import selection
+from services.console.pages.connection import catalog_edit, selection
 from tests.console import connection_samples as samples
 from tests.console.browser import Browser
 from tests.console.conftest import Console
@@ -133,16 +134,13 @@ async def test_slow_discovery(signed_in: Browser, mesh: Double) -> None:
 
 async def test_discovery_takes_minutes(console: Console, mesh: Double) -> None:
     """A page waits for it longer than for other answers."""
-    browser = Browser(console(peer_timeout=timedelta(milliseconds=200)))
-    await browser.sign_in(mesh.key)
-    await browser.get(f"{BASE}/catalog")
-    mesh.delays[f"POST {BASE}/discover"] = 0.4
+    app = console(peer_timeout=timedelta(milliseconds=100))
+    api = app.state.clients.acting_with(mesh.key)
+    mesh.delays[f"POST {BASE}/discover"] = 0.3
 
-    shown = await browser.post(f"{BASE}/catalog/edit", {"stream": "Account", "namespace": ""})
+    merged = await catalog_edit._discovered(api, UUID(samples.ID))
 
-    assert shown.status == 200
-    assert 'value="Name" checked' in shown.html
-    await browser.client.aclose()
+    assert merged["sync_catalog"]["streams"]
 
 
 @pytest.mark.parametrize("action", ["preview", "apply"])

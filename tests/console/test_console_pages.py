@@ -67,26 +67,31 @@ async def test_part_of_a_page_may_be_away(signed_in: Browser, double: Double) ->
     assert "Salesforce production" in shown.text
 
 
-async def test_unreachable_and_late_services_differ(console: Console, double: Double) -> None:
-    """Refused connections are known at once, and change nothing; a late answer may have."""
+async def test_unreachable_service(console: Console, double: Double) -> None:
+    """A refused connection is known at once, and changes nothing."""
     away = f"http://127.0.0.1:{servers.free_port()}"
-    browser = Browser(console(drift_repair_agent_url=away, peer_timeout=timedelta(seconds=1)))
-    async with silent_server() as silent:
-        late = Browser(
-            console(drift_repair_agent_url=silent, peer_timeout=timedelta(milliseconds=200))
-        )
-        for one in (browser, late):
-            await one.sign_in(double.key)
-        double.answers["GET /connections"] = page(CONNECTION)
+    browser = Browser(console(drift_repair_agent_url=away))
+    await browser.sign_in(double.key)
+    double.answers["GET /connections"] = page(CONNECTION)
 
-        shown, waited = await browser.get("/"), await late.get("/")
+    shown = await browser.get("/")
 
     assert "The drift_repair_agent cannot be reached. Nothing was changed." in shown.text
     assert "service_unreachable" in shown.text
-    assert "The drift_repair_agent did not answer in time." in waited.text
-    assert "service_timeout" in waited.text
-    for one in (browser, late):
-        await one.client.aclose()
+    await browser.client.aclose()
+
+
+async def test_late_read(console: Console, double: Double) -> None:
+    """A service that accepts connections and does not answer is late, not unreachable."""
+    async with silent_server() as silent:
+        app = console(drift_repair_agent_url=silent, peer_timeout=timedelta(milliseconds=100))
+        agent = app.state.clients.acting_with(double.key).drift_repair_agent
+
+        with pytest.raises(ApiProblem) as late:
+            await agent.get("/repairs")
+
+    assert late.value.sentence == "The drift_repair_agent did not answer in time."
+    assert late.value.code == "service_timeout"
 
 
 async def test_lost_answer_says_what_repeating_does(console: Console, double: Double) -> None:
