@@ -30,7 +30,7 @@ class Announcements:
         self._postponed = Postponed()
 
     async def announce_due(self) -> None:
-        """Announce each in a transaction of its own; one that fails is skipped for a minute."""
+        """Announce each in a transaction of its own; one that fails is skipped for a while."""
         async with self._db.read() as session:
             due = await queries.due_announcements(
                 session, notice=self._notice, limit=_BATCH_SIZE, but=self._postponed.ids

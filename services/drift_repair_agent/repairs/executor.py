@@ -129,7 +129,7 @@ class RepairExecutor:
     async def end_stranded(self) -> None:
         """End the repairs whose operation ended without recording their outcome.
 
-        A repair that cannot be ended is skipped for a minute.
+        A repair that cannot be ended is skipped for a while.
         """
         async with self._db.read() as session:
             stranded = await queries.stranded_repairs(

@@ -23,7 +23,7 @@ class Expiry:
         self._postponed = Postponed()
 
     async def expire_due(self) -> None:
-        """End each in a transaction of its own; one that fails is skipped for a minute."""
+        """End each in a transaction of its own; one that fails is skipped for a while."""
         async with self._db.read() as session:
             over = await queries.expired_repairs(
                 session, limit=_BATCH_SIZE, but=self._postponed.ids
