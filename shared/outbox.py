@@ -36,6 +36,7 @@ KEEP = 100_000
 """The approximate length of the stream; older events are trimmed."""
 _BATCH = 500
 _REDIS_WITHIN_S = 3.0
+_TIMEOUT_S = 5
 _RELAY_LOCK = int.from_bytes(b"aamrelay", "big", signed=True)
 _IS_PENDING = text("SELECT EXISTS (SELECT FROM events WHERE published_at IS NULL)")
 
@@ -163,8 +164,8 @@ def open_redis(settings: Settings) -> Redis:
         str(settings.redis_url.get_secret_value()),
         protocol=3,
         decode_responses=True,
-        socket_timeout=5,
-        socket_connect_timeout=5,
+        socket_timeout=_TIMEOUT_S,
+        socket_connect_timeout=_TIMEOUT_S,
         maint_notifications_config=MaintNotificationsConfig(enabled=False),
     )
     tracing.trace_redis(redis)

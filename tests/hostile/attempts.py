@@ -20,6 +20,7 @@ JSON = {"Content-Type": "application/json"}
 APPLY = "/repair/apply_new_catalog"
 ONBOARD = "/connections/onboard"
 LONGEST_S = 2.0
+"""Of processor time. Ten times as long may pass, since the machine may have other work."""
 _OWN_WORK = {"periodic_runs", "pgqueuer", "pgqueuer_log", "observations", "discoveries"}
 """Tables that the services' background tasks change meanwhile."""
 _COUNTED = {"events", "watches", "plans", "connection_health"}
@@ -92,16 +93,17 @@ class World:
         return found
 
     async def withstands(self, attempt: Attempt) -> httpx.Response:
-        """Send the request; check the response and its latency, and that no state has changed."""
+        """Send the request; check the response and its time, and that no state has changed."""
         client: httpx.AsyncClient = getattr(self.mesh, attempt.to)
         self.before = await self.seen()
-        began = time.perf_counter()
+        began, worked = time.monotonic(), time.process_time()
         answer = await client.request(
             attempt.method, attempt.path, content=attempt.content, headers=attempt.headers
         )
-        took = time.perf_counter() - began
+        took, work = time.monotonic() - began, time.process_time() - worked
         expect_problem(answer, attempt.answers, attempt.what)
-        assert took < LONGEST_S, (attempt.what, took)
+        assert work < LONGEST_S, (attempt.what, work)
+        assert took < 10 * LONGEST_S, (attempt.what, took)
         after = await self.seen()
         changed = [name for name in after if after[name] != self.before[name]]
         assert not changed, (attempt.what, changed)

@@ -31,7 +31,7 @@ from tests.integration.conftest import (
 from tests.pools import Sql
 from tests.waiting import until_not
 
-ANSWERED_WITHIN_S = 3
+ANSWERED_WITHIN_S = 20
 PUBLISHED = [
     "connection.onboarded",
     "catalog.healing",
@@ -123,9 +123,11 @@ async def test_without_redis_nothing_is_lost(
 
 @pytest.mark.timeout(60)
 async def test_hanging_redis_delays_no_answer(
-    airbyte: AirbyteServer, registry_url: str, sql: Sql
+    airbyte: AirbyteServer, registry_url: str, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Requests take the usual time, and the services stop in seconds."""
+    """No request waits for it, nor do the services when they stop."""
+    assert hasattr(outbox, "_TIMEOUT_S")
+    monkeypatch.setattr(outbox, "_TIMEOUT_S", 3 * ANSWERED_WITHIN_S)
     add_destination(airbyte)
     async with silence() as (url, called):
         settings = settings_for(airbyte, registry_url, url)
@@ -135,7 +137,7 @@ async def test_hanging_redis_delays_no_answer(
             await live(mesh, "second")
             assert called.is_set()
             begun = time.monotonic()
-        assert time.monotonic() - begun < 10
+        assert time.monotonic() - begun < ANSWERED_WITHIN_S
         await redis.aclose()
     waiting = "SELECT count(*) FROM events WHERE published_at IS NULL"
     assert await sql.fetchval(waiting) == 2 * len(PUBLISHED)

@@ -24,6 +24,7 @@ from tests.security.conftest import ask, bearer
 BODIES = int(os.environ.get("AAM_BODIES", "1000"))
 BATCH = 100
 LONGEST_S = 2.0
+"""Of processor time. Ten times as long may pass, since the machine may have other work."""
 
 
 def routes(apps: dict[str, FastAPI]) -> list[tuple[FastAPI, str, str, bytes]]:
@@ -73,7 +74,7 @@ def _bodies(examples: list[bytes]) -> st.SearchStrategy[bytes]:
 
 
 async def test_random_bodies_cause_no_server_error(apps: dict[str, FastAPI]) -> None:
-    """Each gets a response within two seconds, and the services keep running."""
+    """Each gets a response after at most two seconds of work, and the services keep running."""
     targets = routes(apps)
     loop, turn = asyncio.get_running_loop(), count()
     statuses: Counter[int] = Counter()
@@ -82,7 +83,7 @@ async def test_random_bodies_cause_no_server_error(apps: dict[str, FastAPI]) -> 
         for body in bodies:
             app, method, path, _ = targets[next(turn) % len(targets)]
             at = re.sub(r"\{[a-z_]+\}", lambda _: str(uuid4()), path)
-            began = time.perf_counter()
+            began, worked = time.monotonic(), time.process_time()
             answer = await ask(
                 *(app, method, at),
                 [
@@ -92,12 +93,13 @@ async def test_random_bodies_cause_no_server_error(apps: dict[str, FastAPI]) -> 
                 ],
                 body=body,
             )
-            took = time.perf_counter() - began
+            took, work = time.monotonic() - began, time.process_time() - worked
             statuses[answer.status] += 1
             # A valid request to check a credential needs the auth_broker, which does not run here.
             is_away = answer.status == 503 and b":auth_broker_unavailable" in answer.body
             assert 200 <= answer.status < 500 or is_away, (method, path, answer.status, body)
-            assert took < LONGEST_S, (method, path, took, body)
+            assert work < LONGEST_S, (method, path, work, body)
+            assert took < 10 * LONGEST_S, (method, path, took, body)
 
     @settings(
         max_examples=BODIES // BATCH,
