@@ -31,12 +31,16 @@ demo: $(VENV)/.local ## Run the main job from start to end in a temporary enviro
 
 # Tests mostly wait, so there are more workers than cores. The tests of a module run in one process, since they may
 # share services. With T="..." pytest gets these arguments instead.
-SUITE := -n 3 --dist loadfile --no-loadscope-reorder
-test: $(VENV)/.dev install-connectors ## Run the tests that every change must pass, in random order; T="..." passes arguments to pytest
+PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder
+SUITE := -m "not process" $(PARALLEL)
+test: $(VENV)/.dev install-connectors ## Run the tests, in random order; T="..." passes arguments to pytest
 	@exec env $(TIED) $(BIN)/python -m pytest $(or $(T),$(SUITE))
 
+test-processes: $(VENV)/.dev install-connectors ## Run the tests that start processes of their own: services, commands, connectors, servers; CI does so, too
+	@exec env $(TIED) $(BIN)/python -m pytest $(or $(T),-m process $(PARALLEL))
+
 test-all: $(VENV)/.dev install-connectors ## Run all tests, then each part at depth: faults, histories, requests, bodies, lossy, clients, mutants, corpus, scale
-	@exec env $(TIED) $(BIN)/python -m tests.full $(SUITE)
+	@exec env $(TIED) $(BIN)/python -m tests.full $(PARALLEL)
 
 # The image's name in docker-compose.yml. PYTHON_IMAGE="..." replaces the base image, BUILD="--network host ..." adds
 # options of docker build. Two builds from one base image print the same digest.

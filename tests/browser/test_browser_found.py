@@ -9,6 +9,8 @@ import pytest
 
 from tests.browser import chromium
 
+pytestmark = pytest.mark.process
+
 
 def program(path: Path, line: str) -> str:
     """Write a shell program."""

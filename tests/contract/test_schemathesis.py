@@ -41,6 +41,8 @@ from tests.integration.conftest import (
     sql,
 )
 
+pytestmark = pytest.mark.process
+
 __all__ = ["redis", "registry_url", "sql"]
 
 EXAMPLES = int(os.environ.get("AAM_SCHEMATHESIS", "2"))

@@ -8,6 +8,8 @@ import pytest
 from tests.faults.world import ORDER, World
 from tests.waiting import until_not
 
+pytestmark = pytest.mark.process
+
 SECOND = "CREDENTIAL_SALESFORCE_SECOND__"
 EDIT = {"credential_id": "salesforce-second", "prefix": "crm_"}
 _OPEN = "SELECT 1 FROM operations WHERE status IN ('running', 'undoing')"

@@ -10,6 +10,8 @@ from tests.faults.case import Cell
 from tests.faults.cells import CELLS
 from tests.faults.world import World
 
+pytestmark = pytest.mark.process
+
 _RUN_ALL = bool(os.environ.get("AAM_FAULTS"))
 """Whether to run every cell instead of an evenly spread sample."""
 _SAMPLED = 10

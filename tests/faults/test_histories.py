@@ -37,6 +37,8 @@ from tests.integration.conftest import (
     settings_for,
 )
 
+pytestmark = pytest.mark.process
+
 SEED = int(os.environ.get("AAM_SEED", "20261123"))
 HISTORIES = 200 if os.environ.get("AAM_FAULTS") else 8
 CALLS, CALLERS, CONNECTIONS, FAULTY = 30, 4, 2, 0.05

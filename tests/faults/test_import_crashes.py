@@ -11,6 +11,8 @@ import pytest
 from tests.faults.world import ORDER, T_CONVERGED, World
 from tests.waiting import until
 
+pytestmark = pytest.mark.process
+
 
 @pytest.mark.deep(after=1)
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ import pytest
 from tests.faults.world import ORDER, World
 from tests.integration.drifting import ACCOUNT, offering
 
+pytestmark = pytest.mark.process
+
 Json = dict[str, Any]
 _WITHIN_S = 40
 

@@ -10,6 +10,8 @@ import pytest
 
 from tests.faults.world import ORDER, World
 
+pytestmark = pytest.mark.process
+
 TOKEN = "CREDENTIAL_SALESFORCE_PROD__REFRESH_TOKEN"
 PATH = "/credentials/salesforce-prod/rotate"
 _WITHIN_S = 40

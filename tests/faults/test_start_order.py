@@ -9,6 +9,8 @@ import pytest
 
 from tests.faults.world import ORDER, Process, World
 
+pytestmark = pytest.mark.process
+
 _PARTS = ("postgres", "valkey", "airbyte", "auth_broker")
 # Each part is first, last, and before and after every other part.
 _ROTATIONS = [(*_PARTS[turn:], *_PARTS[:turn]) for turn in range(len(_PARTS))]

@@ -11,6 +11,8 @@ import pytest
 from tests.faults.world import ORDER, World
 from tests.waiting import until
 
+pytestmark = pytest.mark.process
+
 Json = dict[str, Any]
 STATES: dict[tuple[str | None, str], Json] = {
     (None, "Account"): {"at": 1},

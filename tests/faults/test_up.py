@@ -26,6 +26,8 @@ from local.settings import Settings
 from tests import leaks, processes, reaper
 from tests.processes import are_gone, becomes_true, family, variables
 
+pytestmark = pytest.mark.process
+
 READY_TIMEOUT_S = 90
 
 

@@ -14,6 +14,8 @@ import pytest
 from shared.config import Settings, load
 from tests.fakes.airbyte_server import POSTGRES, WORKSPACE_ID, AirbyteServer, Auth
 
+pytestmark = pytest.mark.process
+
 PASSWORD = "AAMCANARY-warehouse-p@ss"
 WAREHOUSE = f"postgresql://loader:{PASSWORD}@postgres:5432/warehouse?sslmode=disable"
 

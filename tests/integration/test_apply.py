@@ -386,6 +386,7 @@ async def test_unchanged_source_is_stored_once(mesh: Mesh) -> None:
     assert await mesh.sql.fetchval("SELECT count(*) FROM stream_schemas") == 6
 
 
+@pytest.mark.process
 async def test_registry_outage_during_a_call_is_waited_out(
     airbyte: AirbyteServer, own_postgres: servers.Postgres, redis_url: str, redis: Redis
 ) -> None:

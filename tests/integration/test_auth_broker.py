@@ -272,6 +272,7 @@ async def test_token_of_another_audience_scope_or_service_is_refused(
     assert CANARY not in answer.text
 
 
+@pytest.mark.process
 async def test_without_the_registry_no_secret_is_answered(own_postgres: servers.Postgres) -> None:
     """503, and the same token is valid when it is back."""
     await asyncio.to_thread(migrate, own_postgres.url)

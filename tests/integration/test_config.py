@@ -323,6 +323,7 @@ def test_is_loopback(host: str, is_ours: bool) -> None:
     assert is_loopback(host) is is_ours
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "service, bad",
     [

@@ -308,6 +308,7 @@ async def test_server_is_asked_only_about_sessions_that_were_idle(
         assert await pid() != first
 
 
+@pytest.mark.process
 async def test_postgres_restart_is_survived(own_postgres: servers.Postgres) -> None:
     """Unavailable at once while it is down; then as before, without a new engine."""
     async with opened(own_postgres.url) as db:

@@ -356,6 +356,7 @@ async def test_hanging_redis_blocks_nothing(
     await hanging.aclose()
 
 
+@pytest.mark.process
 async def test_relay_killed_before_marking_events_publishes_them_again(
     db: Database, redis: Redis, redis_url: str, registry_url: str, sql: Sql
 ) -> None:
@@ -388,6 +389,7 @@ async def test_relay_killed_before_marking_events_publishes_them_again(
     assert await waiting(sql) == 0
 
 
+@pytest.mark.process
 async def test_registry_outage_pauses_the_relay(
     own_postgres: servers.Postgres, redis: Redis
 ) -> None:

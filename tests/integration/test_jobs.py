@@ -145,6 +145,7 @@ async def test_bug_ends_its_own_job_only(
     assert await sql.fetchval("SELECT count(traceback) FROM pgqueuer_log") == 0
 
 
+@pytest.mark.process
 async def test_unmigrated_registry_is_logged_once(
     own_postgres: servers.Postgres, logged: LogCapture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

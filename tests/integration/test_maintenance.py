@@ -442,6 +442,7 @@ async def test_failed_recording_does_not_block_the_others(
     assert {str(row["id"]) for row in rows} == {one["id"] for one in connections[1:]}
 
 
+@pytest.mark.process
 async def test_maintenance_commands_have_a_dry_run(
     mesh: Mesh, registry_url: str, redis_url: str
 ) -> None:

@@ -45,7 +45,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SIGNING_KEY = "AAMCANARY-webhook-signing-key-0123456789"
 ROUTES_OF_ALL = {"none"} | docs_page.PATHS
 
-pytestmark = pytest.mark.exact
+pytestmark = [pytest.mark.process, pytest.mark.exact]
 
 
 @dataclass

@@ -21,6 +21,8 @@ from tests import processes
 from tests.fakes.postgres_proxies import TlsProxy
 from tests.integration.conftest import REPOSITORY
 
+pytestmark = pytest.mark.process
+
 CANARY = "AAMCANARYpassword"
 _ENCRYPTED = text("SELECT 1")
 

@@ -224,6 +224,7 @@ async def test_volumes_are_converted(database: Sql) -> None:
     assert await database.fetchval("SELECT count(*) FROM stream_volumes") == 0
 
 
+@pytest.mark.process
 async def test_concurrent_migrations_take_turns(
     database: Sql,
 ) -> None:

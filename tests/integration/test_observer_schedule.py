@@ -345,6 +345,7 @@ async def test_observation_that_lost_its_claim_records_nothing(mesh: Mesh) -> No
     assert tuple(row) == (None, None)
 
 
+@pytest.mark.process
 @pytest.mark.deep(after=1)
 @pytest.mark.parametrize("place", ["observe.stored", "observe.compared"])
 async def test_killed_process_leaves_no_duplicates(mesh: Mesh, place: str) -> None:

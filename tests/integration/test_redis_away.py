@@ -143,6 +143,7 @@ async def test_hanging_redis_delays_no_answer(
     assert await sql.fetchval(waiting) == 2 * len(PUBLISHED)
 
 
+@pytest.mark.process
 @pytest.mark.timeout(60)
 async def test_process_stops_although_redis_hangs(
     airbyte: AirbyteServer, registry_url: str, sql: Sql

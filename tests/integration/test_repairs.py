@@ -571,6 +571,7 @@ async def test_decision_and_expiry_exclude_each_other(mesh: Mesh) -> None:
     assert versions == (2 if status == 200 else 1)
 
 
+@pytest.mark.process
 async def test_registry_outage_loses_no_decision(
     airbyte: AirbyteServer, own_postgres: servers.Postgres, redis_url: str, redis: Redis
 ) -> None:

@@ -20,9 +20,13 @@ from tests.scale.measures import Lateness, LatenessSampler
 from tests.waiting import until
 
 # The simulation forks its services from one process, and reads their memory from /proc.
-pytestmark = pytest.mark.skipif(
-    not fork_server.is_available(), reason="The services of the simulation are forked, on Linux."
-)
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.skipif(
+        not fork_server.is_available(),
+        reason="The services of the simulation are forked, on Linux.",
+    ),
+]
 CONNECTIONS = 60
 WORKSPACES = 3
 COMPRESSION = 10_000

@@ -185,6 +185,7 @@ async def test_foreign_wrapping_token_is_not_unwrapped(
     assert bao.root.sys.unwrap(wrapped)["data"] == {"secret_id": "theirs"}
 
 
+@pytest.mark.process
 def test_refused_start_is_one_line(
     bao: OpenBao, registry_url: str, secret_id_file: Path, tmp_path: Path
 ) -> None:

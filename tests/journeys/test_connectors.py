@@ -31,7 +31,8 @@ from tests.pools import Sql
 
 MANIFESTS = Path(sample_api.__file__).parent / "manifests"
 
-pytestmark = pytest.mark.timeout(600)  # a connector may have to be installed first
+# A connector may have to be installed first.
+pytestmark = [pytest.mark.process, pytest.mark.timeout(600)]
 
 
 @dataclass

@@ -9,6 +9,8 @@ import pytest
 
 from tests import processes
 
+pytestmark = pytest.mark.process
+
 REPOSITORY = Path(__file__).parents[2]
 
 

@@ -23,7 +23,8 @@ from tests.pools import Sql
 SALESFORCE = PINNED["source-salesforce"]
 SUGGESTED = {"Account", "Contact", "Lead", "Opportunity", "Task", "User"}
 
-pytestmark = pytest.mark.timeout(600)  # the connector may have to be installed first
+# The connector may have to be installed first.
+pytestmark = [pytest.mark.process, pytest.mark.timeout(600)]
 
 
 @dataclass

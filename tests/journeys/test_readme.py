@@ -72,6 +72,7 @@ def blocks(page: str, language: str) -> list[str]:
     return [text for named, text in _BLOCK.findall(PAGES[page]) if named == language]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "pages",
     [

@@ -22,6 +22,8 @@ from services.auth_broker.stores import EnvironmentStore
 from shared.credential_documents import Credential
 from shared.domain import specification as specifications
 
+pytestmark = pytest.mark.process
+
 CONNECTOR = PINNED["source-salesforce"]
 
 

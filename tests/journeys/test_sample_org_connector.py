@@ -19,6 +19,8 @@ import pytest
 from local.sample_org.server import Running, running
 from local.sample_org.settings import Settings
 
+pytestmark = pytest.mark.process
+
 Message = dict[str, Any]
 INSTALLED = Path(".aam/connectors/source-salesforce-2.10.3/bin/source-salesforce")
 RUN_SECONDS = 60

@@ -132,6 +132,7 @@ async def process(service: str, **environment: str) -> tuple[int, str]:
     return running.returncode, out.decode()
 
 
+@pytest.mark.process
 async def test_process_ends_with_that_line() -> None:
     """The exit code is not 0, and there is no traceback."""
     code, written = await process("rag_engine", SUPABASE_DB_URL="", OIDC_AUDIENCE="AAMCANARY")
@@ -140,6 +141,7 @@ async def test_process_ends_with_that_line() -> None:
     assert written == "OIDC_ISSUER and OIDC_AUDIENCE go together: set both or none\n"
 
 
+@pytest.mark.process
 async def test_process_ends_without_any_api_key(registry_url: str, sql: Sql) -> None:
     """Revoked and expired keys do not count."""
     await sql.execute("DELETE FROM api_keys")
@@ -164,6 +166,7 @@ async def test_process_ends_without_any_api_key(registry_url: str, sql: Sql) -> 
     assert "Traceback" not in written
 
 
+@pytest.mark.process
 async def test_registry_may_come_later(own_postgres: servers.Postgres) -> None:
     """The service runs while the registry is down, empty or without a key, then gets ready."""
     url = own_postgres.url

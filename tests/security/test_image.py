@@ -33,6 +33,8 @@ from tests import leaks, processes
 from tests.processes import becomes_true
 from tests.security.pins import SHIPPED, here
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).resolve().parents[2]
 NOBODY = 65534
 SERVICES = ("auth-broker", "drift-repair-agent", "orchestrator", "rag-engine", "schema-observer")

@@ -284,6 +284,7 @@ async def by_hand(registry_url: str, *arguments: str) -> tuple[int, str, str]:
     return process.returncode, out.decode(), error.decode()
 
 
+@pytest.mark.process
 async def test_key_is_created_by_command(
     orchestrator: FastAPI, registry_url: str, keyless: Sql
 ) -> None:
@@ -338,6 +339,7 @@ def test_invalid_command_arguments_are_named(
     assert f"argument {arguments[0]}: " in capsys.readouterr().err
 
 
+@pytest.mark.process
 async def test_revoking_an_unknown_key_is_one_line(registry_url: str, sql: Sql) -> None:
     output = await by_hand(registry_url, "revoke", "zzzzzzzz")
 
@@ -370,6 +372,7 @@ def files(folder: Path) -> dict[Path, bytes]:
     return {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
+@pytest.mark.process
 async def test_setup_creates_keys_once(
     orchestrator: FastAPI, registry_url: str, keyless: Sql, tmp_path: Path
 ) -> None:
@@ -401,6 +404,7 @@ async def test_setup_creates_keys_once(
     assert await status(orchestrator, first_key(tmp_path)) == 200
 
 
+@pytest.mark.process
 async def test_setup_that_fails_at_its_commit_can_be_repeated(
     orchestrator: FastAPI, registry_url: str, keyless: Sql, tmp_path: Path
 ) -> None:
@@ -429,6 +433,7 @@ async def test_setup_that_fails_at_its_commit_can_be_repeated(
     assert await keyless.fetchval("SELECT count(*) FROM api_keys") == 1
 
 
+@pytest.mark.process
 async def test_first_key_of_a_file_is_recorded_once(
     orchestrator: FastAPI, registry_url: str, keyless: Sql, tmp_path: Path
 ) -> None:
@@ -454,6 +459,7 @@ async def test_first_key_of_a_file_is_recorded_once(
     assert await keyless.fetchval("SELECT count(*) FROM api_keys WHERE revoked_at IS NULL") == 0
 
 
+@pytest.mark.process
 async def test_first_key_must_be_a_key(registry_url: str, tmp_path: Path) -> None:
     """One line names the file and never quotes it."""
     file = tmp_path / "auth"
@@ -469,6 +475,7 @@ async def test_first_key_must_be_a_key(registry_url: str, tmp_path: Path) -> Non
     assert malformed == (1, "", f"manage_api_keys: {file} does not hold an API key.\n")
 
 
+@pytest.mark.process
 async def test_secrets_of_kubernetes_need_no_registry(registry_url: str) -> None:
     """The printed List is JSON; an invalid name is refused."""
     code, out, error = await by_hand("postgresql://nowhere/none", "kubernetes-secrets")

@@ -200,6 +200,7 @@ def test_run_with_a_leak_fails(tmp_path: Path, workers: list[str]) -> None:
     assert "AAMCANARY" not in run.stdout
 
 
+@pytest.mark.process
 async def test_descriptions_and_pages_have_no_secret(mesh: Mesh) -> None:
     """They are scanned at the end of the run, like every response."""
     clients = [mesh.orchestrator, mesh.drift_repair_agent, mesh.schema_observer, mesh.auth_broker]

@@ -334,6 +334,7 @@ def migrated(url: str, **environment: str) -> str:
     return run.stdout
 
 
+@pytest.mark.process
 async def test_migrations_create_the_roles_if_allowed(
     own_postgres: servers.Postgres,
 ) -> None:
@@ -370,6 +371,7 @@ async def test_migrations_create_the_roles_if_allowed(
             assert await ready(services, application=service) == ""
 
 
+@pytest.mark.process
 async def test_rest_api_roles_have_no_access(
     own_postgres: servers.Postgres,
 ) -> None:

@@ -24,6 +24,8 @@ from tests.integration.local.airbyte_stage import (
     stream,
 )
 
+pytestmark = pytest.mark.process
+
 HERE = str(WORKSPACE_ID)
 
 

@@ -42,6 +42,8 @@ from tests.integration.local.airbyte_stage import (
 from tests.pools import Sql
 from tests.waiting import until
 
+pytestmark = pytest.mark.process
+
 Scripted = Callable[..., AbstractAsyncContextManager[Api]]
 UPSERT = ("incremental", "append_dedup")
 CATALOG = {"streams": [{"name": "s", "json_schema": {}, "supported_sync_modes": ["full_refresh"]}]}

@@ -22,6 +22,8 @@ from local.airbyte.connector_store import InstallFailed, Store, python_for
 from local.airbyte.settings import Settings
 from tests.integration.local.airbyte_stage import Api, serving
 
+pytestmark = pytest.mark.process
+
 PROGRAM = """
 import json, sys
 def main():

@@ -21,9 +21,12 @@ from local.supervisor import SHARED_MODULES
 from tests.processes import are_gone, becomes_true, memory
 
 # Elsewhere `make up` starts each process as a new interpreter (decision 0138).
-pytestmark = pytest.mark.skipif(
-    not fork_server.is_available(), reason="a fork server needs Linux 5.3 or later"
-)
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.skipif(
+        not fork_server.is_available(), reason="a fork server needs Linux 5.3 or later"
+    ),
+]
 
 CANARY = b"canary-" + os.urandom(8).hex().encode()
 """Written as hexadecimal digits, so that this file does not hold it."""

@@ -17,6 +17,8 @@ from local.processes.exit_with_parent import ChildProcess
 from local.processes.servers import private_log
 from tests.processes import becomes_true
 
+pytestmark = pytest.mark.process
+
 _WRITER = """
 import sys
 for number in range(int(sys.argv[1])):

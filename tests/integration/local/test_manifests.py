@@ -37,7 +37,8 @@ BROKEN = {
     ),
 }
 
-pytestmark = pytest.mark.timeout(600)  # what runs manifests may have to be installed first
+# What runs manifests may have to be installed first.
+pytestmark = [pytest.mark.process, pytest.mark.timeout(600)]
 
 
 @pytest.mark.parametrize("content", BROKEN)

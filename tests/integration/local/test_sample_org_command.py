@@ -18,6 +18,8 @@ from typer.testing import CliRunner, Result
 from local.sample_org.__main__ import app
 from tests import processes
 
+pytestmark = pytest.mark.process
+
 COMMAND = [sys.executable, "-m", "local.sample_org"]
 
 

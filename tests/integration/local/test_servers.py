@@ -17,6 +17,8 @@ from redis.exceptions import AuthenticationError
 
 from local.processes import servers
 
+pytestmark = pytest.mark.process
+
 
 async def _ask(url: str, query: str) -> object:
     connection = await asyncpg.connect(url)

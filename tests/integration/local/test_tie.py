@@ -16,6 +16,8 @@ import pytest
 from tests import processes
 from tests.processes import are_gone, becomes_true, family
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).resolve().parents[3]
 
 _TIED = """

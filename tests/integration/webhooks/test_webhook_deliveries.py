@@ -318,6 +318,7 @@ async def test_late_success_is_recorded(
     assert (row["state"], row["attempts"], row["last_status"]) == ("delivered", 2, 200)
 
 
+@pytest.mark.process
 @pytest.mark.deep(after=1)
 @pytest.mark.parametrize("place, heard", [("before", 0), ("after", 1)])
 async def test_killed_sender_loses_no_message(
