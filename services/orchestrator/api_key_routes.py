@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Query, Request, Response
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from services.orchestrator.edit_schemas import MOST_LABELS, LabelName
+from services.orchestrator.labels import MOST_LABELS, LabelName
 from shared import registry
 from shared.auth.api_keys import make_key
 from shared.auth.scopes import KEY_SCOPES, Scope, caller_of, may

@@ -5,18 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from services.orchestrator.labels import MOST_LABELS, LabelName
 from services.orchestrator.schedule_validation import AirbyteSchedule
 from services.orchestrator.schemas import CONNECTION, ConnectionName, ConnectionView
 from shared.http.strict_json import By, Name, plain
 from shared.source_types import CREDENTIAL_REFERENCE
 
-MOST_LABELS = 64
-
-LabelName = Annotated[
-    str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._/-]{0,61}[a-z0-9])?$", max_length=63)
-]
 Description = Annotated[str, Field(min_length=1, max_length=2000), AfterValidator(plain)]
 
 

@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.orchestrator import edit_queries
 from services.orchestrator.credential_queries import digests_given
 from services.orchestrator.credentials import OrderNote, expect_own_credential, expect_unused, fetch
-from services.orchestrator.edit_schemas import MOST_LABELS, ConnectionEdit
+from services.orchestrator.edit_schemas import ConnectionEdit
+from services.orchestrator.labels import MOST_LABELS
 from services.orchestrator.preflight import nothing_recorded
 from services.orchestrator.sagas.edit import (
     MARKER,

@@ -22,8 +22,8 @@ import msgspec
 from pydantic import TypeAdapter
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.orchestrator.edit_schemas import LabelName
 from services.orchestrator.kubernetes_secrets import secrets_list
+from services.orchestrator.labels import LabelName
 from shared import registry
 from shared.auth.api_keys import NewKey, make_key, parse_key, record_key
 from shared.auth.scopes import KEY_SCOPES, SERVICE_CALLS, Scope
