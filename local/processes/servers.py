@@ -6,6 +6,7 @@ that started it.
 
 from __future__ import annotations
 
+import functools
 import hmac
 import importlib.metadata
 import importlib.util
@@ -79,13 +80,19 @@ def free_port() -> int:
 
     Outgoing connections therefore cannot take it while its server restarts.
     """
-    wanted = Settings().free_ports
+    wanted = _free_ports()
     first, last = map(int, wanted.split("-"))
     for _ in range(200):
         port = random.SystemRandom().randrange(first, last)
         if not is_taken(port):
             return port
     raise ServerFailed(f"No free port among {wanted}.")
+
+
+@functools.cache
+def _free_ports() -> str:
+    """The range of ports; reading the settings takes longer than trying a port."""
+    return Settings().free_ports
 
 
 def free_ports(count: int) -> list[int]:
