@@ -335,6 +335,7 @@ async def test_thousand_connections_grow_by_less_than_a_gigabyte_a_year(
 
     assert growth * 1000 / rates.connections < 1e9
     for table in ("events", "job_history", "sync_volumes", "operations", "timeline_events"):
-        assert table not in scanned
+        is_small = rows[-1][table] < 1_000  # Postgres rightly reads a few pages without an index
+        assert is_small or table not in scanned
     for table, took in seconds.items():
         assert took[int(0.99 * len(took))] < 1, table
