@@ -43,6 +43,7 @@ if [ -s "$ours/webhook_signing_key" ]; then
 fi
 leave "$theirs/webhook_signing_key" "$(draw)"
 leave "$theirs/state_encryption_keys" "$(draw)"
+write "$ours/state_encryption_keys" "$(cat "$theirs/state_encryption_keys")"
 leave "$SETTINGS_DIR/console/console_session_keys" "$(draw)"
 leave "$ours/rotation_digest_key" "$(draw)"
 if [ -n "${AIRBYTE_ELSEWHERE:-}" ]; then

@@ -50,6 +50,7 @@ _WITHHELD: Final = (
 )
 """Set to nothing, so that a `.env` for a real Airbyte or Supabase has no effect."""
 _CALL_AIRBYTE: Final = frozenset({"orchestrator", "drift_repair_agent", "schema_observer"})
+_SAVE_STATES: Final = frozenset({"orchestrator", "drift_repair_agent"})
 _KEY_ENVIRONMENT: Final = "local"
 
 
@@ -116,7 +117,7 @@ class Environments:
 
         Each service has its own registry login. Only the auth_broker gets credentials, and of the
         rest only the registry's address. Only the drift_repair_agent gets the webhook signing key,
-        and only the orchestrator the rotation key.
+        and only the orchestrator the rotation key. Both get the key of saved states.
         """
         keys = self.state / "keys"
         known = {
@@ -141,8 +142,9 @@ class Environments:
             | self.inherited()
             | dict.fromkeys(_WITHHELD, "")
             | known
-            | (self._repair_keys() if name == "drift_repair_agent" else {})
+            | (self._webhooks() if name == "drift_repair_agent" else {})
             | (self._generated_key("ROTATION_DIGEST_KEY") if name == "orchestrator" else {})
+            | (self._generated_key("STATE_ENCRYPTION_KEYS") if name in _SAVE_STATES else {})
             | self._peers()
             | {name: addresses[name] for name in (*ours, "REDIS_URL")}
         )
@@ -213,10 +215,6 @@ class Environments:
     def _registry_url(self, service: str) -> str:
         """The registry's URL with one service's login."""
         return f"{self.postgres.url_for(service)}?sslmode=disable"
-
-    def _repair_keys(self) -> dict[str, str]:
-        """The drift_repair_agent's own settings: webhooks, and the key of saved states."""
-        return self._webhooks() | self._generated_key("STATE_ENCRYPTION_KEYS")
 
     def _webhooks(self) -> dict[str, str]:
         """Webhook settings: receivers on this machine are allowed; messages link to the console."""

@@ -50,6 +50,7 @@ DECLARE
         ['aam_orchestrator', 'snapshots', 'UPDATE (connector_version, manifest_version)'],
         ['aam_orchestrator', 'source_connectors', 'SELECT, INSERT, UPDATE'],
         ['aam_orchestrator', 'stream_schemas', 'SELECT, INSERT, UPDATE (created_at)'],
+        ['aam_orchestrator', 'stream_states', 'SELECT (operation_id, saved_at), INSERT'],
         ['aam_orchestrator', 'sync_catalog_versions', 'SELECT, INSERT'],
         ['aam_orchestrator', 'sync_volumes', 'SELECT, INSERT, UPDATE (job_id, ended_at, volumes)'],
         ['aam_orchestrator', 'timeline_events', 'SELECT, INSERT'],

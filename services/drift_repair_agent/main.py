@@ -34,7 +34,6 @@ from services.drift_repair_agent.states.effects import StateEffects
 from services.drift_repair_agent.states.restorer import StateRestorer
 from services.drift_repair_agent.states.routes import router as state_routes
 from services.drift_repair_agent.states.service import States
-from services.drift_repair_agent.states.store import StateStore
 from services.drift_repair_agent.webhooks.addresses import AllowedAddresses
 from services.drift_repair_agent.webhooks.dispatcher import Deliveries
 from services.drift_repair_agent.webhooks.routes import router as webhook_routes
@@ -55,6 +54,7 @@ from shared.job_queue import Jobs
 from shared.observability import logs, tracing
 from shared.operations import Operations
 from shared.periodic import PeriodicTask
+from shared.saved_states.store import StateStore
 from shared.service_clients import Orchestrator, RagEngine, SchemaObserver
 
 _MAX_CONCURRENT_PLANS = 4

@@ -29,7 +29,6 @@ from services.drift_repair_agent.repairs import transitions
 from services.drift_repair_agent.states.effects import StateEffects
 from services.drift_repair_agent.states.restorer import StateRestorer
 from services.drift_repair_agent.states.schemas import StreamName
-from services.drift_repair_agent.states.store import StateStore
 from shared import outbox, registry
 from shared.airbyte_client import AirbyteClient
 from shared.config import Settings
@@ -52,6 +51,7 @@ from shared.kept_state import Reselection
 from shared.models import Connection, ConnectionStatus, Snapshot
 from shared.operations import HttpResult, Intent, Key, Operations
 from shared.outbox import EventType
+from shared.saved_states.store import StateStore
 
 
 class ApplyOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -48,6 +48,7 @@ from shared.errors import (
 )
 from shared.models import Connection, ConnectionStatus
 from shared.operations import HttpResult, Intent, Key, Operations
+from shared.saved_states.store import StateStore
 from shared.service_clients import AuthBroker
 
 _IN_AIRBYTE = frozenset(
@@ -113,6 +114,7 @@ class Editor:
         configurations: SourceConfigurations,
         operations: Operations,
         digests: Digests | None,
+        states: StateStore,
     ) -> None:
         self._db = db
         self._airbyte = airbyte
@@ -120,7 +122,7 @@ class Editor:
         self._configurations = configurations
         self._operations = operations
         self._digests = digests
-        saga = EditSaga(settings, db, airbyte, auth_broker, configurations, digests)
+        saga = EditSaga(settings, db, airbyte, auth_broker, configurations, digests, states)
         operations.register("edit", saga)
 
     async def edit(

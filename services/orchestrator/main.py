@@ -78,6 +78,7 @@ from shared.job_queue import Jobs
 from shared.observability import logs, tracing
 from shared.operations import Operations
 from shared.periodic import PeriodicTask
+from shared.saved_states.store import StateStore
 from shared.service_clients import AuthBroker
 from shared.source_types import CREDENTIAL_REFERENCE
 
@@ -420,7 +421,14 @@ def build(settings: Settings) -> FastAPI:
     app.state.destinations = service.destinations
     app.state.trials = SourceTrials(settings, db, airbyte, service, digests)
     app.state.editor = Editor(
-        settings, db, airbyte, auth_broker, service.configurations, operations, digests
+        settings,
+        db,
+        airbyte,
+        auth_broker,
+        service.configurations,
+        operations,
+        digests,
+        StateStore(settings, db, airbyte),
     )
     app.state.jobs = JobActions(settings, db, airbyte, operations, service, Volumes(db))
     app.state.key_environment = settings.key_environment

@@ -162,7 +162,10 @@ def test_each_service_has_exactly_its_own_secrets() -> None:
     given = of_set("minimal")
     airbyte = {"airbyte_client_id", "airbyte_client_secret"}
     expected = {
-        "orchestrator": {"supabase_db_url", "redis_url", "rotation_digest_key", *airbyte},
+        "orchestrator": {
+            *("supabase_db_url", "redis_url", "rotation_digest_key", "state_encryption_keys"),
+            *airbyte,
+        },
         "auth-broker": {"supabase_db_url"},
         "drift-repair-agent": {
             *("supabase_db_url", "webhook_signing_key", "state_encryption_keys"),

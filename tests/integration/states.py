@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from services.drift_repair_agent.states.sealing import Sealer
+from shared.saved_states.sealing import Sealer
 from tests import leaks
 
 KEY = leaks.canary("a key of saved states")

@@ -8,7 +8,8 @@ from typing import Any, Literal
 import orjson
 import pytest
 
-from services.drift_repair_agent.states import restorer, store
+from services.drift_repair_agent.states import restorer
+from shared.saved_states import store
 from tests import leaks
 from tests.fakes.airbyte_server import AirbyteServer
 from tests.integration.applying import apply, discovered, streams_in_airbyte
@@ -120,6 +121,25 @@ async def test_state_is_saved_before_a_heal_and_put_back_by_a_rollback(mesh: Mes
     assert state_of(mesh, connection, "Account") == before
     kinds = await mesh.sql.fetch("SELECT kind FROM stream_states ORDER BY saved_at")
     assert [one["kind"] for one in kinds] == ["heal", "rollback"]
+
+
+@only_new
+async def test_state_is_saved_before_a_pause_by_a_person(mesh: Mesh) -> None:
+    """Once, and only if the connection was active; a resume and other edits save none."""
+    connection = await mesh.onboard()
+    value = save_state(mesh, connection)
+    path = f"/connections/{connection['id']}"
+
+    for change in ({"paused": True}, {"paused": True}, {"prefix": "x_"}, {"paused": False}):
+        answer = await mesh.orchestrator.patch(path, json=change)
+        assert answer.status_code == 200, answer.text
+
+    (row,) = await mesh.sql.fetch("SELECT * FROM stream_states")
+    assert (row["kind"], row["catalog_version"], row["not_saved"]) == ("pause", 1, None)
+    assert value not in bytes(row["state"]).decode("latin-1")
+    assert orjson.loads(opened(row))["streamState"][0]["streamState"]["cursor"] == value
+    shown = (await mesh.drift_repair_agent.get(f"{path}/state")).json()
+    assert shown["saved"]["kind"] == "pause"
 
 
 async def test_sync_in_between_prevents_it(mesh: Mesh) -> None:

@@ -137,7 +137,10 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
         "drift_repair_agent": "SELECT",
         "schema_observer": "SELECT INSERT UPDATE(created_at)",
     },
-    "stream_states": {"drift_repair_agent": "SELECT INSERT"},
+    "stream_states": {
+        "orchestrator": "SELECT(operation_id saved_at) INSERT",
+        "drift_repair_agent": "SELECT INSERT",
+    },
     "sync_catalog_versions": {
         "orchestrator": "SELECT INSERT",
         "drift_repair_agent": "SELECT INSERT",

@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 from pydantic import SecretStr
 
-from services.drift_repair_agent.states.sealing import MAX_BYTES, Sealer, StateUnreadable
+from shared.saved_states.sealing import MAX_BYTES, Sealer, StateUnreadable
 
 OLD, NEW = "o" * 40, "n" * 40
 STATE = b'{"cursor": "ada@example.com"}' * 100

@@ -17,10 +17,10 @@ from services.drift_repair_agent.states.decision import (
     losing,
     lost_candidates,
 )
-from services.drift_repair_agent.states.store import Saved
 from shared.airbyte_client import ConnectionState, Job
 from shared.domain import catalog as catalogs
 from shared.domain.catalog import Catalog, StreamId
+from shared.saved_states.store import Saved
 
 ORDERS, SALES = StreamId(None, "orders"), StreamId(None, "sales")
 INCREMENTAL, IN_FULL = ("incremental", "append_dedup"), ("full_refresh", "overwrite")

@@ -13,7 +13,6 @@ from uuid import UUID
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.drift_repair_agent.states.store import StateStore
 from shared import outbox, registry
 from shared.airbyte_client import AirbyteClient
 from shared.catalog_comparison import foreign_code
@@ -23,6 +22,7 @@ from shared.errors import UpstreamConflict, UpstreamMismatch, UpstreamUnknown, U
 from shared.models import Connection
 from shared.operations import Operation
 from shared.outbox import EventType
+from shared.saved_states.store import StateStore
 
 SET_BY_AAM: Final = frozenset({"active", "inactive"})
 """The statuses that AAM may set and may replace."""

@@ -17,7 +17,6 @@ from services.drift_repair_agent.applying.pause import SET_BY_AAM, note_foreign
 from services.drift_repair_agent.states.decision import Renamed, lost_candidates
 from services.drift_repair_agent.states.restorer import StateRestorer, outcome
 from services.drift_repair_agent.states.schemas import StreamName
-from services.drift_repair_agent.states.store import StateStore
 from shared import outbox, registry
 from shared.airbyte_client import AirbyteClient, AirbyteConnection
 from shared.catalog_comparison import matches
@@ -37,6 +36,7 @@ from shared.errors import (
 from shared.models import Connection, ConnectionStatus, VersionOrigin
 from shared.operations import Operation
 from shared.outbox import EventType
+from shared.saved_states.store import StateStore
 
 _TRIES = 3
 """Attempts before the saga fails because Airbyte accepts the catalog but holds another."""

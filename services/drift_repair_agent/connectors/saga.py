@@ -12,7 +12,6 @@ import msgspec
 from services.drift_repair_agent.connectors.schemas import Observed, Upgraded
 from services.drift_repair_agent.repairs.queries import newest_drift
 from services.drift_repair_agent.states.schemas import StateOutcome
-from services.drift_repair_agent.states.store import StateStore
 from shared import outbox, registry
 from shared.airbyte_client import AirbyteClient
 from shared.config import Settings
@@ -33,6 +32,7 @@ from shared.job_queue import Jobs
 from shared.observability import logs
 from shared.operations import Operation
 from shared.outbox import EventType
+from shared.saved_states.store import StateStore
 from shared.service_clients import SchemaObserver
 
 log = logs.get(__name__)

@@ -41,7 +41,6 @@ from services.drift_repair_agent.repairs.planned_changes import (
 from services.drift_repair_agent.repairs.policy import Policy, Reaction
 from services.drift_repair_agent.repairs.suggestions import Known, Suggestions
 from services.drift_repair_agent.repairs.weighing import authors, policy_decision, weigh
-from services.drift_repair_agent.states.store import StateStore
 from services.drift_repair_agent.webhooks.messages import notify
 from shared import batches, failpoints, kept_state, registry
 from shared.airbyte_client import AirbyteClient
@@ -56,6 +55,7 @@ from shared.models import Connection, ConnectionStatus, Drift, Repair, Snapshot
 from shared.observability import logs
 from shared.operations import HttpResult, Intent, Operations
 from shared.outbox import EventType
+from shared.saved_states.store import StateStore
 
 log = logs.get(__name__)
 

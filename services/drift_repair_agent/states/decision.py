@@ -13,10 +13,10 @@ from typing import Final
 import msgspec
 
 from services.drift_repair_agent.states.schemas import Reason
-from services.drift_repair_agent.states.store import Saved
 from shared.airbyte_client import ConnectionState, Job
 from shared.domain.catalog import Catalog, ConfiguredStream, StreamId
 from shared.domain.connector_versions import number
+from shared.saved_states.store import Saved
 
 _PER_STREAM: Final = ("stream", "not_set")
 MOST_JOBS: Final = 20

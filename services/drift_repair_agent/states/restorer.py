@@ -18,7 +18,6 @@ from services.drift_repair_agent.states.decision import (
     expect_taken_along,
 )
 from services.drift_repair_agent.states.schemas import NotPutBack, Reason, StateOutcome, StreamName
-from services.drift_repair_agent.states.store import Saved, StateStore
 from shared import registry
 from shared.airbyte_client import AirbyteClient, ConnectionState
 from shared.config import Settings
@@ -36,6 +35,7 @@ from shared.errors import (
 from shared.models import Connection
 from shared.observability import logs
 from shared.operations import Operation
+from shared.saved_states.store import Saved, StateStore
 
 log = logs.get(__name__)
 

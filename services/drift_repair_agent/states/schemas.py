@@ -8,8 +8,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
-from services.drift_repair_agent.states.queries import Kind, NotSaved
 from shared.domain.catalog import StreamId
+from shared.saved_states.queries import Kind, NotSaved
 
 OUTCOME: dict[str, Any] = {"saved": True, "not_saved": None, "put_back": [], "not_put_back": []}
 

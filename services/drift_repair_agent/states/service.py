@@ -14,7 +14,6 @@ from services.drift_repair_agent.states.schemas import (
     StreamShape,
 )
 from services.drift_repair_agent.states.shapes import shape_of
-from services.drift_repair_agent.states.store import StateStore
 from shared import registry
 from shared.airbyte_client import AirbyteClient, ConnectionState
 from shared.database import Database
@@ -23,6 +22,7 @@ from shared.domain.catalog import Catalog
 from shared.domain.cooperative import run_cooperatively
 from shared.errors import NotActive, NotFound
 from shared.kept_state import AWAY, nothing_recorded
+from shared.saved_states.store import StateStore
 
 _LARGE_BYTES: Final = 256 * 1024
 

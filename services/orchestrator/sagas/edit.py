@@ -1,4 +1,4 @@
-"""The saga that changes a connection's settings: check, update, read back, record.
+"""The saga that changes a connection's settings: check, save the state, update, record.
 
 A new credential is checked first, and given to the source last: if Airbyte refuses an
 earlier step, only settings without secrets have to be restored.
@@ -34,6 +34,7 @@ from shared.errors import (
 from shared.models import Connection
 from shared.operations import Operation
 from shared.outbox import EventType
+from shared.saved_states.store import StateStore
 from shared.service_clients import AuthBroker
 
 MARKER = re.compile(r" ?(\[aam:[0-9a-f-]{36}\])$")
@@ -90,7 +91,9 @@ class EditSaga:
         auth_broker: AuthBroker,
         configurations: SourceConfigurations,
         digests: Digests | None,
+        states: StateStore,
     ) -> None:
+        self._states = states
         self._call_s = settings.airbyte_timeout.total_seconds()
         self._check_s = settings.check_timeout.total_seconds()
         self._peer_s = settings.peer_timeout.total_seconds()
@@ -101,10 +104,15 @@ class EditSaga:
         self._digests = digests
 
     async def run(self, operation: Operation) -> None:
-        """Check a new credential, change the settings in Airbyte, and record them."""
+        """Check a new credential, change the settings in Airbyte, and record them.
+
+        Before a pause, Airbyte's state of the connection is saved.
+        """
         edit = msgspec.json.decode(operation.request, type=Edit)
         if edit.credential is not None:
             await self._check(operation, edit.credential)
+        if edit.wanted.status == "inactive":
+            await self._save_state(operation, edit)
         if edit.wanted != ConnectionSettings():
             await self._update(operation, edit)
         if edit.credential is not None:
@@ -145,6 +153,16 @@ class EditSaga:
 
         within = self._peer_s + 4 * self._call_s + self._check_s
         await operation.once("check", check, within=within)
+
+    async def _save_state(self, operation: Operation, edit: Edit) -> None:
+        async with self._db.read() as session:
+            row = await registry.find_connection(session, operation.connection_id)
+        await self._states.save(
+            operation,
+            edit.airbyte_connection_id,
+            kind="pause",
+            catalog_version=row.catalog_version,
+        )
 
     async def _update(self, operation: Operation, edit: Edit) -> None:
         """Send what differs, and read it back.

@@ -16,7 +16,7 @@ under which a setting is read; `readers` are the services' keys, and `migrate` a
 {{- $_ := set $all (kebabcase $name) (dict "of" (index $v $name) "path" $name "file" (snakecase $name) "readers" $callers) -}}
 {{- end -}}
 {{- $_ := set $all "webhook-signing-key" (dict "of" $v.webhookSigningKey "path" "webhookSigningKey" "file" "webhook_signing_key" "readers" (list "driftRepairAgent")) -}}
-{{- $_ := set $all "state-encryption-keys" (dict "of" $v.stateEncryptionKeys "path" "stateEncryptionKeys" "file" "state_encryption_keys" "readers" (list "driftRepairAgent")) -}}
+{{- $_ := set $all "state-encryption-keys" (dict "of" $v.stateEncryptionKeys "path" "stateEncryptionKeys" "file" "state_encryption_keys" "readers" (list "orchestrator" "driftRepairAgent")) -}}
 {{- $_ := set $all "rotation-digest-key" (dict "of" $v.rotationDigestKey "path" "rotationDigestKey" "file" "rotation_digest_key" "readers" (list "orchestrator")) -}}
 {{- if .Values.console.enabled -}}
 {{- $_ := set $all "console-session-keys" (dict "of" $v.consoleSessionKeys "path" "consoleSessionKeys" "file" "console_session_keys" "readers" (list "console") "needed" true) -}}

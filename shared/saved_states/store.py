@@ -9,9 +9,6 @@ from uuid import UUID
 
 import msgspec
 
-from services.drift_repair_agent.states import queries
-from services.drift_repair_agent.states.queries import Kind, NotSaved, ToSave
-from services.drift_repair_agent.states.sealing import MAX_BYTES, Sealer, StateUnreadable
 from shared.airbyte_client import AirbyteClient, ConnectionState, read_state
 from shared.config import Settings
 from shared.database import Database
@@ -23,6 +20,9 @@ from shared.errors import (
 )
 from shared.observability import logs
 from shared.operations import Operation
+from shared.saved_states import queries
+from shared.saved_states.queries import Kind, NotSaved, ToSave
+from shared.saved_states.sealing import MAX_BYTES, Sealer, StateUnreadable
 
 log = logs.get(__name__)
 

@@ -1,0 +1,1 @@
+"""Airbyte's state of a connection, saved encrypted before a change."""
