@@ -19,6 +19,7 @@ from services.orchestrator.job_history import FAILED_SYNC
 from services.orchestrator.job_queries import FailedSync
 from services.orchestrator.rotation import Rotator
 from services.orchestrator.service import Orchestrator
+from services.orchestrator.sync_after_heal import follow_up_of_observed
 from shared import batches, outbox, registry
 from shared.config import Settings
 from shared.database import Database
@@ -139,9 +140,14 @@ class FollowUp:
 
     async def _end(self, failed: FailedSync, follow_up: job_queries.FollowedUp) -> None:
         async with self._db.transaction() as session:
+            is_observed = follow_up == "observed"
+            if is_observed:
+                follow_up = await follow_up_of_observed(
+                    session, failed.connection_id, started_at=failed.started_at
+                )
             if not await job_queries.end_follow_up(session, failed.job_id, follow_up):
                 return
-            if follow_up == "observed":
+            if is_observed:
                 await self._observe(session, failed.source_id)
         log.info("sync_followed_up", job=str(failed.job_id), code=follow_up)
 

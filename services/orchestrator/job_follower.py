@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.orchestrator import job_queries, reconciliation_queries, workspace_queries
 from services.orchestrator.job_history import FAILED_SYNC, record_job, record_progress
 from services.orchestrator.job_queries import RunningJob
+from services.orchestrator.sync_after_heal import follow_up_of_observed
 from services.orchestrator.volumes import Volumes
 from shared import batches, outbox, registry
 from shared.airbyte_client import AirbyteClient, Job
@@ -277,7 +278,9 @@ class JobFollower:
             job, payload = FAILED_SYNC, written.id
         else:
             job, payload = OBSERVE_SOURCE, source_id
-            written.follow_up = "observed"
+            written.follow_up = await follow_up_of_observed(
+                session, connection.id, started_at=written.started_at
+            )
         await self._jobs.enqueue(session, job, str(payload), after=timedelta(0))
 
 

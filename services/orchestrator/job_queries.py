@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import CursorResult, func, select, text, update
@@ -101,7 +101,7 @@ async def find_job(
 
 # Follow-ups of failed syncs
 
-FollowedUp = Literal["observed", "retried", "rejected", "skipped"]
+FollowedUp = Literal["observed", "awaits_heal", "retried", "rejected", "skipped"]
 
 
 class FailedSync(NamedTuple):
@@ -162,3 +162,95 @@ async def end_follow_up(session: AsyncSession, job_id: UUID, follow_up: Followed
         .values(follow_up=follow_up)
     )
     return written.rowcount == 1
+
+
+# Syncs after a heal
+
+HEALED_SYNC: Final = "healed_sync"
+"""The scope of the Idempotency-Key of such a sync; the key is the id of the failed job."""
+
+
+class AwaitedHeal(NamedTuple):
+    """A failed sync that runs again after a heal, once that can be decided."""
+
+    job_id: UUID
+    connection_id: UUID
+    is_started: bool
+    """Whether AAM has started the sync."""
+    is_over: bool
+    """Whether none is to be started any more."""
+
+
+async def is_after_synced(
+    session: AsyncSession, connection_id: UUID, *, started_at: datetime
+) -> bool:
+    """Whether the one that started then is the sync after a heal, by the job before it."""
+    parameters = {"id": connection_id, "started_at": started_at, "route": HEALED_SYNC}
+    return bool(await session.scalar(_AFTER_SYNCED, parameters))
+
+
+_STARTED = """
+    EXISTS (
+        SELECT FROM operations o
+        WHERE o.caller = 'AAM' AND o.route = :route AND o.idempotency_key = CAST(j.id AS text)
+    )
+"""
+"""Whether AAM has begun to start the sync that follows the job `j`."""
+_AFTER_SYNCED = text(f"""
+    SELECT j.follow_up = 'synced' OR {_STARTED} FROM job_history j
+    WHERE j.connection_id = :id AND j.started_at < :started_at
+    ORDER BY j.started_at DESC LIMIT 1
+""")  # noqa: S608 - no input
+
+
+async def awaited_heals(
+    session: AsyncSession, *, longest: timedelta, limit: int
+) -> Sequence[AwaitedHeal]:
+    """The failed syncs that await a heal which has come, or comes no more, oldest first.
+
+    A connection is healed if a repair's catalog is its head since the failed sync, and no other
+    repair is open. One that is paused or has an open operation is left out.
+    """
+    rows = await session.execute(
+        _AWAITED, {"longest": longest, "limit": limit, "route": HEALED_SYNC}
+    )
+    return [AwaitedHeal(*row) for row in rows]
+
+
+_AWAITED = text(f"""
+    SELECT id, connection_id, is_started, is_over FROM (
+        SELECT j.id, j.connection_id, {_STARTED} AS is_started,
+            c.archived_at IS NOT NULL OR j.ended_at < now() - CAST(:longest AS interval) OR EXISTS (
+                SELECT FROM job_history newer
+                WHERE newer.connection_id = j.connection_id AND newer.started_at > j.started_at
+            ) AS is_over,
+            c.status = 'ACTIVE' AND c.paused_by IS NULL AND c.pause_requested_by IS NULL
+                AND c.catalog_version > j.catalog_version AND v.origin = 'repair'
+                AND NOT EXISTS (
+                    SELECT FROM repairs r WHERE r.connection_id = c.id AND r.ended_at IS NULL
+                )
+                AND NOT EXISTS (
+                    SELECT FROM operations o
+                    WHERE o.connection_id = c.id AND o.status IN ('running', 'undoing')
+                ) AS is_healed,
+            j.ended_at
+        FROM job_history j
+        JOIN connections c ON c.id = j.connection_id
+        LEFT JOIN sync_catalog_versions v
+            ON v.connection_id = c.id AND v.version_number = c.catalog_version
+        WHERE j.follow_up = 'awaits_heal'
+    ) waiting
+    WHERE is_started OR is_over OR is_healed
+    ORDER BY ended_at LIMIT :limit
+""")  # noqa: S608 - no input
+
+
+async def end_awaited_heal(
+    session: AsyncSession, job_id: UUID, follow_up: Literal["observed", "synced"]
+) -> None:
+    """Record what followed from a failed sync that awaited a heal."""
+    await session.execute(
+        update(JobHistory)
+        .where(JobHistory.id == job_id, JobHistory.follow_up == "awaits_heal")
+        .values(follow_up=follow_up)
+    )

@@ -87,9 +87,15 @@ class JobView(BaseModel):
     """The known cause of a failed sync; `unknown` where its log has to be read."""
     failure_explanation: str | None = None
     "The cause as a sentence; for callers with connections:write."
-    follow_up: Literal["due", "observed", "retried", "rejected", "skipped"] | None = None
+    follow_up: (
+        Literal["due", "observed", "retried", "rejected", "skipped", "awaits_heal", "synced"] | None
+    ) = None
     """What AAM did after a failure of the source: observed it, retried the sync with a new
-    credential, or found the credential rejected; `due` until then."""
+    credential, or found the credential rejected; `due` until then.
+
+    With the policy `sync_after_heal`, a sync whose source was observed is `awaits_heal`, and
+    `synced` once AAM has started it again after the heal.
+    """
     started_at: datetime
     ended_at: datetime | None = None
     duration_seconds: float

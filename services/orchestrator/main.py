@@ -56,6 +56,7 @@ from services.orchestrator.schemas import (
 )
 from services.orchestrator.service import Orchestrator
 from services.orchestrator.source_trials import SourceTrials
+from services.orchestrator.sync_after_heal import SyncAfterHeal
 from services.orchestrator.volumes import Volumes
 from shared import failpoints, outbox, periodic, registry
 from shared.airbyte_client import AirbyteClient
@@ -356,6 +357,7 @@ def build(settings: Settings) -> FastAPI:
     healing = (
         CredentialWatch(settings, db, auth_broker, rotator, digests).periodic_task,
         FollowUp(settings, db, rotator, service, jobs).periodic_task,
+        SyncAfterHeal(db, service).periodic_task,
     )
     sweeper = Sweeper(db, airbyte, grace=settings.sweep_grace)
     reconciler = Reconciler(settings, db, airbyte, operations)

@@ -246,8 +246,14 @@ class JobHistory(Base):
             "ended_at",
             postgresql_where=text("follow_up = 'due'"),
         ),
+        Index(
+            "ix_job_history_awaits_heal",
+            "ended_at",
+            postgresql_where=text("follow_up = 'awaits_heal'"),
+        ),
         CheckConstraint(
-            "follow_up IN ('due', 'observed', 'retried', 'rejected', 'skipped')",
+            "follow_up IN ('due', 'observed', 'retried', 'rejected', 'skipped', 'awaits_heal', "
+            "'synced')",
             name="follow_up_known",
         ),
         CheckConstraint("started_by IN ('aam', 'airbyte')", name="started_by_known"),
@@ -273,7 +279,8 @@ class JobHistory(Base):
     """The cause as a fixed sentence."""
     follow_up: Mapped[str | None]
     """What AAM did after a failure of the source: observed, retried, rejected (the credential was)
-    or skipped; `due` until then, and None after any other end."""
+    or skipped; `due` until then, and None after any other end. By policy, awaits_heal once it was
+    observed, and synced if AAM has run the sync again after the heal."""
     suspicious_streams: Mapped[str | None] = mapped_column(RawJson(), deferred=True)
     """The streams of which it brought far fewer rows than usual, with the catalog version since
     when, ordered by name: a JSON array; None if there are none."""

@@ -289,6 +289,7 @@ _SETTINGS: Final = {
     "on_suspicious_volume": "report",
     "credentials": "apply",
     "continuity": "ask",
+    "sync_after_heal": "never",
     "two_approvals_from": None,
 }
 _LAYERS: Final = {

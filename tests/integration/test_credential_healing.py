@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from services.orchestrator import follow_up
+from services.orchestrator import follow_up, sync_after_heal
 from tests.fakes.airbyte_server import AirbyteServer
 from tests.integration.conftest import CREDENTIALS, Mesh, Meshes
 from tests.waiting import until
@@ -29,6 +29,7 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look for follow-ups that are due more often than every 30 seconds."""
     monkeypatch.setattr(follow_up, "_AGAIN_EVERY", timedelta(seconds=0.5))
     monkeypatch.setattr(follow_up, "_LEFT_TO_ITS_JOB", timedelta(0))
+    monkeypatch.setattr(sync_after_heal, "_EVERY", timedelta(seconds=0.2))
 
 
 @pytest.fixture
@@ -443,3 +444,47 @@ async def test_successful_discovery_ends_a_rejection(mesh: Mesh) -> None:
     assert (await observe(mesh, connection))["outcome"] == "unchanged"
 
     await mesh.until_true("SELECT credential_rejected_since IS NULL FROM connections")
+
+
+# Syncs after a heal
+
+
+async def jobs_after_a_heal(mesh: Mesh, *, version: int, jobs: int) -> list[dict[str, Any]]:
+    """Wait for the heal and the end of all syncs; they, oldest first."""
+    healed = "SELECT catalog_version = $1 AND status = 'ACTIVE' FROM connections"
+    await mesh.until_true(healed, version)
+    ended = """
+        SELECT count(*) = $1 AND bool_and(ended_at IS NOT NULL)
+            AND bool_and(follow_up IS NULL OR follow_up NOT IN ('due', 'awaits_heal'))
+        FROM job_history
+    """
+    await mesh.until_true(ended, jobs)
+    rows = await mesh.sql.fetch("SELECT * FROM job_history ORDER BY started_at")
+    return [dict(row) for row in rows]
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+async def test_healed_sync_runs_again_once_by_policy(unwatched: Mesh, failures: int) -> None:
+    """If it fails again, that is the end of it, but the next failed sync is run again, too."""
+    mesh = unwatched
+    connection = await mesh.onboard()
+    path = f"/connections/{connection['id']}/policy"
+    answer = await mesh.drift_repair_agent.put(path, json={"sync_after_heal": "once"})
+    assert (answer.status_code, answer.json()["sync_after_heal"]) == (200, "once"), answer.text
+    failure = ("system_error", "A field is gone")
+    mesh.airbyte.add_field("Account", "Region__c")
+
+    await failed_sync(mesh, connection, failure, times=failures)
+
+    jobs = await jobs_after_a_heal(mesh, version=2, jobs=2)
+    assert [(job["catalog_version"], job["started_by"]) for job in jobs] == [(1, "aam"), (2, "aam")]
+    second = ("succeeded", None) if failures == 1 else ("failed", "observed")
+    shown = [("failed", "synced"), second]
+    assert [(job["status"], job["follow_up"]) for job in jobs] == shown
+    if failures == 1:
+        return
+    mesh.airbyte.add_field("Account", "Segment__c")
+    await failed_sync(mesh, connection, failure)
+    jobs = await jobs_after_a_heal(mesh, version=3, jobs=4)
+    shown += [("failed", "synced"), ("succeeded", None)]
+    assert [(job["status"], job["follow_up"]) for job in jobs] == shown

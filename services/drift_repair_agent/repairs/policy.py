@@ -29,6 +29,7 @@ class Reaction(StrEnum):
 Verify = Literal["read_back", "sync"]
 OnSuspiciousVolume = Literal["report", "rollback"]
 Credentials = Literal["apply", "propose", "ignore"]
+SyncAfterHeal = Literal["never", "once"]
 ColumnContinuity = Literal["keep_column", "new_column", "ask"]
 Reactions = Mapping[str, Mapping[str, Reaction]]
 
@@ -68,6 +69,7 @@ class PolicyOverrides(msgspec.Struct, frozen=True, omit_defaults=True):
     on_suspicious_volume: OnSuspiciousVolume | None = None
     credentials: Credentials | None = None
     continuity: ColumnContinuity | None = None
+    sync_after_heal: SyncAfterHeal | None = None
     two_approvals_from: Severity | None = None
 
 
@@ -95,6 +97,7 @@ class Policy:
         self.on_suspicious_volume: OnSuspiciousVolume = own.on_suspicious_volume or "report"
         self.credentials: Credentials = own.credentials or "apply"
         self.continuity: ColumnContinuity = own.continuity or "ask"
+        self.sync_after_heal: SyncAfterHeal = own.sync_after_heal or "never"
         self.two_approvals_from = own.two_approvals_from
 
     @classmethod

@@ -58,6 +58,7 @@ class Policies:
             on_suspicious_volume=policy.on_suspicious_volume,
             credentials=policy.credentials,
             continuity=policy.continuity,
+            sync_after_heal=policy.sync_after_heal,
             two_approvals_from=policy.two_approvals_from,
             own={} if own is None else dict(own.settings),
             updated_by=None if own is None else own.updated_by,

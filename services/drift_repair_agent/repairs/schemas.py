@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from services.drift_repair_agent.applying.reselection import OnGlobalState
 from services.drift_repair_agent.repairs.layer_schemas import PolicyExplanation
-from services.drift_repair_agent.repairs.policy import OnSuspiciousVolume, Reaction
+from services.drift_repair_agent.repairs.policy import OnSuspiciousVolume, Reaction, SyncAfterHeal
 from services.drift_repair_agent.states.schemas import StateOutcome
 from shared.domain.drift import Severity
 from shared.http.connector_step import ConnectorStep
@@ -163,6 +163,13 @@ class PolicyOrder(BaseModel):
     policy applies the rename. `new_column` starts a new column, and so does every value where
     Airbyte cannot keep the column.
     """
+    sync_after_heal: SyncAfterHeal | None = None
+    """Whether AAM runs a sync again that failed because of its source, once its changes are healed;
+    null for the default, `never`.
+
+    `once` starts one sync, unless the connection has synced since, is paused, or is healed more
+    than a day later. If that sync fails, too, it is not run again by this policy.
+    """
     two_approvals_from: Severity | None = None
     """The lowest severity of changes that two different callers must approve; null for none."""
     by: By | None = None
@@ -193,6 +200,7 @@ class PolicyView(BaseModel):
                     "on_suspicious_volume": "report",
                     "credentials": "apply",
                     "continuity": "ask",
+                    "sync_after_heal": "never",
                     "two_approvals_from": None,
                     "own": {"reactions": {"field": {"added": "propose"}}},
                     "updated_by": "Ada",
@@ -216,6 +224,8 @@ class PolicyView(BaseModel):
     """What happens when the connection's credential changes in its store."""
     continuity: Literal["keep_column", "new_column", "ask"] = "ask"
     """What becomes of the destination's column when a field is renamed."""
+    sync_after_heal: SyncAfterHeal = "never"
+    """Whether a sync that failed because of its source is run again once its changes are healed."""
     two_approvals_from: Severity | None = None
     """The lowest severity of changes that two different callers must approve; null for none."""
     own: dict[str, Any]

@@ -107,6 +107,8 @@ _SYNCS: Final = {
 }
 _FOLLOW_UPS: Final = {
     "observed": "AAM checked the source's schema afterwards.",
+    "awaits_heal": "AAM checked the source's schema afterwards, and syncs again after a repair.",
+    "synced": "AAM synced again after a repair.",
     "retried": "AAM retried it with a new credential.",
     "rejected": "The source rejects the credential.",
 }

@@ -50,6 +50,10 @@ _SETTINGS: Final[Mapping[str, tuple[str, Sequence[tuple[str, str]]]]] = {
         "A credential changes in its store",
         (("apply", "Check and apply it"), ("propose", "Report it"), ("ignore", "Ignore it")),
     ),
+    "sync_after_heal": (
+        "After a failed sync was healed",
+        (("never", "Wait for the next sync"), ("once", "Sync once more")),
+    ),
     "two_approvals_from": (
         "Two people approve changes",
         (
