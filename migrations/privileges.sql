@@ -87,7 +87,7 @@ DECLARE
         ['aam_drift_repair_agent', 'stream_schemas', 'SELECT'],
         ['aam_drift_repair_agent', 'stream_states', 'SELECT, INSERT'],
         ['aam_drift_repair_agent', 'sync_catalog_versions', 'SELECT, INSERT'],
-        ['aam_drift_repair_agent', 'timeline_events', 'SELECT, INSERT'],
+        ['aam_drift_repair_agent', 'timeline_events', 'SELECT, INSERT, UPDATE (to_notify)'],
         ['aam_drift_repair_agent', 'webhook_deliveries', 'SELECT, INSERT, UPDATE'],
         ['aam_drift_repair_agent', 'webhooks', 'SELECT, INSERT, UPDATE'],
 

@@ -125,6 +125,16 @@ ON_TIMELINE: Final = frozenset(
     }
 )
 """Events that are recorded as history, too, since no other table has what they report."""
+NOTIFIED: Final = frozenset(
+    {
+        EventType.CREDENTIAL_ROTATED,
+        EventType.CREDENTIAL_CHANGED,
+        EventType.CREDENTIAL_REJECTED,
+        EventType.CREDENTIAL_EXPIRING,
+        EventType.SYNC_VOLUME_SUSPICIOUS,
+    }
+)
+"""Events of ON_TIMELINE that the drift_repair_agent sends to webhooks, whoever recorded them."""
 
 
 def record(
@@ -140,7 +150,7 @@ def record(
 
     `status` is the connection's, unless the event is about a job. The sequence number is assigned
     under the row's lock, since ids alone are not in commit order. An event of ON_TIMELINE is added
-    to the connection's history, too.
+    to the connection's history, too, from which webhooks are notified of those in NOTIFIED.
     """
     connection.event_seq += 1
     session.add(
@@ -155,7 +165,15 @@ def record(
         )
     )
     if event in ON_TIMELINE and code != BY_REQUEST:
-        session.add(TimelineEvent(connection_id=connection.id, type=event, ref=ref, code=code))
+        session.add(
+            TimelineEvent(
+                connection_id=connection.id,
+                type=event,
+                ref=ref,
+                code=code,
+                to_notify=event in NOTIFIED,
+            )
+        )
 
 
 def open_redis(settings: Settings) -> Redis:

@@ -36,6 +36,7 @@ from services.drift_repair_agent.states.routes import router as state_routes
 from services.drift_repair_agent.states.service import States
 from services.drift_repair_agent.webhooks.addresses import AllowedAddresses
 from services.drift_repair_agent.webhooks.dispatcher import Deliveries
+from services.drift_repair_agent.webhooks.notices import Notices
 from services.drift_repair_agent.webhooks.routes import router as webhook_routes
 from services.drift_repair_agent.webhooks.sender import Sender, Signer
 from services.drift_repair_agent.webhooks.subscriptions import Receivers
@@ -64,6 +65,7 @@ _EXPIRE_INTERVAL = timedelta(seconds=5)
 _ASK_AGAIN_INTERVAL = timedelta(seconds=30)
 _LEARN_INTERVAL = timedelta(seconds=5)
 _ANNOUNCE_INTERVAL = timedelta(minutes=1)
+_NOTICE_INTERVAL = timedelta(seconds=1)
 _ROUTERS = (
     apply_routes,
     layer_routes,
@@ -145,6 +147,7 @@ def build(settings: Settings) -> FastAPI:
                     _ANNOUNCE_INTERVAL,
                     singleton_name="announce_upgrades",
                 ),
+                PeriodicTask(Notices(db).add_due, _NOTICE_INTERVAL, singleton_name="notices"),
                 *Gauges(db, BACKLOGS).periodic_tasks,
             ) as stop_looking,
             jobs.running(),

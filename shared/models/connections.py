@@ -315,16 +315,18 @@ class EventRow(Base):
 
 
 class TimelineEvent(Base):
-    """A rare event of a connection that no other table records: part of its history. Never updated.
+    """A rare event of a connection that no other table records: part of its history.
 
     Written by every service that records such an event, in the same transaction; see
-    `outbox.ON_TIMELINE`. The outbox itself keeps events for days only.
+    `outbox.ON_TIMELINE`. The outbox itself keeps events for days only. Never updated, except that
+    the drift_repair_agent ends `to_notify`.
     """
 
     __tablename__ = "timeline_events"
     __table_args__ = (
         Index("ix_timeline_events_connection_id_at", "connection_id", "at"),
         Index("ix_timeline_events_at", "at"),
+        Index("ix_timeline_events_to_notify", "at", postgresql_where=text("to_notify")),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
@@ -333,4 +335,6 @@ class TimelineEvent(Base):
     ref: Mapped[UUID | None]
     """As the event's."""
     code: Mapped[str | None]
+    to_notify: Mapped[bool] = mapped_column(default=False, server_default=text("false"))
+    """Whether the messages to webhooks are still to be added."""
     at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -82,7 +82,7 @@ class WebhookDelivery(Base):
     """Sent as `webhook-id`, the same on every attempt."""
     webhook_id: Mapped[UUID] = mapped_column(ForeignKey(Webhook.id))
     repair_id: Mapped[UUID | None] = mapped_column(ForeignKey(Repair.id))
-    """None for a test message, and for one about a connector."""
+    """None for a test message, and for one about a connector, a credential or a sync."""
     type: Mapped[str]
     body: Mapped[str]
     """The body to send, as JSON text, the same bytes on every attempt."""

@@ -83,6 +83,10 @@ async def test_suspicious_stream_is_announced_once(mesh: Mesh) -> None:
     """By an event, in the job's view, and in the connection's volume, until it is usual again."""
     connection = await mesh.onboard()
     await past_syncs(mesh, connection)
+    await mesh.sql.execute(
+        "INSERT INTO webhooks (id, url, events)"
+        """ VALUES (gen_random_uuid(), 'http://127.0.0.1:9', '["sync.volume_suspicious"]')"""
+    )
 
     first = await sync(mesh, connection, Contact=3)
     (suspicious,) = first["suspicious_streams"]
@@ -114,6 +118,8 @@ async def test_suspicious_stream_is_announced_once(mesh: Mesh) -> None:
     assert await alarms(mesh) == [(first["job_id"], "no_rows"), (fourth["job_id"], "fewer_rows")]
     types = [one["type"] for one in await mesh.events(await event_count(mesh))]
     assert types[-2:] == ["sync.finished", "sync.volume_suspicious"]
+    messages = "SELECT count(*) = 2 FROM webhook_deliveries WHERE type = 'sync.volume_suspicious'"
+    await mesh.until_true(messages)
 
 
 async def age(mesh: Mesh, by: timedelta) -> None:

@@ -149,7 +149,7 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
     "sync_volumes": {"orchestrator": "SELECT INSERT UPDATE(job_id ended_at volumes)"},
     "timeline_events": {
         "orchestrator": "SELECT INSERT",
-        "drift_repair_agent": "SELECT INSERT",
+        "drift_repair_agent": "SELECT INSERT UPDATE(to_notify)",
         "schema_observer": "SELECT INSERT",
     },
     "watches": {

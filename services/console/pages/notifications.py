@@ -25,6 +25,11 @@ EVENTS: Final = {
     "repair.superseded": "A newer repair replaced one",
     "mapper.lapsed": "A mapper in Airbyte no longer applies",
     "connector.upgrade_due": "A connector must be upgraded",
+    "sync.volume_suspicious": "A sync brought far fewer rows than usual",
+    "credential.rotated": "A changed credential was sent to its source",
+    "credential.changed": "A changed credential was not sent to its source",
+    "credential.rejected": "A source rejects its credential",
+    "credential.expiring": "A credential expires soon",
 }
 _ON_BY_DEFAULT: Final = tuple(EVENTS)[:5]
 

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.drift_repair_agent.webhooks import queries
 from shared import registry
 from shared.domain.drift import Severity, worst
-from shared.models import Connection, Repair, SourceConnector
+from shared.models import Connection, Repair, SourceConnector, TimelineEvent
 from shared.observability import logs
 from shared.outbox import EventType
 
@@ -86,7 +86,40 @@ class _UpgradeDue(msgspec.Struct):
     upcoming_breaking_changes: Raw
 
 
+class _Credential(msgspec.Struct, omit_defaults=True):
+    """The data of a message about the credential of a connection's source."""
+
+    connection_id: str
+    connection_name: str
+    source_id: str | None
+    credential_id: str | None
+    code: str | None = None
+    expires_at: str | None = None
+    operation_id: str | None = None
+
+
+class _Volume(msgspec.Struct, omit_defaults=True):
+    """The data of a message about a sync that brought far fewer rows than usual."""
+
+    connection_id: str
+    connection_name: str
+    job_id: str | None
+    code: str | None
+    suspicious_streams: list[_SuspiciousStream]
+    truncated: int = 0
+    """The number of streams left out; the job's view has twenty."""
+
+
+class _SuspiciousStream(msgspec.Struct):
+    stream: str
+    namespace: str | None
+    rows: int | None
+    usual_low: int | None
+    usual_high: int | None
+
+
 _CHANGES = msgspec.json.Decoder(list[_Change])
+_STREAMS = msgspec.json.Decoder(list[_SuspiciousStream])
 
 
 async def notify(session: AsyncSession, repair: Repair, event: EventType) -> None:
@@ -127,6 +160,51 @@ async def notify_upgrade_due(
     )
     body = _encoded(event, data)
     await queries.add_deliveries(session, webhooks, repair_id=None, event=event, body=body)
+
+
+async def notify_from_history(session: AsyncSession, event: TimelineEvent) -> None:
+    """Add the messages about an event that is in the history of its connection.
+
+    The event must be locked by the caller's transaction, which then ends its `to_notify`, so that
+    the messages are added once.
+    """
+    webhooks = await queries.subscribed_webhooks(session, event.connection_id, event.type)
+    if not webhooks:
+        return
+    connection = await registry.find_connection(session, event.connection_id)
+    if event.type == EventType.SYNC_VOLUME_SUSPICIOUS:
+        data: _Volume | _Credential = await _volume(session, connection, event)
+    else:
+        data = _credential(connection, event)
+    body = _encoded(event.type, data, at=event.at)
+    await queries.add_deliveries(session, webhooks, repair_id=None, event=event.type, body=body)
+
+
+def _credential(connection: Connection, event: TimelineEvent) -> _Credential:
+    source_id = connection.airbyte_source_id
+    is_expiring = event.type == EventType.CREDENTIAL_EXPIRING
+    return _Credential(
+        connection_id=str(connection.id),
+        connection_name=connection.name,
+        source_id=None if source_id is None else str(source_id),
+        credential_id=connection.credential_id,
+        code=None if is_expiring else event.code,
+        expires_at=event.code if is_expiring else None,
+        operation_id=None if event.ref is None else str(event.ref),
+    )
+
+
+async def _volume(session: AsyncSession, connection: Connection, event: TimelineEvent) -> _Volume:
+    stored = await queries.suspicious_streams(session, event.ref)
+    streams = [] if stored is None else _STREAMS.decode(stored)
+    return _Volume(
+        connection_id=str(connection.id),
+        connection_name=connection.name,
+        job_id=None if event.ref is None else str(event.ref),
+        code=event.code,
+        suspicious_streams=streams[:_MOST_LOST],
+        truncated=max(0, len(streams) - _MOST_LOST),
+    )
 
 
 def _body(repair: Repair, event: EventType, *, connection_name: str) -> str:
@@ -211,6 +289,11 @@ def with_link(body: str, console_url: str) -> str:
     return body
 
 
-def _encoded(event: str, data: _Data | _UpgradeDue | dict[str, object]) -> str:
-    message = {"type": str(event), "timestamp": datetime.now(UTC), "data": data}
+def _encoded(
+    event: str,
+    data: _Data | _UpgradeDue | _Credential | _Volume | dict[str, object],
+    *,
+    at: datetime | None = None,
+) -> str:
+    message = {"type": str(event), "timestamp": at or datetime.now(UTC), "data": data}
     return msgspec.json.encode(message).decode()

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import defer
 
 from shared.errors import Conflict, NotFound
-from shared.models import DeliveryState, Webhook, WebhookDelivery
+from shared.models import DeliveryState, JobHistory, TimelineEvent, Webhook, WebhookDelivery
 from shared.registry.paging import Cursor, cursor_of
 
 
@@ -143,6 +143,37 @@ _ADD = text("""
     FROM unnest(CAST(:ids AS uuid[])) webhook_id
     ON CONFLICT (webhook_id, repair_id, type) DO NOTHING
 """)
+
+
+async def events_to_notify(
+    session: AsyncSession, *, limit: int, but: Collection[UUID]
+) -> Sequence[UUID]:
+    """The events whose messages are still to be added, oldest first."""
+    rows = await session.scalars(
+        select(TimelineEvent.id)
+        .where(TimelineEvent.to_notify, TimelineEvent.id.not_in(but))
+        .order_by(TimelineEvent.at)
+        .limit(limit)
+    )
+    return rows.all()
+
+
+async def lock_event(session: AsyncSession, event_id: UUID) -> TimelineEvent | None:
+    """An event whose messages are still to be added; None if another process adds or has them."""
+    found: TimelineEvent | None = await session.scalar(
+        select(TimelineEvent)
+        .where(TimelineEvent.id == event_id, TimelineEvent.to_notify)
+        .with_for_update(skip_locked=True)
+    )
+    return found
+
+
+async def suspicious_streams(session: AsyncSession, job_id: UUID | None) -> str | None:
+    """The suspicious streams of a job, as JSON text; None without any."""
+    found: str | None = await session.scalar(
+        select(JobHistory.suspicious_streams).where(JobHistory.id == job_id)
+    )
+    return found
 
 
 async def add_claimed_delivery(

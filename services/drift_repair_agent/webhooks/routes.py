@@ -41,6 +41,11 @@ EventName: TypeAlias = Literal[
     "repair.superseded",
     "mapper.lapsed",
     "connector.upgrade_due",
+    "sync.volume_suspicious",
+    "credential.rotated",
+    "credential.changed",
+    "credential.rejected",
+    "credential.expiring",
 ]
 
 _ID = "c0a8f3d2-7b1e-4f6a-9d3c-5e2b1a0f9c8d"

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from datetime import datetime
 from typing import Any, get_args
+from uuid import uuid4
 
 import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.drift_repair_agent.webhooks.messages import SUBSCRIBED_BY_DEFAULT, notify
+from services.drift_repair_agent.webhooks.notices import Notices
 from services.drift_repair_agent.webhooks.routes import EventName
+from shared import outbox
 from shared.database import Database
-from shared.models import Connection
-from shared.outbox import EventType
+from shared.models import Connection, JobHistory
+from shared.outbox import NOTIFIED, ON_TIMELINE, EventType
+from tests import factories
 from tests.integration.receivers import Receiver
 from tests.integration.webhooks.stage import (
     CHANGE,
@@ -147,7 +152,62 @@ async def test_webhooks_get_the_events_they_subscribe_to(
     assert len(rows) == len(queued)
     others = {EventType.MAPPER_LAPSED, EventType.CONNECTOR_UPGRADE_DUE}
     of_repairs = {event for event in EventType if event[:7] == "repair."}
-    assert set(get_args(EventName)) == of_repairs | others
+    assert set(get_args(EventName)) == of_repairs | others | NOTIFIED
+    assert NOTIFIED <= ON_TIMELINE
+
+
+async def test_events_of_syncs_and_credentials_are_sent_once(
+    db: Database, sql: Sql, replica: Replica, receiver: Receiver
+) -> None:
+    """To webhooks that chose them, whoever recorded them, in the transaction that does."""
+    webhook, secret = await replica.receivers.add(receiver.url, sorted(NOTIFIED), None)
+    await replica.add(receiver.url)  # of the events by default
+    connection = factories.connection(airbyte_source_id=uuid4(), credential_id="salesforce-prod")
+    stream = {"stream": "Account", "namespace": None, "rows": 0, "usual_low": 12, "usual_high": 19}
+    job = JobHistory(
+        connection_id=connection.id,
+        airbyte_job_id=1,
+        status="succeeded",
+        catalog_version=1,
+        suspicious_streams=json.dumps([stream | {"since_version": 1}] * 30),
+    )
+    async with db.transaction() as session:
+        session.add(connection)
+        await session.flush()
+        session.add(job)
+        await session.flush()
+        for event in EventType:
+            outbox.record(session, event, connection, ref=job.id, code="2027-01-31")
+    notices = Notices(replica.db)
+
+    await asyncio.gather(notices.add_due(), Notices(db).add_due())
+    await notices.add_due()
+    rows = await sql.fetch("SELECT webhook_id, type, body FROM webhook_deliveries")
+    for _ in rows:
+        await replica.deliver()
+
+    assert sorted(row["type"] for row in rows) == sorted(NOTIFIED)
+    assert {row["webhook_id"] for row in rows} == {webhook.id}
+    messages = [receiver.verified(secret, which) for which in range(len(NOTIFIED))]
+    data = {message["type"]: message["data"] for message in messages}
+    of_connection: dict[str, Any] = {
+        "connection_id": str(connection.id),
+        "connection_name": connection.name,
+    }
+    of_credential = of_connection | {
+        "source_id": str(connection.airbyte_source_id),
+        "credential_id": "salesforce-prod",
+        "operation_id": str(job.id),
+    }
+    expected: dict[str, Any] = {event: of_credential | {"code": "2027-01-31"} for event in NOTIFIED}
+    expected[EventType.CREDENTIAL_EXPIRING] = of_credential | {"expires_at": "2027-01-31"}
+    expected[EventType.SYNC_VOLUME_SUSPICIOUS] = of_connection | {
+        "job_id": str(job.id),
+        "code": "2027-01-31",
+        "suspicious_streams": [stream] * 20,
+        "truncated": 10,
+    }
+    assert data == expected
 
 
 async def test_event_is_sent_once(

@@ -1,4 +1,4 @@
-"""Syncs that run again after a heal: two more follow-ups of a failed sync.
+"""Syncs that run again after a heal, and events that webhooks are still to be notified of.
 
 Revision ID: 0030
 Revises: 0029
@@ -27,10 +27,21 @@ def upgrade() -> None:
         ["ended_at"],
         postgresql_where=sa.text("follow_up = 'awaits_heal'"),
     )
+    op.add_column(
+        "timeline_events",
+        sa.Column("to_notify", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+    )
+    op.create_index(
+        "ix_timeline_events_to_notify",
+        "timeline_events",
+        ["at"],
+        postgresql_where=sa.text("to_notify"),
+    )
 
 
 def downgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '5s'")
+    op.drop_column("timeline_events", "to_notify")
     op.drop_index("ix_job_history_awaits_heal", table_name="job_history")
     op.execute(
         "UPDATE job_history SET follow_up = 'observed' WHERE follow_up IN ('awaits_heal', 'synced')"
