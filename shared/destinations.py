@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared import registry
 from shared.airbyte_client import AirbyteClient
@@ -16,6 +20,7 @@ from shared.domain.destination import Destination, Judgement, Table, tables
 from shared.domain.destination import shared_tables as shared_with
 from shared.errors import UpstreamForbidden, UpstreamMissing, UpstreamRefused
 from shared.observability import logs
+from shared.registry import WrittenStreams
 
 log = logs.get(__name__)
 
@@ -23,6 +28,8 @@ _REMEMBERED_S: Final = 300.0
 """How long an upgrade of a destination may stay unnoticed."""
 _MOST_REMEMBERED: Final = 1_000
 _MOST_COMPARED: Final = 5_000
+_COMMIT_TAKES: Final = timedelta(minutes=1)
+"""How long a transaction that ends an operation may take; its end is when it began."""
 _PAGE: Final = 10
 """Connections whose catalogs are read at once; each may have megabytes."""
 
@@ -69,21 +76,60 @@ async def shared_tables(
 ) -> dict[StreamId, Judgement]:
     """The streams whose table a stream of another live connection is written to, too.
 
-    `besides` is the connection that writes `ours`. The first 5,000 connections are compared.
+    `besides` is the connection that writes `ours`. The first 5,000 connections are compared, and
+    those that running operations are about to change.
     """
-    found: dict[StreamId, Judgement] = {}
+    async with db.read() as session:
+        claims = await registry.claimed_streams(
+            session, destination_id, besides=besides, within=timedelta(0)
+        )
+    found = _compared(destination, ours, claims)
     after, compared = UUID(int=0), 0
     while compared < _MOST_COMPARED:
         async with db.read() as session:
             others = await registry.page_of_written_streams(
                 session, destination_id, besides=besides, after=after, limit=_PAGE
             )
-        for other in others:
-            theirs = tables(destination, other.streams, other.naming)
-            for stream, judgement in shared_with(destination, ours, theirs, connection=other.name):
-                found[stream] = judgement.joined(found.get(stream))
+        for stream, judgement in _compared(destination, ours, others).items():
+            found[stream] = judgement.joined(found.get(stream))
         if len(others) < _PAGE:
             return found
         after, compared = others[-1].connection_id, compared + len(others)
     log.warning("tables_not_all_compared", destination=str(destination_id), of=compared)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class TableClaim:
+    """Tables that an operation is about to write; those written already were compared with them."""
+
+    connection_id: UUID
+    destination_id: UUID
+    destination: Destination
+    tables: Sequence[Table]
+
+    async def conflicts(
+        self, session: AsyncSession, *, within: timedelta
+    ) -> dict[StreamId, Judgement]:
+        """The streams whose table another operation has claimed, or has taken `within` this time.
+
+        Call it in the transaction that records the operation, since other claims of the destination
+        then wait until that ends: of two operations that claim a table, the second one sees the
+        first. `within` goes back to before the tables were compared.
+        """
+        await registry.lock_tables(session, self.destination_id)
+        claims = await registry.claimed_streams(
+            session, self.destination_id, besides=self.connection_id, within=within + _COMMIT_TAKES
+        )
+        return _compared(self.destination, self.tables, claims)
+
+
+def _compared(
+    destination: Destination, ours: Sequence[Table], others: Iterable[WrittenStreams]
+) -> dict[StreamId, Judgement]:
+    found: dict[StreamId, Judgement] = {}
+    for other in others:
+        theirs = tables(destination, other.streams, other.naming)
+        for stream, judgement in shared_with(destination, ours, theirs, connection=other.name):
+            found[stream] = judgement.joined(found.get(stream))
     return found

@@ -8,30 +8,39 @@ from __future__ import annotations
 
 from uuid import UUID
 
+import msgspec
+
+from services.orchestrator.catalog_reconciler import naming_in
 from services.orchestrator.catalog_schemas import Adopted
+from services.orchestrator.destination_fit import DestinationFit
 from shared import outbox, registry
-from shared.airbyte_client import AirbyteClient
-from shared.auth import scopes
+from shared.airbyte_client import AirbyteClient, AirbyteConnection
+from shared.auth import label_limits, scopes
 from shared.catalog_comparison import matches
 from shared.database import Database
 from shared.domain import catalog as catalogs
 from shared.domain.cooperative import run_cooperatively
 from shared.errors import Invalid, NotActive, UpstreamMissing
-from shared.models import ConnectionStatus, VersionOrigin
+from shared.models import Connection, ConnectionStatus, VersionOrigin
 from shared.outbox import EventType
 
 _CODE = "adopted"
+_MOST_NOTES = 200
 
 
 class CatalogAdoption:
     """Adopts catalogs."""
 
-    def __init__(self, db: Database, airbyte: AirbyteClient) -> None:
+    def __init__(self, db: Database, airbyte: AirbyteClient, fit: DestinationFit) -> None:
+        self._fit = fit
         self._db = db
         self._airbyte = airbyte
 
     async def adopt(self, connection_id: UUID) -> Adopted:
         """Record the catalog that Airbyte holds as the next version, unless it is the newest.
+
+        The destination refuses nothing of it, since Airbyte syncs with it already: the notes say
+        what it does with the streams that changed.
 
         Raises:
             NotFound: there is no such connection.
@@ -51,6 +60,7 @@ class CatalogAdoption:
             raise UpstreamMissing(f"Connection {connection_id} was deleted in Airbyte.")
         is_known = known is not None and await matches(held, known)
         fingerprint = known if known and is_known else await _fingerprint(held.sync_catalog)
+        notes = () if is_known else await self._notes(row, held)
         async with self._db.transaction() as session:
             row = await registry.lock_connection(session, connection_id)
             if await registry.is_busy(session, connection_id):
@@ -77,6 +87,24 @@ class CatalogAdoption:
                 previous_version=base,
                 version_number=row.catalog_version,
                 changed=not is_known,
+                notes=msgspec.to_builtins(notes[:_MOST_NOTES]),
+            )
+
+    async def _notes(self, row: Connection, held: AirbyteConnection) -> tuple[catalogs.Note, ...]:
+        """What the destination does with what Airbyte's catalog has otherwise than the head."""
+        head = catalogs.Catalog(())
+        if row.catalog_version:
+            async with self._db.read() as session:
+                version = await registry.read_version(session, row.id, row.catalog_version)
+            head = await run_cooperatively(catalogs.parse.steps(version.sync_catalog.encode()))
+        catalog = await run_cooperatively(catalogs.parse.steps(held.sync_catalog))
+        with label_limits.registry_wide():
+            return await self._fit.notes(
+                catalog,
+                head,
+                connection_id=row.id,
+                destination_id=row.airbyte_destination_id,
+                naming=naming_in(held),
             )
 
 

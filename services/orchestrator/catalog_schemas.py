@@ -19,6 +19,7 @@ class Adopted(BaseModel):
                     "previous_version": 3,
                     "version_number": 4,
                     "changed": True,
+                    "notes": [],
                 }
             ]
         }
@@ -29,6 +30,9 @@ class Adopted(BaseModel):
     version_number: int
     changed: bool
     """Whether it is a new version; false if the newest one already has the catalog."""
+    notes: list[dict[str, Any]] = []
+    """What the destination does with the streams that changed, such as a table that another
+    connection writes, too."""
 
 
 class StreamView(BaseModel):

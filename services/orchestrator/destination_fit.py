@@ -1,13 +1,16 @@
-"""Fits the catalog of a new connection to what its destination can hold."""
+"""Fits catalogs and names of tables to what destinations can hold."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from shared.database import Database
-from shared.destinations import DestinationReader, shared_tables
+from shared.destinations import DestinationReader, TableClaim, shared_tables
 from shared.domain import catalog as catalogs
 from shared.domain.catalog import Catalog, Chosen, InvalidCatalog, Note, Problem, StreamId
 from shared.domain.catalog._model import listed
@@ -21,13 +24,17 @@ from shared.domain.destination import (
     tables,
     unfit_fields,
 )
+from shared.errors import Invalid
 
 DESTINATION_CANNOT_HOLD: Final = "destination_cannot_hold"
 _MOST_PROBLEMS: Final = 50
 
 
 class DestinationFit:
-    """Leaves out what a destination cannot hold, or refuses it where the caller named it."""
+    """Leaves out what a destination cannot hold, refuses it where the caller named it, or notes it.
+
+    Of an unknown destination nothing is refused, and there are notes alone.
+    """
 
     def __init__(self, db: Database, destinations: DestinationReader) -> None:
         self._db = db
@@ -50,8 +57,6 @@ class DestinationFit:
           has, is refused if the caller named it (`is_named`), else left out.
         - A stream whose table another connection writes is refused.
 
-        Of an unknown destination nothing is refused, and there are notes alone.
-
         Raises:
             InvalidCatalog: `destination_cannot_hold`; the problems name both sides.
             Upstream: Airbyte is unavailable.
@@ -73,6 +78,122 @@ class DestinationFit:
             _refuse({stream: one for stream, one in shared.items() if one.verdict != "safe"})
         notes = [*fitted.notes, *(_note(stream, one) for stream, one in shared.items())]
         return Chosen(fitted.catalog, tuple(notes))
+
+    async def claim(
+        self, catalog: Catalog, *, connection_id: UUID, destination_id: UUID, naming: Naming
+    ) -> TableClaim:
+        """The claim to the tables of a new connection, which were compared by `fitted`.
+
+        Raises:
+            Upstream: Airbyte is unavailable.
+        """
+        destination = await self._destinations.read(destination_id)
+        made = tables(destination, [stream.id for stream in catalog.streams], naming)
+        return TableClaim(connection_id, destination_id, destination, made)
+
+    async def renamed(
+        self,
+        head: Catalog,
+        *,
+        connection_id: UUID,
+        destination_id: UUID,
+        before: Naming,
+        after: Naming,
+    ) -> tuple[TableClaim, tuple[Note, ...]]:
+        """The claim to the tables that a connection writes under other names, and notes on them.
+
+        Raises:
+            Invalid: `destination_cannot_hold`; two streams get one table, or one that another
+                connection writes.
+            Upstream: Airbyte is unavailable.
+        """
+        destination = await self._destinations.read(destination_id)
+        streams = [stream.id for stream in head.streams]
+        old = tables(destination, streams, before)
+        made = tables(destination, streams, after)
+        new = [table for table, was in zip(made, old, strict=True) if table.place != was.place]
+        clashed = judge_tables(destination, old)
+        found = {
+            stream: one
+            for stream, one in judge_tables(destination, made).items()
+            if stream not in clashed
+        }
+        shared = await shared_tables(
+            self._db, destination, destination_id, new, besides=connection_id
+        )
+        found |= {stream: one.joined(found.get(stream)) for stream, one in shared.items()}
+        if destination.is_known:
+            try:
+                _refuse({stream: one for stream, one in found.items() if one.verdict == "refuse"})
+            except InvalidCatalog as error:
+                raise refused(error) from None
+        claim = TableClaim(connection_id, destination_id, destination, new)
+        return claim, tuple(_note(stream, one) for stream, one in found.items())
+
+    async def notes(
+        self,
+        catalog: Catalog,
+        head: Catalog,
+        *,
+        connection_id: UUID,
+        destination_id: UUID,
+        naming: Naming,
+    ) -> tuple[Note, ...]:
+        """What the destination does with the streams that a catalog has otherwise than the head.
+
+        Raises:
+            Upstream: Airbyte is unavailable.
+        """
+        destination = await self._destinations.read(destination_id)
+        known = head.by_id()
+        changed = [
+            stream
+            for stream in catalog.streams
+            if stream.id not in known or known[stream.id].raw != stream.raw
+        ]
+        made = tables(destination, [stream.id for stream in catalog.streams], naming)
+        new = [table for table in made if table.stream not in known]
+        shared = await shared_tables(
+            self._db, destination, destination_id, new, besides=connection_id
+        )
+        judged = await run_cooperatively(_judged(destination, changed, known))
+        within = judge_tables(destination, made)
+        for table in new:
+            for one in (within.get(table.stream), shared.get(table.stream)):
+                if one is not None:
+                    judged[table.stream] = one.joined(judged.get(table.stream))
+        return tuple(_note(stream, one) for stream, one in judged.items() if one.findings)
+
+
+async def expect_unclaimed(session: AsyncSession, claim: TableClaim, *, within: timedelta) -> None:
+    """Check that no other operation has claimed the tables since they were compared.
+
+    Raises:
+        Invalid: `destination_cannot_hold`; another one has.
+    """
+    if not claim.destination.is_known:
+        return
+    try:
+        _refuse(await claim.conflicts(session, within=within))
+    except InvalidCatalog as error:
+        raise refused(error) from None
+
+
+def refused(error: InvalidCatalog) -> Invalid:
+    """The error for what the destination cannot hold."""
+    return Invalid(str(error), code=DESTINATION_CANNOT_HOLD)
+
+
+def _judged(
+    destination: Destination,
+    changed: Sequence[catalogs.ConfiguredStream],
+    known: Mapping[StreamId, catalogs.ConfiguredStream],
+) -> Steps[dict[StreamId, Judgement]]:
+    judged = {}
+    for stream in changed:
+        yield
+        judged[stream.id] = judge_stream(destination, stream, held=known.get(stream.id))
+    return judged
 
 
 def _fitted(

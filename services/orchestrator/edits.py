@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -11,8 +13,10 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.orchestrator import edit_queries
+from services.orchestrator.catalog_reconciler import naming_in
 from services.orchestrator.credential_queries import digests_given
 from services.orchestrator.credentials import OrderNote, expect_own_credential, expect_unused, fetch
+from services.orchestrator.destination_fit import DestinationFit, expect_unclaimed
 from services.orchestrator.edit_schemas import ConnectionEdit
 from services.orchestrator.labels import MOST_LABELS
 from services.orchestrator.preflight import nothing_recorded
@@ -25,6 +29,7 @@ from services.orchestrator.sagas.edit import (
     answer,
     difference,
     expect_settable,
+    renamed,
 )
 from services.orchestrator.schedule_validation import airbyte_schedule
 from services.orchestrator.source_configurations import SourceConfigurations
@@ -40,6 +45,11 @@ from shared.auth.scopes import LabelLimited, Scope
 from shared.config import Settings
 from shared.credential_digests import Digests
 from shared.database import Database
+from shared.destinations import TableClaim
+from shared.domain import catalog as catalogs
+from shared.domain.catalog import Catalog
+from shared.domain.cooperative import run_cooperatively
+from shared.domain.destination import Naming
 from shared.errors import (
     Conflict,
     Invalid,
@@ -102,6 +112,25 @@ class _Draft:
         return ConnectionSettings() if self.held is None else self.held.settings
 
 
+@dataclass(frozen=True, slots=True)
+class _NewTables:
+    """How a connection names its tables from then on, and the tables that it then writes."""
+
+    naming: Naming
+    claim: TableClaim
+    compared_at: float
+    """When the tables were compared with others, by the monotonic clock."""
+
+    async def expect_unclaimed(self, session: AsyncSession) -> None:
+        """Check, in the edit's transaction, that no other operation has claimed them.
+
+        Raises:
+            Invalid: `destination_cannot_hold`; another one has.
+        """
+        since = timedelta(seconds=time.monotonic() - self.compared_at)
+        await expect_unclaimed(session, self.claim, within=since)
+
+
 class Editor:
     """Changes settings of connections, each change as an operation."""
 
@@ -115,7 +144,9 @@ class Editor:
         operations: Operations,
         digests: Digests | None,
         states: StateStore,
+        fit: DestinationFit,
     ) -> None:
+        self._fit = fit
         self._db = db
         self._airbyte = airbyte
         self._auth_broker = auth_broker
@@ -136,6 +167,7 @@ class Editor:
             NotActive: the connection is archived, not in Airbyte, or busy.
             NameTaken: another live connection has the name.
             SyncRunning: the tables change while a sync is running.
+            Invalid: `destination_cannot_hold`; a table would be another connection's, too.
             Forbidden: it ends a repair's pause or changes the policy by a label, and the caller may
                 not decide repairs.
             Conflict: the credential cannot be replaced, or the connection has just been changed.
@@ -164,6 +196,7 @@ class Editor:
         if draft.changed.keys() & _TABLES:
             draft.effects.insert(0, NEW_TABLES)
             await self._expect_no_job(connection_id, airbyte_connection_id)
+        new_tables = await self._new_tables(draft, row)
         wanted = ConnectionSettings(**draft.wanted)
         edit = Edit(
             airbyte_connection_id=airbyte_connection_id,
@@ -174,6 +207,7 @@ class Editor:
             effects=draft.effects,
             name=order.name if "name" in draft.changed else None,
             paused=paused,
+            naming=None if new_tables is None else new_tables.naming,
             credential=credential,
             by=order.by,
         )
@@ -192,6 +226,8 @@ class Editor:
                 return HttpResult(200, answer(None, edit, shown))
             if edit.name is not None:
                 await edit_queries.expect_free(session, connection_id, edit.name)
+            if new_tables is not None:
+                await new_tables.expect_unclaimed(session)
             return None
 
         if edit.name is not None:
@@ -234,6 +270,36 @@ class Editor:
                     "has ended.",
                     airbyte_job_id=status.active_job_id,
                 )
+
+    async def _new_tables(self, draft: _Draft, row: Connection) -> _NewTables | None:
+        """The tables under their new names, compared with all others; None if they stay.
+
+        What is only to be known of them is added to the effects.
+
+        Raises:
+            Invalid: `destination_cannot_hold`; two streams get one table, or one that another
+                connection writes.
+        """
+        if draft.held is None or not draft.changed.keys() & _TABLES:
+            return None
+        compared_at = time.monotonic()
+        before = naming_in(draft.held)
+        after = renamed(before, draft.changed)
+        head = Catalog(())
+        if row.catalog_version:
+            async with self._db.read() as session:
+                version = await registry.read_version(session, row.id, row.catalog_version)
+            head = await run_cooperatively(catalogs.parse.steps(version.sync_catalog.encode()))
+        with nothing_recorded(), label_limits.registry_wide():
+            claim, notes = await self._fit.renamed(
+                head,
+                connection_id=row.id,
+                destination_id=row.airbyte_destination_id,
+                before=before,
+                after=after,
+            )
+        draft.effects += [OrderNote(note.code, note.message) for note in notes]
+        return _NewTables(after, claim, compared_at)
 
     async def _credential(
         self, draft: _Draft, order: ConnectionEdit, row: Connection

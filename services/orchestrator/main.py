@@ -417,7 +417,7 @@ def build(settings: Settings) -> FastAPI:
     app.state.request_wait_s = settings.request_wait.total_seconds()
     app.state.service = service
     app.state.importing = Importing(settings, db, airbyte, operations)
-    app.state.adoption = CatalogAdoption(db, airbyte)
+    app.state.adoption = CatalogAdoption(db, airbyte, service.fit)
     app.state.rotator = rotator
     app.state.definitions = service.definitions
     app.state.destinations = service.destinations
@@ -431,6 +431,7 @@ def build(settings: Settings) -> FastAPI:
         operations,
         digests,
         StateStore(settings, db, airbyte),
+        service.fit,
     )
     app.state.jobs = JobActions(settings, db, airbyte, operations, service, Volumes(db))
     app.state.key_environment = settings.key_environment

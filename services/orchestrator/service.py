@@ -79,8 +79,10 @@ class Orchestrator:
         self.definitions = SourceDefinitions(airbyte)
         self.destinations = Destinations(airbyte)
         self.configurations = SourceConfigurations(settings, airbyte, auth_broker, self.definitions)
-        fit = DestinationFit(db, DestinationReader(airbyte))
-        self._onboarding = OnboardSaga(settings, db, airbyte, self.configurations, digests, fit)
+        self.fit = DestinationFit(db, DestinationReader(airbyte))
+        self._onboarding = OnboardSaga(
+            settings, db, airbyte, self.configurations, digests, self.fit
+        )
         operations.register("onboard", self._onboarding)
         operations.register("sync", SyncSaga(settings, db, airbyte))
         operations.register("archive", ArchiveSaga(settings, db, airbyte))

@@ -239,6 +239,16 @@ class Operation:
         """Store a catalog with the operation; it is written with the next step."""
         self.document = self._unwritten = document
 
+    async def write_document(self, session: AsyncSession, document: bytes) -> None:
+        """Store a catalog with the operation in the caller's transaction, so that others see it.
+
+        Raises:
+            Superseded: another owner has the operation.
+        """
+        values = {"id": self.id, "owner": self._owner, "document": document}
+        if (await session.execute(sql.WRITE_DOCUMENT, values)).one_or_none() is None:
+            raise Superseded
+
     def forget(self, *steps: str) -> None:
         """Discard the results of steps, because what they created no longer exists."""
         for step in steps:

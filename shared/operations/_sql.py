@@ -87,6 +87,9 @@ BEGIN = text(f"""
     WHERE {_MINE}
     RETURNING id
 """)  # noqa: S608 - no input
+WRITE_DOCUMENT = text(f"""
+    UPDATE operations SET document = :document, updated_at = now() WHERE {_MINE} RETURNING id
+""")  # noqa: S608 - no input
 WAIT = text(f"""
     UPDATE operations
     SET waits_for = :waits_for, steps = CAST(:steps AS jsonb),

@@ -42,6 +42,8 @@ from shared.registry.connectors import (
 from shared.registry.database_clock import now, take_turn
 from shared.registry.destination_tables import (
     WrittenStreams,
+    claimed_streams,
+    lock_tables,
     naming_of,
     page_of_written_streams,
     read_naming,

@@ -7,6 +7,7 @@ from typing import Any
 from tests.fakes.airbyte_server import AirbyteServer
 from tests.integration.applying import seen
 from tests.integration.conftest import Mesh
+from tests.integration.drifting import ACCOUNT, offering
 
 Json = dict[str, Any]
 
@@ -40,6 +41,7 @@ async def test_catalog_is_adopted_once(mesh: Mesh) -> None:
             "previous_version": 1,
             "version_number": 2,
             "changed": True,
+            "notes": [],
         },
     )
     assert (again[0], again[1]["version_number"], again[1]["changed"]) == (200, 2, False)
@@ -55,6 +57,25 @@ async def test_catalog_is_adopted_once(mesh: Mesh) -> None:
         "connection.in_step",
     ]
     assert not mesh.airbyte.called("connections/update")
+
+
+async def test_destination_is_noted_and_refuses_nothing(mesh: Mesh) -> None:
+    """A field that Postgres cannot hold, and a table that another connection writes."""
+    mesh.airbyte.offers(offering(ACCOUNT))
+    await mesh.onboard(connection_name="CRM", streams=["Account"])
+    connection = await mesh.onboard(connection_name="Contacts", streams=["Contact"], prefix=None)
+    held = mesh.airbyte.connections[connection["airbyte_connection_id"]]["syncCatalog"]
+    account = offering({**ACCOUNT, "xmin": "string"})["streams"][0]
+    account["config"]["selected"] = True
+    held["streams"].append(account)
+
+    status, adopted = await adopt(mesh, connection)
+
+    assert (status, adopted["version_number"]) == (200, 2), adopted
+    (note,) = adopted["notes"]
+    assert note["stream"]["name"] == "Account"
+    assert "'xmin'" in note["message"]
+    assert "'Account' of the connection 'CRM'" in note["message"]
 
 
 async def test_failed_connection_is_active_again(mesh: Mesh) -> None:

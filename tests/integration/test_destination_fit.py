@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable
 from copy import deepcopy
 from typing import Any
 
+import httpx
 import pytest
 
+from shared.destinations import shared_tables
 from tests.fakes.airbyte_server import POSTGRES, catalog, stream
 from tests.integration.applying import apply, discovered, streams_in_airbyte
 from tests.integration.conftest import Mesh
@@ -98,6 +102,97 @@ async def test_table_of_another_connection_is_refused(mesh: Mesh) -> None:
     assert answer.status_code == 200, answer.text
     await _refused(mesh, connection_name="Third", streams=["Account"], prefix="s_")
     await mesh.onboard(connection_name="Third", streams=["Account"], prefix="sandbox_")
+
+
+def _patch(mesh: Mesh, connection: Json, **changes: Any) -> Awaitable[httpx.Response]:
+    return mesh.orchestrator.patch(f"/connections/{connection['id']}", json=changes)
+
+
+async def test_edit_to_a_table_of_another_connection_is_refused(mesh: Mesh) -> None:
+    """By a prefix or a namespace; nothing is changed, and both sides are named."""
+    mesh.airbyte.offers(offering(ACCOUNT))
+    await mesh.onboard(connection_name="CRM", streams=["Account"])
+    in_schema: Json = {"namespace_definition": "customformat", "namespace_format": "sandbox"}
+    prefixed = await mesh.onboard(connection_name="A", streams=["Account"], prefix="s_")
+    spaced = await mesh.onboard(connection_name="B", streams=["Account"], prefix=None, **in_schema)
+
+    edits: list[tuple[Json, Json]] = [
+        (prefixed, {"prefix": None}),
+        (spaced, {"namespace_definition": "destination"}),
+        (prefixed, {**in_schema, "prefix": ""}),
+    ]
+    problems = []
+    for connection, changes in edits:
+        answer = await _patch(mesh, connection, **changes)
+        assert (answer.status_code, answer.json()["code"]) == (422, "destination_cannot_hold")
+        problems.append(answer.json()["detail"])
+
+    assert all("'Account' and 'Account' of the connection" in one for one in problems)
+    assert ["'CRM'" in one for one in problems] == [True, True, False]
+    assert mesh.airbyte.connections[prefixed["airbyte_connection_id"]]["prefix"] == "s_"
+    assert (await _patch(mesh, prefixed, prefix="t_")).status_code == 200
+
+
+async def test_edit_that_merges_tables_is_refused(mesh: Mesh) -> None:
+    """Two streams of one name that only their namespaces told apart."""
+    two = [stream("Account", {"Id": "string"}, namespace=name) for name in ("east", "west")]
+    mesh.airbyte.offers(catalog(*two))
+    connection = await mesh.onboard(streams=None)
+
+    answer = await _patch(mesh, connection, namespace_definition="destination")
+
+    assert (answer.status_code, answer.json()["code"]) == (422, "destination_cannot_hold")
+    assert "have one table in Postgres 3.0.14" in answer.json()["detail"]
+
+
+async def test_edit_at_an_unknown_destination_is_noted(mesh: Mesh) -> None:
+    """The effects name both sides."""
+    mesh.airbyte.publish_version("dev", definition=POSTGRES)
+    mesh.airbyte.offers(offering(ACCOUNT))
+    await mesh.onboard(connection_name="CRM", streams=["Account"])
+    other = await mesh.onboard(connection_name="Sandbox", streams=["Account"], prefix="s_")
+
+    answer = await _patch(mesh, other, prefix="")
+
+    assert answer.status_code == 200, answer.text
+    effects = {one["code"]: one["message"] for one in answer.json()["effects"]}
+    assert "'Account' of the connection 'CRM'" in effects["table_shared"]
+
+
+@pytest.mark.parametrize("second", ["onboard", "edit"])
+async def test_one_of_two_at_once_gets_the_table(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch, second: str
+) -> None:
+    """Although neither has written it when the tables are compared."""
+    mesh.airbyte.offers(offering(ACCOUNT))
+    other = await mesh.onboard(connection_name="Sandbox", streams=["Account"], prefix="s_")
+    compare, both = shared_tables, asyncio.Barrier(2)
+
+    async def compared(*args: Any, **options: Any) -> Any:
+        found = await compare(*args, **options)
+        await both.wait()
+        return found
+
+    monkeypatch.setattr("services.orchestrator.destination_fit.shared_tables", compared)
+    order = {**mesh.order, "streams": ["Account"]}
+
+    answers = await asyncio.gather(
+        mesh.orchestrator.post(PATH, json={**order, "connection_name": "A"}),
+        _patch(mesh, other, prefix="")
+        if second == "edit"
+        else mesh.orchestrator.post(PATH, json={**order, "connection_name": "B"}),
+    )
+
+    (refused,) = [one for one in answers if one.status_code == 422]
+    assert sum(one.is_success for one in answers) == 1
+    assert refused.json()["code"] == "destination_cannot_hold"
+    assert "are both written to the table" in refused.json()["detail"]
+    written = [
+        (one.get("prefix") or "", pair["stream"]["name"])
+        for one in mesh.airbyte.connections.values()
+        for pair in one["syncCatalog"]["streams"]
+    ]
+    assert sorted(written) == sorted(set(written))
 
 
 async def test_namespace_format_needs_its_definition(mesh: Mesh) -> None:

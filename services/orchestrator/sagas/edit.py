@@ -7,6 +7,7 @@ earlier step, only settings without secrets have to be restored.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from shared.airbyte_client import AirbyteClient, ConnectionSettings
 from shared.config import Settings
 from shared.credential_digests import Digests
 from shared.database import Database
+from shared.domain.destination import Naming
 from shared.domain.specification import Specification
 from shared.errors import (
     Conflict,
@@ -76,6 +78,9 @@ class Edit(msgspec.Struct, frozen=True):
     effects: list[OrderNote]
     name: str | None = None
     paused: bool | None = None
+    naming: Naming | None = None
+    """How the tables are named from then on; None if that does not change. While the operation is
+    running, these tables are claimed: see `registry.claimed_streams`."""
     credential: NewCredential | None = None
     by: str | None = None
 
@@ -338,14 +343,20 @@ class EditSaga:
 
 def _note_naming(row: Connection, edit: Edit) -> None:
     """Record the changes of how tables are named."""
+    naming = edit.naming or renamed(registry.naming_of(row), edit.changed)
+    if naming != registry.naming_of(row):
+        registry.save_naming(row, naming)
+
+
+def renamed(naming: Naming, changed: Mapping[str, dict[str, Any]]) -> Naming:
+    """How tables are named after the changes of settings."""
     members = {"namespace_definition": "definition", "namespace_format": "format"}
     changes = {
-        members.get(name, name): edit.changed[name]["to"] or None
+        members.get(name, name): changed[name]["to"] or None
         for name in ("prefix", *members)
-        if name in edit.changed
+        if name in changed
     }
-    if changes:
-        registry.save_naming(row, msgspec.structs.replace(registry.naming_of(row), **changes))
+    return msgspec.structs.replace(naming, **changes)
 
 
 def difference(held: ConnectionSettings, wanted: ConnectionSettings) -> ConnectionSettings:

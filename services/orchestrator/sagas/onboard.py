@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -10,7 +11,11 @@ import msgspec
 
 from services.orchestrator import credential_queries
 from services.orchestrator.credentials import OrderNote
-from services.orchestrator.destination_fit import DESTINATION_CANNOT_HOLD, DestinationFit
+from services.orchestrator.destination_fit import (
+    DestinationFit,
+    expect_unclaimed,
+    refused,
+)
 from services.orchestrator.source_configurations import SourceConfigurations
 from shared import outbox, registry, snapshots, source_types
 from shared.airbyte_client import (
@@ -205,8 +210,25 @@ class OnboardSaga:
         operation.forget("discover")
         within = self._discover_s + min(self._discover_s, _STORE_TIMEOUT_S)
         await operation.once("discover", discover, within=within)
-        operation.store_document(chosen[0])
+        await self._claim(operation, wiring, chosen[0])
+        operation.document = chosen[0]
         return chosen[0]
+
+    async def _claim(self, operation: Operation, wiring: Wiring, document: bytes) -> None:
+        """Store the catalog with the operation, so that no other one takes its tables meanwhile.
+
+        Raises:
+            Invalid: `destination_cannot_hold`; another operation has claimed one of them.
+        """
+        claim = await self._fit.claim(
+            await run_cooperatively(catalogs.parse.steps(document)),
+            connection_id=operation.connection_id,
+            destination_id=wiring.destination_id,
+            naming=wiring.naming,
+        )
+        async with self._db.transaction() as session:
+            await expect_unclaimed(session, claim, within=timedelta(seconds=operation.age))
+            await operation.write_document(session, document)
 
     async def _fitted(
         self, operation: Operation, wiring: Wiring, choice: catalogs.Chosen
@@ -225,7 +247,7 @@ class OnboardSaga:
                 is_named=wiring.streams is not None,
             )
         except catalogs.InvalidCatalog as error:
-            raise Invalid(str(error), code=DESTINATION_CANNOT_HOLD) from None
+            raise refused(error) from None
 
     async def _connection(
         self, operation: Operation, wiring: Wiring, source_id: UUID, document: bytes
