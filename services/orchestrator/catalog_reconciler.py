@@ -33,6 +33,7 @@ from shared.models import Connection, ConnectionStatus
 from shared.observability import logs
 from shared.operations import HttpResult, Intent, Operation, Operations
 from shared.outbox import EventType
+from shared.saved_states.store import StateStore
 
 log = logs.get(__name__)
 
@@ -234,10 +235,14 @@ class ReapplySaga:
         self._call_s = settings.airbyte_timeout.total_seconds()
         self._db = db
         self._airbyte = airbyte
+        self._states = StateStore(settings, db, airbyte)
 
     async def run(self, operation: Operation) -> None:
-        """Update the connection, then check that Airbyte holds the catalog."""
+        """Save Airbyte's state, update the connection, and check that Airbyte holds the catalog."""
         order = msgspec.json.decode(operation.request, type=Reapply)
+        await self._states.save(
+            operation, order.airbyte_connection_id, kind="heal", catalog_version=order.version
+        )
 
         async def update() -> bool:
             async with self._db.read() as session:

@@ -54,8 +54,8 @@ class SavedState(Base):
     """Airbyte's state of a connection before a change, or why it was not saved.
 
     Confidential: the state may hold values of the source. It is encrypted, never logged, and in no
-    response. Written by the drift_repair_agent, and before pauses of people by the
-    orchestrator, which may not read `state`.
+    response. Written by the drift_repair_agent, and by the orchestrator, which may not read
+    `state`, before pauses of people and before it applies a catalog again.
     """
 
     __tablename__ = "stream_states"

@@ -359,7 +359,7 @@ async def test_paused_connection_is_not_resumed(mesh: Mesh, tools: Tools) -> Non
 async def test_difference_is_reverted_with_on_upstream_drift_reapply(
     mesh: Mesh, tools: Tools
 ) -> None:
-    """Airbyte has the newest version again, and no version was added."""
+    """Airbyte has the newest version again without a new one; its state was saved before."""
     connection = await mesh.onboard()
     held = mesh.airbyte.connections[connection["airbyte_connection_id"]]
     _drop_a_stream(mesh, connection)
@@ -371,6 +371,8 @@ async def test_difference_is_reverted_with_on_upstream_drift_reapply(
     row = await mesh.sql.fetchrow("SELECT status, catalog_version FROM connections")
     assert row is not None
     assert tuple(row) == ("ACTIVE", 1)
+    (saved,) = await mesh.sql.fetch("SELECT kind, catalog_version, not_saved FROM stream_states")
+    assert tuple(saved) == ("heal", 1, "no_key")
 
 
 async def test_stream_of_a_global_state_is_not_put_back(mesh: Mesh, tools: Tools) -> None:
