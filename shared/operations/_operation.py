@@ -117,7 +117,6 @@ class Operation:
         )
         self.answer: HttpResult | None = None
         """The result written by `finish`; valid once its transaction is committed."""
-        self._unwritten: bytes | None = None
         self._host = host
         self._owner = owner
         clock: Callable[[], float] = asyncio.get_running_loop().time
@@ -235,10 +234,6 @@ class Operation:
         """Whether an earlier attempt of this step has an unknown outcome."""
         return self._unsettled == step
 
-    def store_document(self, document: bytes) -> None:
-        """Store a catalog with the operation; it is written with the next step."""
-        self.document = self._unwritten = document
-
     async def write_document(self, session: AsyncSession, document: bytes) -> None:
         """Store a catalog with the operation in the caller's transaction, so that others see it.
 
@@ -339,11 +334,9 @@ class Operation:
         await self._write(
             sql.BEGIN,
             step=step,
-            document=self._unwritten,
             in_flight=in_flight_for,
             lease=in_flight_for + MARGIN,
         )
-        self._unwritten = None
         self._unsettled = step
         self._in_flight_until = self._clock() + in_flight_for.total_seconds()
 

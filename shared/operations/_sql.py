@@ -81,7 +81,6 @@ READ = text("SELECT response_status, response FROM operations WHERE id = :id")
 BEGIN = text(f"""
     UPDATE operations
     SET step = :step, step_since = now(), steps = CAST(:steps AS jsonb), waits_for = NULL,
-        document = coalesce(:document, document),
         in_flight_until = {_IN_FUTURE.format("in_flight")},
         lease_until = {_IN_FUTURE.format("lease")}, updated_at = now()
     WHERE {_MINE}
