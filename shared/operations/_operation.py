@@ -235,12 +235,12 @@ class Operation:
         return self._unsettled == step
 
     async def write_document(self, session: AsyncSession, document: bytes) -> None:
-        """Store a catalog with the operation in the caller's transaction, so that others see it.
+        """Store a catalog and the results of the steps in the caller's transaction.
 
         Raises:
             Superseded: another owner has the operation.
         """
-        values = {"id": self.id, "owner": self._owner, "document": document}
+        values = {"id": self.id, "owner": self._owner, "steps": self._steps(), "document": document}
         if (await session.execute(sql.WRITE_DOCUMENT, values)).one_or_none() is None:
             raise Superseded
 

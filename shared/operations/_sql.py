@@ -87,7 +87,10 @@ BEGIN = text(f"""
     RETURNING id
 """)  # noqa: S608 - no input
 WRITE_DOCUMENT = text(f"""
-    UPDATE operations SET document = :document, updated_at = now() WHERE {_MINE} RETURNING id
+    UPDATE operations
+    SET document = :document, steps = CAST(:steps AS jsonb), updated_at = now()
+    WHERE {_MINE}
+    RETURNING id
 """)  # noqa: S608 - no input
 WAIT = text(f"""
     UPDATE operations

@@ -38,10 +38,10 @@ EXPECTED = {"onboard": 201, "apply": 200, "sync": 202, "edit": 200, "cancel": 20
 EXPECTED |= {"reselect": 200, "upgrade": 200}
 """The status of the response when the operation is completed."""
 STEPS = {
-    "onboard": ("source", "discover", "connection", "finish"),
+    "onboard": ("source", "discover", "claim", "connection", "finish"),
     "apply": ("state", "update", "look", "finish"),
     "sync": ("job", "finish"),
-    "edit": ("settings", "finish"),
+    "edit": ("state", "settings", "finish"),
     "cancel": ("cancel", "finish"),
     "refresh": ("job", "finish"),
     "reselect": ("newest_job", "refresh"),

@@ -30,9 +30,10 @@ def _killed(kind: Kind, point: str, outcome: Outcome, *, second: str = "") -> Ce
         if second == "airbyte-503":
             world.airbyte.fault("*", 503, times=6)
         if second == "killed-again":
-            # If nothing was recorded, recovery does not reach the failpoint again.
+            # If nothing was recorded, or all of the step was, recovery does not reach it again.
             again = await world.replace(name, failpoints=failpoints)
-            if outcome != "N" and not point.startswith("intent") and point != "finish.after":
+            is_over = point.startswith("intent") or point in ("claim.after", "finish.after")
+            if outcome != "N" and not is_over:
                 assert await again.died(within=20) == -signal.SIGKILL
         await world.replace(name)
         await case.left(outcome)

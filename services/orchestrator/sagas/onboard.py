@@ -17,7 +17,7 @@ from services.orchestrator.destination_fit import (
     refused,
 )
 from services.orchestrator.source_configurations import SourceConfigurations
-from shared import outbox, registry, snapshots, source_types
+from shared import failpoints, outbox, registry, snapshots, source_types
 from shared.airbyte_client import (
     AirbyteClient,
     Discovered,
@@ -226,9 +226,11 @@ class OnboardSaga:
             destination_id=wiring.destination_id,
             naming=wiring.naming,
         )
+        failpoints.at("onboard.claim.before")
         async with self._db.transaction() as session:
             await expect_unclaimed(session, claim, within=timedelta(seconds=operation.age))
             await operation.write_document(session, document)
+        failpoints.at("onboard.claim.after")
 
     async def _fitted(
         self, operation: Operation, wiring: Wiring, choice: catalogs.Chosen
