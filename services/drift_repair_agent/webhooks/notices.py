@@ -25,7 +25,7 @@ class Notices:
         self._postponed = Postponed()
 
     async def add_due(self) -> None:
-        """Add the messages about each event in a transaction; one that fails waits for a minute."""
+        """Add the messages about each event in a transaction; one that fails waits for a while."""
         async with self._db.read() as session:
             due = await queries.events_to_notify(
                 session, limit=_BATCH_SIZE, but=self._postponed.ids
