@@ -178,7 +178,9 @@ def build(settings: Settings) -> FastAPI:
     app.state.service = DriftRepairAgent(
         settings, db, airbyte, operations, states, restorer, destinations, support, effects
     )
-    app.state.repairs = Repairs(db, airbyte, operations, executor, effects, continuity)
+    app.state.repairs = Repairs(
+        db, airbyte, operations, executor, effects, continuity, destinations
+    )
     app.state.planner = planner
     app.state.upgrades = Upgrades(settings, db, airbyte, operations)
     app.state.policies = Policies(db, jobs)

@@ -14,7 +14,7 @@ from shared.destinations import shared_tables
 from tests.fakes.airbyte_server import POSTGRES, catalog, stream
 from tests.integration.applying import apply, discovered, streams_in_airbyte
 from tests.integration.conftest import Mesh
-from tests.integration.drifting import ACCOUNT, offering
+from tests.integration.drifting import ACCOUNT, offering, post
 
 Json = dict[str, Any]
 PATH = "/connections/onboard"
@@ -224,6 +224,27 @@ async def test_callers_catalog_is_refused(mesh: Mesh, field: str, words: str) ->
     fine["expected_version"] = applied.get("version_number", fine["expected_version"])
     status, applied = await apply(mesh, fine)
     assert status == 200, applied
+
+
+async def test_rollback_to_a_table_that_another_connection_has_now_is_refused(mesh: Mesh) -> None:
+    """The stream was deselected, and another connection has written its table since."""
+    mesh.airbyte.offers(offering(ACCOUNT))
+    connection = await mesh.onboard(connection_name="CRM", streams=["Account", "Contact"])
+    order = await discovered(mesh, connection)
+    for pair in order["sync_catalog"]["streams"]:
+        pair["config"]["selected"] = pair["stream"]["name"] == "Account"
+    status, applied = await apply(mesh, order)
+    assert status == 200, applied
+    other = await mesh.onboard(connection_name="Contacts", streams=["Contact"], prefix=None)
+    path = f"/connections/{connection['id']}/rollback"
+
+    status, problem = await post(mesh, path, {"version": 1})
+
+    assert (status, problem["code"]) == (422, "destination_cannot_hold"), problem
+    assert "'Contact' of the connection 'Contacts'" in problem["detail"]
+    assert (await _patch(mesh, other, prefix="c_")).status_code == 200
+    status, repair = await post(mesh, path, {"version": 1})
+    assert (status, repair["state"]) == (200, "applied"), repair
 
 
 async def test_import_reports_shared_tables(mesh: Mesh) -> None:

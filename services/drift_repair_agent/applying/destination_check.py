@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from services.drift_repair_agent.applying.preflight import airbyte_answers_by, invalid
@@ -9,12 +10,13 @@ from shared import registry
 from shared.auth import label_limits
 from shared.database import Database
 from shared.destinations import DestinationReader, shared_tables
-from shared.domain.catalog import Catalog, InvalidCatalog, Problem
+from shared.domain.catalog import Catalog, InvalidCatalog, Problem, StreamId
 from shared.domain.cooperative import Steps, run_cooperatively
 from shared.domain.destination import (
     ON_PURPOSE,
     Destination,
     Judgement,
+    Table,
     judge_stream,
     judge_tables,
     tables,
@@ -45,27 +47,18 @@ async def expect_holdable(
         Invalid: `destination_cannot_hold`; the message names both sides of a clash.
         Unavailable: Airbyte does not report the destination now; nothing was recorded.
     """
-    try:
-        async with airbyte_answers_by(deadline):
-            destination = await destinations.read(row.airbyte_destination_id)
-    except AWAY as error:
-        raise nothing_recorded(error) from None
+    destination = await _read(destinations, row, deadline)
     if not destination.is_known:
         return
     problems = await run_cooperatively(
         _unheld(destination, wanted, head, accept_clashes=accept_clashes)
     )
-    held = {stream.id for stream in head.streams if stream.selected}
-    new = {stream.id for stream in wanted.streams} - held
+    new = {stream.id for stream in wanted.streams} - _selected(head)
     if new:
         made = tables(
             destination, [stream.id for stream in wanted.streams], registry.naming_of(row)
         )
-        ours = [table for table in made if table.stream in new]
-        with label_limits.registry_wide():
-            shared = await shared_tables(
-                db, destination, row.airbyte_destination_id, ours, besides=row.id
-            )
+        shared = await _shared(db, destination, row, made, new)
         within = judge_tables(destination, made)
         for stream in sorted(new, key=lambda one: one.order):
             found = within.get(stream, Judgement()).joined(shared.get(stream))
@@ -75,6 +68,68 @@ async def expect_holdable(
                 )
     if problems:
         raise invalid(InvalidCatalog(problems), code=DESTINATION_CANNOT_HOLD)
+
+
+async def expect_tables_free(
+    db: Database,
+    destinations: DestinationReader,
+    row: Connection,
+    wanted: Catalog,
+    head: Catalog,
+    *,
+    deadline: float,
+) -> None:
+    """Check that no other connection writes the tables of streams that a rollback selects again.
+
+    When the connection wrote them, they were its own. Nothing is refused of a destination that AAM
+    has no rules for. Airbyte must answer by `deadline`, a time of the event loop's clock.
+
+    Raises:
+        Invalid: `destination_cannot_hold`; the message names both sides.
+        Unavailable: Airbyte does not report the destination now; nothing was recorded.
+    """
+    new = _selected(wanted) - _selected(head)
+    if not new:
+        return
+    destination = await _read(destinations, row, deadline)
+    if not destination.is_known:
+        return
+    made = tables(destination, [stream.id for stream in wanted.streams], registry.naming_of(row))
+    shared = await _shared(db, destination, row, made, new)
+    if shared:
+        raise invalid(
+            InvalidCatalog(
+                Problem(stream, "stream.name", DESTINATION_CANNOT_HOLD, found.message)
+                for stream, found in shared.items()
+            ),
+            code=DESTINATION_CANNOT_HOLD,
+        )
+
+
+async def _read(destinations: DestinationReader, row: Connection, deadline: float) -> Destination:
+    try:
+        async with airbyte_answers_by(deadline):
+            return await destinations.read(row.airbyte_destination_id)
+    except AWAY as error:
+        raise nothing_recorded(error) from None
+
+
+def _selected(catalog: Catalog) -> set[StreamId]:
+    return {stream.id for stream in catalog.streams if stream.selected}
+
+
+async def _shared(
+    db: Database,
+    destination: Destination,
+    row: Connection,
+    made: Sequence[Table],
+    new: Collection[StreamId],
+) -> dict[StreamId, Judgement]:
+    ours = [table for table in made if table.stream in new]
+    with label_limits.registry_wide():
+        return await shared_tables(
+            db, destination, row.airbyte_destination_id, ours, besides=row.id
+        )
 
 
 def _unheld(

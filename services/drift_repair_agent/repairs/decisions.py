@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.drift_repair_agent.applying import preflight, reselection
+from services.drift_repair_agent.applying.destination_check import expect_tables_free
 from services.drift_repair_agent.applying.dry_run import NO_DIFFERENCE, DryRun
 from services.drift_repair_agent.continuity.choices import Continuity
 from services.drift_repair_agent.healing import incompatibilities
@@ -36,7 +37,7 @@ from services.drift_repair_agent.repairs.executor import (
     streams_of,
 )
 from services.drift_repair_agent.repairs.planned_changes import Decision, PlannedChange
-from services.drift_repair_agent.repairs.policy import Policy, Reaction
+from services.drift_repair_agent.repairs.policy import Policy
 from services.drift_repair_agent.repairs.previews import Previews
 from services.drift_repair_agent.repairs.schemas import (
     Approve,
@@ -49,8 +50,8 @@ from shared import failpoints, registry
 from shared.airbyte_client import AirbyteClient
 from shared.auth import scopes
 from shared.database import Database
+from shared.destinations import DestinationReader
 from shared.domain import catalog as catalogs
-from shared.domain import drift
 from shared.domain.catalog import Catalog, Exclusions, InvalidCatalog, StreamId
 from shared.domain.cooperative import run_cooperatively
 from shared.errors import Conflict, Invalid, Unavailable, UpstreamUnknown
@@ -83,8 +84,10 @@ class Repairs:
         executor: RepairExecutor,
         effects: StateEffects,
         continuity: Continuity,
+        destinations: DestinationReader,
     ) -> None:
         self._continuity = continuity
+        self._destinations = destinations
         self._db = db
         self._airbyte = airbyte
         self._operations = operations
@@ -226,7 +229,8 @@ class Repairs:
             NotFound: there is no such connection, or it has no such version.
             Conflict: the source no longer has what that version needs, and `problems` lists it;
                 or another repair is under way, or the connection's status does not allow it.
-            Invalid: that version selects what the policy never selects.
+            Invalid: that version selects what the policy never selects, or a stream whose table
+                another connection writes now.
             GlobalStateUndecided: it selects a stream again that depends on a global state.
         """
         replay = await self._operations.replayed(key)
@@ -278,8 +282,11 @@ class Repairs:
             return Unchanged(connection_id=connection_id)
         await preflight.expect_selectable(wanted, exclusions, bodies=now.offered.values())
         await _expect_fits(wanted, now, version=order.version)
+        await expect_tables_free(
+            self._db, self._destinations, now.row, wanted, now.configured, deadline=until
+        )
         again, refreshed = await self._reselected(now, wanted, order, until)
-        undone = await _undone(wanted, now.configured)
+        undone = await changes_of.undone(wanted, now.configured)
         decision = _decision("rolled_back", undone, order, at)
 
         async def write(session: AsyncSession) -> HttpResult:
@@ -466,22 +473,6 @@ async def _expect_fits(wanted: Catalog, now: CurrentState, *, version: int) -> N
             code="rollback_impossible",
             problems=preflight.problems(InvalidCatalog(found)),
         )
-
-
-async def _undone(target: Catalog, head: Catalog) -> list[PlannedChange]:
-    """The changes that a rollback undoes: those that led from the target to the head."""
-    synced = target.by_id()
-    return [
-        PlannedChange(
-            id=f"c{number}",
-            change=change,
-            verdict=drift.severity(change, synced.get(change.stream)),
-            reaction=Reaction.PROPOSE,
-        )
-        for number, change in enumerate(
-            await run_cooperatively(drift.diff.steps(target, head)), start=1
-        )
-    ]
 
 
 def _expect_allowed(order: Approve, policy: Policy) -> None:

@@ -12,7 +12,8 @@ from msgspec.structs import replace
 from services.drift_repair_agent.healing import Action, Continuity, Instruction
 from services.drift_repair_agent.repairs.policy import Reaction
 from shared.domain import drift
-from shared.domain.catalog import StreamId
+from shared.domain.catalog import Catalog, StreamId
+from shared.domain.cooperative import run_cooperatively
 from shared.domain.destination import Finding
 from shared.domain.drift import MAPPER_LAPSED, MAPPING_CONFLICT, Change, Severity, Verdict
 
@@ -290,4 +291,20 @@ def joined(
     return [
         *decided,
         *(replace(item, id=f"{item.id}w") if item.id in ids else item for item in left),
+    ]
+
+
+async def undone(target: Catalog, head: Catalog) -> list[PlannedChange]:
+    """The changes that a rollback undoes: those that led from the target to the head."""
+    synced = target.by_id()
+    return [
+        PlannedChange(
+            id=f"c{number}",
+            change=change,
+            verdict=drift.severity(change, synced.get(change.stream)),
+            reaction=Reaction.PROPOSE,
+        )
+        for number, change in enumerate(
+            await run_cooperatively(drift.diff.steps(target, head)), start=1
+        )
     ]
