@@ -10,6 +10,9 @@ PART_CHARS: Final = 3_800
 """The longest value of one cookie: browsers refuse 4,096 bytes with name and attributes."""
 PARTS: Final = 2
 
+SIGN_IN_S: Final = 300
+"""How long somebody may take to sign in at the issuer."""
+
 THEMES: Final = ("system", "light", "dark")
 TIMES: Final = ("utc", "local", "relative")
 _PREFERENCES: Final = {"theme": THEMES, "time": TIMES}
@@ -62,6 +65,14 @@ class Cookies:
         """The names of the session's cookies."""
         yield self.session_name
         yield f"{self.session_name}-2"
+
+    def sign_in(self, given: Mapping[str, str]) -> str | None:
+        """The sealed sign-in of a request's cookies that is under way at the issuer."""
+        return given.get(f"{self.session_name}-sign-in")
+
+    def set_sign_in(self, sealed: str | None) -> str:
+        """The `Set-Cookie` value that stores one for five minutes; None deletes it."""
+        return self._cookie(f"{self.session_name}-sign-in", sealed, lifetime_s=SIGN_IN_S)
 
     def set_preference(self, name: Literal["theme", "time"], value: str) -> str:
         """The `Set-Cookie` value that stores a preference."""

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.console import csrf
 from services.console.cookies import Cookies
+from services.console.gate import BEFORE_SIGN_IN
 from services.console.problems import ApiProblem, PageProblem, SignedOut
 from services.console.rendering import is_fragment, render
 from shared.errors import AamError
@@ -25,6 +26,7 @@ from shared.observability import logs
 log = logs.get(__name__)
 
 _LONGEST_NEXT: Final = 2_000
+_NO_DESTINATIONS: Final = frozenset({*BEFORE_SIGN_IN, "/logout"})
 _TITLES: Final = {one.value: one.phrase for one in HTTPStatus} | {
     403: "Not allowed",
     404: "Not found",
@@ -38,9 +40,10 @@ _TITLES: Final = {one.value: one.phrase for one in HTTPStatus} | {
 class ErrorPages:
     """ASGI middleware that answers what pages raise; the API's errors are left to its callers."""
 
-    def __init__(self, app: ASGIApp, *, cookies: Cookies) -> None:
+    def __init__(self, app: ASGIApp, *, cookies: Cookies, has_oidc_login: bool) -> None:
         self._app = app
         self._cookies = cookies
+        self._has_oidc_login = has_oidc_login
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"].startswith("/api/"):
@@ -85,13 +88,18 @@ class ErrorPages:
         return problem_page(request, _BUG)
 
     def _signed_out(self, request: Request) -> Response:
-        """To the login page, which leads back; the cookie of an ended session is deleted."""
+        """To the login page, which leads back; the cookie of an ended session is deleted.
+
+        If only the issuer's token has expired, first to the issuer, which may ask nothing.
+        """
+        is_outlived = self._has_oidc_login and getattr(request.state, "is_outlived", False)
+        door = silent_url if is_outlived else login_url
         if is_fragment(request):
             where = request.headers.get("hx-current-url", "")
-            response = Response(status_code=401, headers={"HX-Redirect": login_url(_path(where))})
+            response = Response(status_code=401, headers={"HX-Redirect": door(_path(where))})
         elif request.method in csrf.SAFE_METHODS:
             where = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-            response = RedirectResponse(login_url(where), status_code=303)
+            response = RedirectResponse(door(where), status_code=303)
         else:
             response = render(request, "signed_out.j2", status=401)
         for cookie in self._cookies.delete_session():
@@ -146,7 +154,7 @@ def own_path(given: str | None) -> str:
         or path.startswith(("//", "/api/", "/static/"))
         or "\\" in path
         or not path.isprintable()
-        or path.partition("?")[0] in ("/login", "/logout", "/sign-in")
+        or path.partition("?")[0] in _NO_DESTINATIONS
     ):
         return "/"
     return path
@@ -154,8 +162,23 @@ def own_path(given: str | None) -> str:
 
 def login_url(then: str) -> str:
     """The login page that leads to a page of this console afterwards."""
+    return _with_next("/login", then)
+
+
+def oidc_url(then: str) -> str:
+    """The address that leads to the issuer, and to a page of this console afterwards."""
+    return _with_next("/login/oidc", then)
+
+
+def silent_url(then: str) -> str:
+    """The same, for people whom the issuer may sign in without asking."""
+    return _with_next("/login/oidc", then, silent="1")
+
+
+def _with_next(door: str, then: str, **query: str) -> str:
     path = own_path(then)
-    return "/login" if path == "/" else f"/login?{urlencode({'next': path})}"
+    given = query if path == "/" else {"next": path, **query}
+    return f"{door}?{urlencode(given)}" if given else door
 
 
 def _path(url: str) -> str:

@@ -22,12 +22,14 @@ BACKGROUND: Final = b"x-aam-background"
 """The header of requests that a page's script makes by itself."""
 LIVE: Final = "/live"
 CHECKS: Final = frozenset({"/health", "/ready"})
-BEFORE_SIGN_IN: Final = frozenset({"/login", "/sign-in"})
+BEFORE_SIGN_IN: Final = frozenset({"/login", "/login/oidc", "/login/callback", "/sign-in"})
 """Pages for people without a session."""
 
 
 class Gate:
     """ASGI middleware that sets `state.session` and, of a submitted form, `state.form`.
+
+    `state.is_outlived` is True where the session ended only since its issuer's token expired.
 
     Raises, for the error pages:
         SignedOut: a page other than those before signing in was asked for without a session.
@@ -66,6 +68,8 @@ class Gate:
         session = self._sessions.open(sealed) if sealed else None
         if session is not None:
             state["session"] = session
+        elif sealed:
+            state["is_outlived"] = self._sessions.is_outlived(sealed)
         await self._check(scope, receive, session)
         written = self._to_write(path, session, sealed, state["session"])
         if session is not None and (path == LIVE or BACKGROUND in dict(scope["headers"])):

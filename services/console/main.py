@@ -16,6 +16,7 @@ from services.console.destination_names import DestinationNames
 from services.console.error_pages import ErrorPages
 from services.console.gate import Gate
 from services.console.live_feed import LiveFeed, signer_of_console
+from services.console.oidc_login import OidcLogin
 from services.console.pages.live import OpenStreams
 from services.console.proxy import RouteTable
 from services.console.rendering import Pages
@@ -67,6 +68,7 @@ def build(settings: ConsoleSettings) -> FastAPI:
     app.state.accepted_callers = AcceptedCallers(clients)
     app.state.destination_names = DestinationNames()
     app.state.sessions = sessions
+    app.state.oidc_login = OidcLogin(settings) if settings.has_oidc_login else None
     app.state.guesses = Guesses(settings.failed_keys_per_minute)
     app.state.pages = Pages(assets, cookies, installation=settings.console_name)
     app.state.api_routes = RouteTable.installed()
@@ -81,7 +83,7 @@ def build(settings: ConsoleSettings) -> FastAPI:
         origins=csrf.origins_of(str(settings.console_url)),
         body_deadline=settings.body_deadline,
     )
-    app.add_middleware(ErrorPages, cookies=cookies)
+    app.add_middleware(ErrorPages, cookies=cookies, has_oidc_login=settings.has_oidc_login)
     app.add_middleware(RequestLog, service="console")
     app.add_middleware(SecurityHeaders, is_secure=cookies.is_secure)
     return app

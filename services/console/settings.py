@@ -39,7 +39,18 @@ class ConsoleSettings(ServiceAddresses):
     """Folder with one-time sign-in links, as `make up` makes them. Not set: there are none."""
 
     aam_console_key_login: Literal["on", "off"] = "on"
-    """Whether people can sign in with an API key."""
+    """Whether people can sign in with an API key; `off` needs OIDC_CLIENT_ID."""
+
+    oidc_client_secret: Optional[SecretStr] = None
+    """Secret of OIDC_CLIENT_ID. Not set: the issuer has the console as a public client."""
+
+    oidc_requested_scopes: str = "openid email"
+    """Scopes that the console asks the issuer for, separated by spaces; with `openid`."""
+
+    @property
+    def has_oidc_login(self) -> bool:
+        """Whether people can sign in at the issuer."""
+        return self.oidc_issuer is not None and self.oidc_client_id is not None
 
     @model_validator(mode="after")
     def _console_is_set_up(self) -> Self:
@@ -53,4 +64,11 @@ class ConsoleSettings(ServiceAddresses):
                 f"CONSOLE_SESSION_KEYS must be keys of {SHORTEST_KEY} characters or more, "
                 "separated by commas"
             )
+        if "openid" not in self.oidc_requested_scopes.split():
+            raise ValueError("OIDC_REQUESTED_SCOPES must contain openid")
+        if self.oidc_client_secret is not None and not self.has_oidc_login:
+            raise ValueError("OIDC_CLIENT_SECRET needs OIDC_ISSUER and OIDC_CLIENT_ID")
+        has_links = self.console_sign_in_dir is not None
+        if self.aam_console_key_login == "off" and not (self.has_oidc_login or has_links):
+            raise ValueError("AAM_CONSOLE_KEY_LOGIN=off needs OIDC_ISSUER and OIDC_CLIENT_ID")
         return self

@@ -5,22 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeGuard
 
-import aiohttp
-import httpx
 import jwt
-import orjson
-import stamina
-from httpx_aiohttp import AiohttpTransport
 from jwt.types import Options
 
+from shared.auth.issuer_http import DEADLINE_S, IssuerAway, fetch, issuer_client
 from shared.auth.scopes import KEY_SCOPES, Caller
 from shared.config import is_secure_or_local
 from shared.errors import Unavailable
 from shared.observability import logs
-from shared.tls import authorities
 
 log = logs.get(__name__)
 
@@ -34,18 +30,20 @@ _FRESH_S = 600.0
 _USED_ON_S = 3600.0
 _FETCH_INTERVAL_S = 30.0
 _FIRST_FETCH_INTERVAL_S = 1.0
-_DEADLINE_S = 5.0
-_LARGEST_BYTES = 256 * 1024
 _MOST_KEYS = 100
 _LONGEST_NAME = 200
 
 
-class IssuerAway(Exception):
-    """The issuer's keys cannot be fetched now; the message quotes nothing from the issuer."""
+@dataclass(frozen=True, slots=True)
+class LoginEndpoints:
+    """Where people sign in at an issuer, and where their code is exchanged for tokens."""
 
-
-class _Lost(IssuerAway):
-    """There was no complete response; a retry may get one."""
+    authorization: str
+    token: str
+    takes_basic: bool
+    """Whether a client's secret may be sent as HTTP Basic credentials, else only in the form."""
+    names_itself: bool
+    """Whether its redirects name it as `iss` (RFC 9207)."""
 
 
 class Issuer:
@@ -68,6 +66,7 @@ class Issuer:
         self._scope_claim = scope_claim
         self._clock = clock
         self._keys: dict[str, jwt.PyJWK] = {}
+        self._document: dict[str, Any] = {}
         self._fetched_at = self._asked_at = float("-inf")
         self._asking = asyncio.Lock()
 
@@ -76,6 +75,15 @@ class Issuer:
 
         Raises:
             Unavailable: the issuer's keys cannot be fetched, and those known are too old.
+        """
+        claims = await self.claims(presented)
+        return None if claims is None else self._caller(claims)
+
+    async def claims(self, presented: str) -> Mapping[str, Any] | None:
+        """The verified claims of a token; None in the same cases.
+
+        Raises:
+            Unavailable: as above.
         """
         try:
             header = jwt.get_unverified_header(presented)
@@ -89,7 +97,7 @@ class Issuer:
             log.info("oidc_refused", reason="the issuer has no such key")
             return None
         try:
-            claims = jwt.decode(
+            claims: dict[str, Any] = jwt.decode(
                 presented,
                 key,
                 algorithms=_ALGORITHMS,
@@ -101,7 +109,30 @@ class Issuer:
         except (jwt.PyJWTError, OverflowError) as error:
             log.info("oidc_refused", reason=type(error).__name__)
             return None
-        return self._caller(claims)
+        return claims
+
+    async def login_endpoints(self) -> LoginEndpoints:
+        """Where people sign in, from the issuer's discovery document.
+
+        Raises:
+            Unavailable: the document cannot be fetched, or names no such https URLs.
+        """
+        if self._age_s() >= _FRESH_S:
+            await self._ask()
+        if self._age_s() >= _USED_ON_S:
+            raise Unavailable("The issuer of OIDC_ISSUER cannot be asked where people sign in now.")
+        authorization = self._document.get("authorization_endpoint")
+        token = self._document.get("token_endpoint")
+        if not _is_address(authorization) or not _is_address(token):
+            raise Unavailable("The issuer of OIDC_ISSUER names no https URL where people sign in.")
+        methods = self._document.get("token_endpoint_auth_methods_supported")
+        return LoginEndpoints(
+            authorization,
+            token,
+            takes_basic=not isinstance(methods, list) or "client_secret_basic" in methods,
+            names_itself=self._document.get("authorization_response_iss_parameter_supported")
+            is True,
+        )
 
     def _caller(self, claims: Mapping[str, Any]) -> Caller | None:
         subject = _plain(claims["sub"])
@@ -139,8 +170,8 @@ class Issuer:
                 return
             self._asked_at = self._clock()
             try:
-                async with asyncio.timeout(_DEADLINE_S):
-                    self._keys = await _fetch_keys(self._issuer)
+                async with asyncio.timeout(DEADLINE_S):
+                    self._document, self._keys = await _fetch_documents(self._issuer)
             except TimeoutError:
                 log.warning("oidc_issuer_away", reason="it did not answer in time")
             except IssuerAway as error:
@@ -165,7 +196,11 @@ def _plain(text: object) -> str | None:
     return None
 
 
-async def _fetch_keys(issuer: str) -> dict[str, jwt.PyJWK]:
+def _is_address(value: object) -> TypeGuard[str]:
+    return isinstance(value, str) and is_secure_or_local(value)
+
+
+async def _fetch_documents(issuer: str) -> tuple[dict[str, Any], dict[str, jwt.PyJWK]]:
     """Read the issuer's discovery document, and fetch its keys.
 
     Endpoint: GET <issuer>/.well-known/openid-configuration, then GET its `jwks_uri`
@@ -175,46 +210,17 @@ async def _fetch_keys(issuer: str) -> dict[str, jwt.PyJWK]:
     Raises:
         IssuerAway: one of them is unavailable or invalid.
     """
-    async with httpx.AsyncClient(
-        transport=AiohttpTransport(verify=authorities()),
-        headers={"Accept": "application/json", "Accept-Encoding": "identity"},
-        timeout=_DEADLINE_S,
-        follow_redirects=False,
-        trust_env=False,
-    ) as client:
-        document = await _fetch(client, f"{issuer.rstrip('/')}/.well-known/openid-configuration")
+    async with issuer_client() as client:
+        document = await fetch(client, f"{issuer.rstrip('/')}/.well-known/openid-configuration")
         place = document.get("jwks_uri")
         if document.get("issuer") != issuer:
             raise IssuerAway("its discovery document is another issuer's")
-        if not isinstance(place, str) or not is_secure_or_local(place):
+        if not _is_address(place):
             raise IssuerAway("its discovery document names no https URL for its keys")
-        found = (await _fetch(client, place)).get("keys")
+        found = (await fetch(client, place)).get("keys")
     if not isinstance(found, list) or len(found) > _MOST_KEYS:
         raise IssuerAway("its keys are no list of keys")
-    return _signing_keys(found)
-
-
-@stamina.retry(on=_Lost, attempts=3, timeout=None, wait_initial=0.1, wait_max=0.3)
-async def _fetch(client: httpx.AsyncClient, url: str) -> dict[str, Any]:
-    """Fetch a JSON object without redirects or content encoding, up to a size limit."""
-    body = b""
-    try:
-        async with client.stream("GET", url) as answer:
-            if answer.status_code != 200 or "content-encoding" in answer.headers:
-                raise IssuerAway(f"it answered {answer.status_code}, or encoded")
-            async for part in answer.aiter_raw():
-                body += part
-                if len(body) > _LARGEST_BYTES:
-                    raise IssuerAway("its answer is too large")
-    except (httpx.HTTPError, httpx.InvalidURL, aiohttp.ClientError):
-        raise _Lost("it cannot be reached") from None
-    try:
-        content = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        raise IssuerAway("its answer is not JSON") from None
-    if not isinstance(content, dict):
-        raise IssuerAway("its answer is no JSON object")
-    return content
+    return document, _signing_keys(found)
 
 
 def _signing_keys(found: list[Any]) -> dict[str, jwt.PyJWK]:

@@ -28,6 +28,8 @@ ELSEWHERE = [
     "/login?next=/",
     "/logout",
     "/sign-in?token=x",
+    "/login/oidc",
+    "/login/callback?code=x",
     "/api/connections",
     "/" + "a" * 2_000,
     "/\u202e",
@@ -99,7 +101,8 @@ async def test_guessing_is_throttled(double: Double, console: Console) -> None:
 
 async def test_login_by_key_switched_off(double: Double, console: Console) -> None:
     """The form is not there, and sending it does nothing."""
-    browser = Browser(console(aam_console_key_login="off"))
+    issuer = {"oidc_issuer": "https://login.example", "oidc_audience": "aam"}
+    browser = Browser(console(aam_console_key_login="off", oidc_client_id="x", **issuer))
     form = await browser.get("/login")
     answer = await browser.post("/login", {"key": double.key})
 

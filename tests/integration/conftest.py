@@ -254,10 +254,10 @@ class Mesh:
 
 @asynccontextmanager
 async def serving(
-    app: ASGIApp, *, lifespan: Literal["on", "off"] = "on", **more: Any
+    app: ASGIApp, *, lifespan: Literal["on", "off"] = "on", port: int | None = None, **more: Any
 ) -> AsyncIterator[str]:
     """Serve an app on a real socket and yield its base URL; `off` if its lifespan already runs."""
-    port = servers.free_port()
+    port = port or servers.free_port()
     config = uvicorn.Config(
         app, host="127.0.0.1", port=port, log_config=None, lifespan=lifespan, **more
     )

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from local.processes import servers
 from shared.config import load
 from shared.http.authentication import NoApiKey
-from tests import access
+from tests import access, leaks
 from tests.integration.conftest import REPOSITORY, migrate
 from tests.pools import Sql
 from tests.security.conftest import SERVICES, ask, bearer, build, close, insert_key
@@ -60,10 +60,11 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[pyt
     """The minimal environment of a service."""
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
-    for service in SERVICES:
+    for service in (*SERVICES, "console"):
         for name in _settings(service).model_fields:
             monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("SUPABASE_DB_URL", "postgresql://nobody:x@127.0.0.1:1/aam")
+    monkeypatch.setenv("CONSOLE_SESSION_KEYS", leaks.canary("the key of sessions"))
     for name, value in access.environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)

@@ -16,8 +16,6 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from fastapi import FastAPI, Request
 from fastapi.responses import RedirectResponse, Response, StreamingResponse
 from jwt.algorithms import ECAlgorithm, HMACAlgorithm, OKPAlgorithm, RSAAlgorithm
 
@@ -25,79 +23,12 @@ from shared.auth import oidc
 from shared.auth.oidc import Issuer
 from shared.errors import Unavailable
 from tests import access
+from tests.fakes.oidc_issuer import AUDIENCE, DISCOVERY, EC, ED, KEYS, RSA, Idp, Json, public_key
 from tests.integration.conftest import serving
 from tests.security.conftest import ask, bearer, build, close
 
-AUDIENCE = "aam"
-Json = dict[str, Any]
-DISCOVERY, KEYS = "/.well-known/openid-configuration", "/keys"
-RSA = rsa.generate_private_key(65537, 2048)
 SHORT_RSA = rsa.generate_private_key(65537, 1024)  # noqa: S505 (must be rejected)
-EC = ec.generate_private_key(ec.SECP256R1())
 P384 = ec.generate_private_key(ec.SECP384R1())
-ED = Ed25519PrivateKey.generate()
-
-
-def _public(algorithm: Any, key: Any, kid: str, **other: Any) -> Json:
-    """Return a public key as a JWK, as an issuer publishes it."""
-    public = key if isinstance(key, bytes) else key.public_key()
-    jwk: Json = json.loads(algorithm.to_jwk(public))
-    jwk.pop("key_ops", None)
-    return {**jwk, "kid": kid, "use": "sig", **other}
-
-
-class Idp:
-    """An issuer: the documents it serves, and how often each was requested."""
-
-    def __init__(self) -> None:
-        self.url = ""
-        self.keys: list[Any] = [
-            _public(RSAAlgorithm, RSA, "rsa", alg="RS256"),
-            _public(ECAlgorithm, EC, "ec"),
-            _public(OKPAlgorithm, ED, "ed", alg="EdDSA"),
-        ]
-        self.discovery: Json = {}
-        self.instead: dict[str, Callable[[], Awaitable[Response]]] = {}
-        self.asked: list[str] = []
-        self.app = FastAPI()
-        self.app.get("/{path:path}")(self._answer)
-
-    async def _answer(self, request: Request) -> Any:
-        path = request.url.path
-        self.asked.append(path)
-        if path in self.instead:
-            return await self.instead[path]()
-        if path == DISCOVERY:
-            return {"issuer": self.url, "jwks_uri": f"{self.url}{KEYS}", **self.discovery}
-        return {"keys": self.keys}
-
-    def claims(self, **other: Any) -> Json:
-        """Return a valid token's claims, times relative to now; None removes a claim."""
-        claims = {
-            "iss": self.url,
-            "aud": AUDIENCE,
-            "sub": "00u1a",
-            "exp": 60,
-            "iat": 0,
-            "scope": "openid connections:read repairs:decide",
-            **other,
-        }
-        for name in ("exp", "iat", "nbf"):
-            if isinstance(claims.get(name), int):
-                claims[name] += int(time.time())
-        return {name: value for name, value in claims.items() if value is not None}
-
-    def token(
-        self,
-        key: Any = RSA,
-        alg: str = "RS256",
-        kid: str | None = "rsa",
-        claims: Json | None = None,
-        **headers: Any,
-    ) -> str:
-        """Return a signed token, by default a valid one."""
-        payload = self.claims() if claims is None else claims
-        return jwt.encode(payload, key, alg, headers={"kid": kid, **headers} if kid else headers)
 
 
 @pytest.fixture
@@ -231,7 +162,7 @@ FORGED: dict[str, Callable[[Idp], str]] = {
     "no kid": lambda idp: idp.token(kid=None),
     "crit": lambda idp: idp.token(crit=["exp"]),
     "a key of its own": lambda idp: idp.token(
-        ED, "EdDSA", "rsa", jwk=_public(OKPAlgorithm, ED, "rsa")
+        ED, "EdDSA", "rsa", jwk=public_key(OKPAlgorithm, ED, "rsa")
     ),
     "no token": lambda _idp: "a.b.c",
 }
@@ -242,11 +173,11 @@ FORGED: dict[str, Callable[[Idp], str]] = {
 async def test_invalid_tokens_are_refused(idp: Idp, issuer: Issuer, forged: str) -> None:
     """Even with other keys published; nothing except the issuer's documents is fetched."""
     idp.keys += [
-        _public(HMACAlgorithm, b"k" * 32, "oct", alg="HS256"),
-        _public(RSAAlgorithm, SHORT_RSA, "short"),
-        _public(RSAAlgorithm, RSA, "enc", use="enc"),
-        _public(RSAAlgorithm, RSA, "ps", alg="PS256"),
-        _public(ECAlgorithm, P384, "p384"),
+        public_key(HMACAlgorithm, b"k" * 32, "oct", alg="HS256"),
+        public_key(RSAAlgorithm, SHORT_RSA, "short"),
+        public_key(RSAAlgorithm, RSA, "enc", use="enc"),
+        public_key(RSAAlgorithm, RSA, "ps", alg="PS256"),
+        public_key(ECAlgorithm, P384, "p384"),
         {"kty": "RSA", "kid": "broken", "n": "!", "e": "AQAB"},
         {"kty": ["RSA"], "kid": "odd"},
         {"kty": "RSA", "kid": ["odd"]},
@@ -274,7 +205,7 @@ async def test_new_issuer_key_is_read_at_its_first_token(
     """Keys are fetched again at most every 30 s."""
     assert await issuer.caller(idp.token()) is not None
     new = rsa.generate_private_key(65537, 2048)
-    idp.keys[0] = _public(RSAAlgorithm, new, "new")
+    idp.keys[0] = public_key(RSAAlgorithm, new, "new")
     assert await issuer.caller(idp.token(new, kid="new")) is None
     clock.now += 30
     assert await issuer.caller(idp.token(new, kid="new")) is not None
@@ -424,7 +355,7 @@ async def test_hostile_issuer_counts_as_unavailable(
     answer: Callable[[], Awaitable[Response]],
 ) -> None:
     """For any response: no caller is accepted, and nothing else is fetched."""
-    monkeypatch.setattr(oidc, "_DEADLINE_S", 0.5)
+    monkeypatch.setattr(oidc, "DEADLINE_S", 0.5)
     idp.instead[path] = answer
     began = time.monotonic()
 

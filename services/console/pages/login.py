@@ -1,10 +1,10 @@
-"""Signing in with an API key or a one-time link, and signing out."""
+"""Signing in with an API key, at the OIDC issuer or with a one-time link, and signing out."""
 
 from __future__ import annotations
 
 import re
 from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import RedirectResponse, Response
@@ -12,8 +12,9 @@ from fastapi.responses import RedirectResponse, Response
 from services.console import sign_in_links
 from services.console.api import Clients, address_of
 from services.console.cookies import Cookies, CookieTooLarge
-from services.console.error_pages import own_path
+from services.console.error_pages import login_url, oidc_url, own_path, problem_page
 from services.console.forms import SubmittedForm
+from services.console.oidc_login import CALLBACK, NeedsAPerson, OidcLogin
 from services.console.problems import PageProblem, SignedOut
 from services.console.rendering import render
 from services.console.session import Sessions
@@ -27,6 +28,9 @@ log = logs.get(__name__)
 router = APIRouter()
 
 _KEY: Final = re.compile(r"aam_[A-Za-z0-9_-]{8,200}")
+_NOT_ACCEPTED: Final = (
+    "AAM does not accept the issuer's token: it must be a JWT whose audience is OIDC_AUDIENCE."
+)
 _REJECTED: Final = "This key is not valid: it was revoked, has expired, or is mistyped."
 
 
@@ -53,7 +57,7 @@ async def sign_in(request: Request, form: SubmittedForm) -> Response:
     address = address_of(request)
     guesses.expect_few(address, key)
     try:
-        response = await _with_session(request, key, then)
+        response = await _with_session(request, "key", key, then)
     except SignedOut:
         guesses.fail(address)
         return _form(request, then, error=_REJECTED)
@@ -79,7 +83,69 @@ async def sign_in_by_link(
     if key is None:
         sentence = "This link was used, or is older than a minute. Run make sign-in for a new one."
         raise PageProblem(403, "sign_in_link_used", sentence)
-    return await _with_session(request, key, "/")
+    return await _with_session(request, "key", key, "/")
+
+
+@router.get("/login/oidc")
+async def sign_in_at_issuer(
+    request: Request,
+    then: Annotated[str | None, Query(alias="next")] = None,
+    silent: Annotated[Literal["1"] | None, Query()] = None,
+) -> Response:
+    """Go to the issuer, and come back to the callback."""
+    if is_head(request):
+        return Response()
+    cookies: Cookies = request.app.state.cookies
+    url, sealed = await _oidc(request).start(own_path(then), is_silent=silent is not None)
+    response = RedirectResponse(url, status_code=303)
+    response.headers.append("set-cookie", cookies.set_sign_in(sealed))
+    return response
+
+
+@router.get(CALLBACK)
+async def come_back_from_issuer(request: Request) -> Response:
+    """Finish signing in: the issuer leads here, with a code or an error.
+
+    The cookie of the sign-in is deleted whatever comes of it.
+    """
+    if is_head(request):
+        return Response()
+    cookies: Cookies = request.app.state.cookies
+    sealed = cookies.sign_in(request.cookies)
+    try:
+        response = await _finished(request, sealed)
+    except PageProblem as problem:
+        response = problem_page(request, problem)
+    if sealed is not None:
+        response.headers.append("set-cookie", cookies.set_sign_in(None))
+    return response
+
+
+async def _finished(request: Request, sealed: str | None) -> Response:
+    guesses: Guesses = request.app.state.guesses
+    address = address_of(request)
+    guesses.expect_few(address, "")
+    try:
+        found = await _oidc(request).finish(sealed, request.query_params)
+        return await _with_session(
+            request, "oidc", found.access_token, found.then, subject=found.subject
+        )
+    except NeedsAPerson as asked:
+        return RedirectResponse(login_url(asked.then), status_code=303)
+    except SignedOut:
+        guesses.fail(address)
+        raise PageProblem(403, "token_not_accepted", _NOT_ACCEPTED) from None
+    except PageProblem as problem:
+        if problem.code == "sign_in_code_refused":
+            guesses.fail(address)
+        raise
+
+
+def _oidc(request: Request) -> OidcLogin:
+    found: OidcLogin | None = request.app.state.oidc_login
+    if found is None:
+        raise PageProblem(404, "oidc_login_off", "Signing in at an issuer is switched off here.")
+    return found
 
 
 @router.post("/logout")
@@ -94,11 +160,19 @@ async def log_out(request: Request, form: SubmittedForm) -> Response:
     return response
 
 
-async def _with_session(request: Request, credential: str, then: str) -> Response:
+async def _with_session(
+    request: Request,
+    kind: Literal["key", "oidc"],
+    credential: str,
+    then: str,
+    *,
+    subject: str | None = None,
+) -> Response:
     """Go on with a new session, after asking the orchestrator whose credential it is.
 
     Raises:
         SignedOut: it is not valid.
+        PageProblem: it is not that of `subject`, allows nothing, or is too long.
         ApiProblem: the orchestrator cannot tell now.
     """
     clients: Clients = request.app.state.clients
@@ -106,11 +180,13 @@ async def _with_session(request: Request, credential: str, then: str) -> Respons
     cookies: Cookies = request.app.state.cookies
     api = clients.acting_with(credential, address=address_of(request))
     caller = await api.orchestrator.get("/whoami")
+    if kind == "oidc":
+        _check_oidc_caller(caller, subject)
     session = sessions.signed_in(
-        "key",
+        kind,
         credential,
         caller_id=caller["id"],
-        owner=caller.get("owner") or caller["id"],
+        owner=caller.get("owner") or caller["name"].removesuffix(f" (oidc {caller['id']})"),
         scopes=tuple(caller["scopes"]),
         expires_at=_end(caller),
     )
@@ -126,6 +202,19 @@ async def _with_session(request: Request, credential: str, then: str) -> Respons
     return response
 
 
+def _check_oidc_caller(caller: dict[str, Any], subject: str | None) -> None:
+    if caller["id"] != subject:
+        sentence = "The issuer's two tokens are of different people."
+        raise PageProblem(403, "sign_in_mismatch", sentence)
+    if not caller["scopes"]:
+        raise PageProblem(
+            403,
+            "no_scopes",
+            f"You are {caller['name']}, but your token has no scope of AAM in the claim of "
+            "OIDC_SCOPE_CLAIM. Those who run the issuer can grant it.",
+        )
+
+
 def _end(caller: dict[str, Any]) -> int | None:
     given = caller.get("expires_at")
     return None if given is None else int(datetime.fromisoformat(given).timestamp())
@@ -133,11 +222,15 @@ def _end(caller: dict[str, Any]) -> int | None:
 
 def _form(request: Request, then: str | None, *, error: str | None = None) -> Response:
     settings: ConsoleSettings = request.app.state.settings
+    oidc: OidcLogin | None = request.app.state.oidc_login
+    path = own_path(then)
     return render(
         request,
         "login.j2",
         status=200 if error is None else 422,
-        next_path=own_path(then),
+        next_path=path,
         error=error,
+        issuer=None if oidc is None else oidc.issuer_name,
+        oidc_url=oidc_url(path),
         takes_keys=settings.aam_console_key_login == "on",
     )

@@ -20,6 +20,7 @@ under which a setting is read; `readers` are the services' keys, and `migrate` a
 {{- $_ := set $all "rotation-digest-key" (dict "of" $v.rotationDigestKey "path" "rotationDigestKey" "file" "rotation_digest_key" "readers" (list "orchestrator")) -}}
 {{- if .Values.console.enabled -}}
 {{- $_ := set $all "console-session-keys" (dict "of" $v.consoleSessionKeys "path" "consoleSessionKeys" "file" "console_session_keys" "readers" (list "console") "needed" true) -}}
+{{- $_ := set $all "oidc-client-secret" (dict "of" $v.oidcClientSecret "path" "oidcClientSecret" "file" "oidc_client_secret" "readers" (list "console")) -}}
 {{- end -}}
 {{- range $service, $secret := $v.serviceKeys -}}
 {{- if or (ne $service "console") $.Values.console.enabled -}}
