@@ -109,7 +109,7 @@ DECLARE
         ['aam_schema_observer', 'policies', 'SELECT (connection_id, policy)'],
         ['aam_schema_observer', 'policy_layers', 'SELECT (level, name, value, policy)'],
         ['aam_schema_observer', 'repairs', 'SELECT (connection_id, state, snapshot_id, ended_at)'],
-        ['aam_schema_observer', 'repairs', 'SELECT (id, summary, created_at)'],
+        ['aam_schema_observer', 'repairs', 'SELECT (id, drift_id, summary, created_at)'],
         ['aam_schema_observer', 'setting_changes', 'SELECT, INSERT'],
         ['aam_schema_observer', 'snapshots',
             'SELECT, INSERT, UPDATE (seen_at, raw_hashes, stream_hashes, airbyte_catalog_id)'],

@@ -47,6 +47,10 @@ _NOTES: Final = {
     "field_selected": "Synced from now on",
     "field_deselected": "No longer synced",
 }
+_RENAMED: Final = {
+    "keep_column": "Renamed; its column goes on",
+    "new_column": "Renamed; a new column starts",
+}
 _MODES: Final = {
     "append_dedup": "append, deduplicated",
     "overwrite_dedup": "overwrite, deduplicated",
@@ -84,6 +88,8 @@ class Row:
     before: str
     after: str
     note: str
+    became: str = ""
+    """The new name of a renamed field."""
 
 
 @dataclass(slots=True)
@@ -158,29 +164,35 @@ def rolled_back(streams: Iterable[StreamRows]) -> list[StreamRows]:
     ]
 
 
-def with_columns_kept(
-    streams: Iterable[StreamRows], kept: Iterable[tuple[Json, Sequence[str], Sequence[str]]]
+def with_renames_named(
+    streams: Iterable[StreamRows], renamed: Iterable[tuple[Json, Sequence[str], Sequence[str], str]]
 ) -> list[StreamRows]:
-    """Rows in which renamed fields whose columns go on are not shown as lost.
+    """Rows in which a renamed field is one row with both names.
 
-    `kept` are these fields, each as its stream and its paths before and after.
+    `renamed` are these fields, each as its stream, its paths before and after, and what becomes of
+    its column: `keep_column`, `new_column` or empty.
     """
-    notes: dict[tuple[str, str, str], str] = {}
-    for stream, before, after in kept:
-        name = stream_name(stream)
-        notes[name, "removed", dotted(before)] = "Renamed; its column goes on"
-        notes[name, "added", dotted(after)] = f"Written into the column {dotted(before)}"
-    return [
-        StreamRows(one.name, one.stream, [_noted(one, row, notes) for row in one.rows])
-        for one in streams
-    ]
+    known = {
+        (stream_name(stream), dotted(before)): (dotted(after), column)
+        for stream, before, after, column in renamed
+    }
+    return [StreamRows(one.name, one.stream, _merged(one, known)) for one in streams]
 
 
-def _noted(stream: StreamRows, row: Row, notes: Mapping[tuple[str, str, str], str]) -> Row:
-    note = None if row.setting else notes.get((stream.name, row.mark, row.path))
-    if note is None:
-        return row
-    return replace(row, note=note, mark="changed" if row.mark == "removed" else row.mark)
+def _merged(stream: StreamRows, known: Mapping[tuple[str, str], tuple[str, str]]) -> list[Row]:
+    added = {row.path: row for row in stream.rows if row.mark == "added" and not row.setting}
+    rows: list[Row] = []
+    halves = set()
+    for row in stream.rows:
+        after, column = known.get((stream.name, row.path), ("", ""))
+        if row.mark != "removed" or row.setting or after not in added:
+            rows.append(row)
+            continue
+        halves.add(after)
+        new = added[after]
+        note = _RENAMED.get(column, "Renamed")
+        rows.append(replace(row, mark="changed", became=after, after=new.after, note=note))
+    return [row for row in rows if row.setting or row.mark != "added" or row.path not in halves]
 
 
 def destroys(effects: Iterable[Json]) -> bool:

@@ -107,14 +107,14 @@ class ErrorPages:
         return response
 
 
-def problem_page(request: Request, problem: PageProblem) -> Response:
+def problem_page(request: Request, problem: PageProblem, *, title: str | None = None) -> Response:
     """The page, or for htmx the notice, that shows a problem."""
     response = render(
         request,
         "problem.j2",
         status=problem.status,
         problem=problem,
-        title=_TITLES.get(problem.status, "Error"),
+        title=title or _TITLES.get(problem.status, "Error"),
         request_id=problem.request_id or logs.request_id(),
         retry_url=_retry_url(request, problem),
     )

@@ -10,7 +10,6 @@ from typing import Any, Final, NamedTuple
 
 from services.console import text
 from services.console.connection_filter import ATTENTION
-from services.console.diffs import stream_name
 
 Json = Mapping[str, Any]
 
@@ -107,37 +106,6 @@ def waiting(repairs: Sequence[Json], groups: Sequence[Json]) -> Waiting:
             key=lambda one: (not one["paused"], _urgency(one.get("severity")), one["created_at"]),
         ),
     )
-
-
-def may_have_renames(repair: Json) -> bool:
-    """Whether the first changes of a repair have a removed field and a new one of one stream."""
-    by_kind: dict[str, set[str]] = {"field_removed": set(), "field_added": set()}
-    for one in repair["first_changes"]:
-        if one["kind"] in by_kind:
-            by_kind[one["kind"]].add(stream_name(one["stream"]))
-    return bool(by_kind["field_removed"] & by_kind["field_added"])
-
-
-def with_renames(repair: Json, changes: Sequence[Json]) -> Json:
-    """A repair with likely renames in its first changes; each counts as one change, not two.
-
-    `changes` have the suggestions, which the list of repairs leaves out.
-    """
-    became = {
-        str(one["id"]): one
-        for one in changes
-        if one["kind"] == "field_removed"
-        and (one.get("suggestion") or {}).get("taken_by_approve")
-        and one.get("pair")
-    }
-    halves = {str(one["pair"]) for one in became.values()}
-    shown = [
-        {**one, "became": became[one["id"]]["suggestion"]["became"]} if one["id"] in became else one
-        for one in repair["first_changes"]
-        if one["id"] not in halves
-    ]
-    count = repair["change_count"] - len(halves)
-    return {**repair, "first_changes": shown, "change_count": count}
 
 
 def _group(same: Sequence[Json]) -> Group:

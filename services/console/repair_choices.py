@@ -16,6 +16,7 @@ import orjson
 
 from services.console.diffs import Json, dotted, stream_name
 from services.console.forms import Form
+from services.console.renames import REMOVALS, other_halves
 
 LATER: Final = "later"
 REJECT: Final = "reject"
@@ -23,7 +24,6 @@ OTHER: Final = "other"
 GONE: Final = "gone"
 APPLY: Final = "apply"
 _RANK: Final = {"breaking": 0, "needs_review": 1, "harmless": 2}
-_REMOVALS: Final = ("field_removed", "stream_removed")
 _KEY_PARTS: Final = 4
 _MOST_ALTERNATIVES: Final = 5
 _COLUMNS: Final = ("keep_column", "new_column")
@@ -80,6 +80,12 @@ class Item:
         return stream_name(self.change["stream"])
 
     @property
+    def kind(self) -> str:
+        """The kind of its change; of both halves of a rename, `field_renamed` for example."""
+        kind = str(self.change["kind"])
+        return kind if self.pair is None else kind.replace("removed", "renamed")
+
+    @property
     def severity(self) -> str:
         """How severe the change is."""
         return str(self.change["severity"])
@@ -114,7 +120,7 @@ class Item:
     @property
     def is_removal(self) -> bool:
         """Whether a field or stream is gone, and so may have been renamed."""
-        return self.change["kind"] in _REMOVALS
+        return self.change["kind"] in REMOVALS
 
     @property
     def asks_cursor(self) -> bool:
@@ -302,15 +308,16 @@ class Decisions:
             item.column_error = _ASK_COLUMN if item.lacks_column else None
 
     @property
-    def columns_kept(self) -> list[tuple[Json, Path, Path]]:
-        """Renamed fields whose columns go on, each as its stream and its two paths."""
-        found: list[tuple[Json, Path, Path]] = []
+    def renamed(self) -> list[tuple[Json, Path, Path, str]]:
+        """Renamed fields, each as its stream, its two paths, and what becomes of its column."""
+        found: list[tuple[Json, Path, Path, str]] = []
         for item in self.items:
             made = item.change.get("decision") or {}
             became = made.get("became") if made else item.became
             column = item.column_decided if made else item.column or item.column_suggested
-            if item.change["kind"] == "field_removed" and became and column == "keep_column":
-                found.append((item.change["stream"], list(item.change["path"]), list(became)))
+            if item.change["kind"] == "field_removed" and became:
+                paths = list(item.change["path"]), list(became)
+                found.append((item.change["stream"], *paths, column))
         return found
 
     @property
@@ -442,17 +449,12 @@ def _ids(items: Sequence[Item]) -> list[str]:
 
 
 def _items(changes: Sequence[Json]) -> list[Item]:
-    by_id = {one["id"]: one for one in changes}
-    pairs = {
-        one["id"]: by_id[one["pair"]]
-        for one in changes
-        if one["kind"] in _REMOVALS
-        and one.get("pair") in by_id
-        and (one.get("suggestion") or {}).get("taken_by_approve")
-    }
+    pairs = other_halves(changes)
     halves = {one["id"] for one in pairs.values()}
     added = _added(changes)
-    items = [_item(one, pairs.get(one["id"]), added) for one in changes if one["id"] not in halves]
+    items = [
+        item_of(one, pairs.get(one["id"]), added) for one in changes if one["id"] not in halves
+    ]
     worst: dict[str, int] = {}
     for item in items:
         worst[item.stream] = min(worst.get(item.stream, 9), _RANK.get(item.severity, 9))
@@ -475,9 +477,10 @@ def _added(changes: Iterable[Json]) -> dict[tuple[str, str], dict[str, Path]]:
     return found
 
 
-def _item(
+def item_of(
     change: Json, pair: Json | None, added: Mapping[tuple[str, str], Mapping[str, Path]]
 ) -> Item:
+    """What is decided about a change, with its answers; `added` is new of each stream."""
     stream = change["stream"]
     is_stream = change["kind"] == "stream_removed"
     place = (

@@ -64,6 +64,8 @@ AFTERWARDS: Final = {
     "paused": "The connection stays paused in Airbyte.",
 }
 _KINDS: Final = {
+    "field_renamed": ("field renamed", "fields renamed"),
+    "stream_renamed": ("stream renamed", "streams renamed"),
     "field_removed": ("field gone", "fields gone"),
     "field_added": ("new field", "new fields"),
     "field_retyped": ("type changed", "types changed"),
@@ -97,14 +99,22 @@ def rollback(repair: Json) -> str:
     return known.format(repair["target_version"], version)
 
 
-def counted(by_kind: Mapping[str, int]) -> str:
-    """Counts of changes: `1 field gone, 2 new fields`."""
+def counted(by_kind: Mapping[str, int], *, is_decided: bool = True) -> str:
+    """Counts of changes: `1 field gone, 2 new fields`; a rename is likely until it is decided."""
     parts = []
     for kind, (one, several) in _KINDS.items():
         number = by_kind.get(kind, 0)
         if number:
-            parts.append(f"{number:,} {one if number == 1 else several}")
+            words = one if number == 1 else several
+            if kind.endswith("_renamed") and not is_decided:
+                words = words.replace("renamed", "probably renamed")
+            parts.append(f"{number:,} {words}")
     return ", ".join(parts)
+
+
+def is_decided(repair: Json) -> bool:
+    """Whether what a repair says about renames was decided; else it is a suggestion."""
+    return repair["state"] in ("approved", "applying", "verifying", "applied", "rolled_back")
 
 
 def streams_of(changes: Iterable[Json]) -> list[str]:

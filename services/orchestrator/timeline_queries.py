@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.orchestrator.timeline_schemas import Kind
 from shared.registry import Position, after_position, next_position, stamp
+from shared.registry.renames import rename_count_of_drift, renames_of_drift
 
 _LARGEST_CHANGE_CHARS: Final = 2000
 _MOST_DECISIONS: Final = 20
@@ -71,7 +72,12 @@ _DECISIONS: Final = f"""(
     SELECT coalesce(json_agg(json_build_object(
         'verdict', one->>'verdict', 'by', one->>'by', 'requested_by', one->>'requested_by',
         'at', one->>'at', 'reason', one->>'reason',
-        'change_count', jsonb_array_length(one->'changes'), 'is_copy', {_IS_COPY}
+        'change_count', (
+            SELECT count(*) FROM jsonb_array_elements(one->'changes') changes (decided)
+            WHERE NOT t.summary->'renames' @> jsonb_build_array(
+                jsonb_build_object('pair', decided)
+            )
+        ), 'is_copy', {_IS_COPY}
     ) ORDER BY n), '[]')
     FROM (
         SELECT one, n FROM jsonb_array_elements(t.decisions) WITH ORDINALITY listed (one, n)
@@ -151,11 +157,13 @@ _SOURCES: Final = (
             "severity": "t.severity",
             "drift_id": "t.id",
             "snapshot_id": "t.after_snapshot_id",
-            "details": """json_build_object(
+            "details": f"""json_build_object(
                 'affects_sync', t.affects_sync, 'connector_step', t.connector_step,
-                'change_count', t.summary->'change_count',
+                'change_count', CAST(t.summary->>'change_count' AS int)
+                    - {rename_count_of_drift("t")},
                 'changes_by_kind', t.summary->'by_kind',
-                'first_changes', t.summary->'first_changes'
+                'first_changes', t.summary->'first_changes',
+                'renames', {renames_of_drift("t")}
             )""",
         },
     ),

@@ -66,13 +66,14 @@ DECIDED: dict[str, Any] = {
         "superseded_by": None,
         "parent_id": None,
         "change_count": 1,
-        "changes_by_kind": {"field_removed": 1},
+        "changes_by_kind": {"field_renamed": 1},
         "first_changes": [
             {
                 "id": "c1",
-                "kind": "field_removed",
+                "kind": "field_renamed",
                 "stream": {"namespace": None, "name": "Account"},
                 "path": ["Region__c"],
+                "became": ["Sales_Region__c"],
             }
         ],
         "decisions": [

@@ -14,6 +14,7 @@ from shared.errors import NotFound
 from shared.models import Connection, Drift, Snapshot
 from shared.registry.connectors import MANIFEST, VERSION
 from shared.registry.paging import Cursor, after_cursor, next_position, page, stamp
+from shared.registry.renames import rename_count_of_drift, renames_of_drift
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,8 @@ _DRIFT_MEMBERS = f"""
     'before_snapshot_id', d.before_snapshot_id,
     'after_snapshot_id', d.after_snapshot_id, 'severity', d.severity,
     'affects_sync', d.affects_sync, 'connector_step', d.connector_step,
-    'open', ({IS_OPEN}), 'change_count', jsonb_array_length(d.changes),
+    'open', ({IS_OPEN}),
+    'change_count', jsonb_array_length(d.changes) - {rename_count_of_drift("d")},
     'first_seen_at', {stamp("d.first_seen_at")}
 """  # noqa: S608 - no input
 _DRIFTS = """
@@ -140,7 +142,9 @@ async def drift_json(session: AsyncSession, drift_id: UUID) -> str:
 
 
 _DRIFT = text(f"""
-    SELECT json_build_object({_DRIFT_MEMBERS}, 'changes', d.changes)::text
+    SELECT json_build_object(
+        {_DRIFT_MEMBERS}, 'changes', d.changes, 'renames', {renames_of_drift("d")}
+    )::text
     FROM drifts d JOIN snapshots a ON a.id = d.after_snapshot_id WHERE d.id = :id
 """)  # noqa: S608 - no input
 

@@ -343,15 +343,27 @@ class DriftRow(BaseModel):
     open: bool
     """Whether it still awaits a plan, or the end of a repair."""
     change_count: int
+    """A rename that its repair proposes or decided counts once."""
     first_seen_at: datetime
+
+
+class Rename(BaseModel):
+    """A removed field or stream, and what it became."""
+
+    kind: Literal["field_renamed", "stream_renamed"]
+    stream: dict[str, Any]
+    path: list[str]
+    became: list[str]
 
 
 class DriftView(DriftRow):
     """A drift with its changes."""
 
-    model_config = _shown({**DRIFT, "changes": [JUDGED]})
+    model_config = _shown({**DRIFT, "changes": [JUDGED], "renames": []})
 
     changes: list[JudgedChange]
+    renames: list[Rename]
+    """Which removals and additions are one change, as far as its newest repair knows."""
 
 
 class DriftPage(BaseModel):

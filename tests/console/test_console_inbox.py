@@ -52,14 +52,14 @@ async def test_inbox_of_a_fleet(signed_in: Browser, double: Double) -> None:
 
 
 async def test_inbox_asks_for_summaries(signed_in: Browser, double: Double) -> None:
-    """Seven calls and one about a likely rename, each for one page, in the person's name."""
+    """Seven calls, each for one page, in the person's name."""
     fill(double)
     before = len(double.asked)
 
     await signed_in.get("/")
 
     asked = double.asked[before:]
-    assert len(asked) == 7 + 1
+    assert len(asked) == 7
     assert all(one.headers["authorization"] == f"Bearer {double.key}" for one in asked)
     assert not any("limit=100" in one.query for one in asked)
 
@@ -137,27 +137,22 @@ async def test_inbox_without_anything_to_do(signed_in: Browser, double: Double) 
     assert "Healed" not in shown.text
 
 
-async def test_likely_rename_is_named(signed_in: Browser, double: Double) -> None:
-    """As one change; without the suggestions, the two halves are shown."""
+async def test_rename_is_one_change(signed_in: Browser, double: Double) -> None:
+    """Likely while it waits, and a fact once it was decided; with both names."""
     fill(double)
-    gone, added = change("field_removed", ["Total__c"]), change("field_added", ["Amount__c"])
-    double.by_query["GET /repairs", "state=proposed"] = page(repair(4, "Renaming", gone, added))
-    double.answers["GET /repairs/groups"] = page()
-    suggestion = {"became": ["Amount__c"], "taken_by_approve": True}
-    route = f"GET /repairs/{REPAIRS[4]}/changes"
-
-    double.answers[route] = page(
-        gone | {"pair": added["id"], "suggestion": suggestion}, added | {"suggestion": None}
+    renamed = change("field_renamed", ["Total__c"], became=["Amount__c"])
+    stream = change("stream_renamed", [], stream="Deal", became=["Deals"])
+    double.by_query["GET /repairs", "state=proposed"] = page(repair(4, "Renaming", renamed, stream))
+    double.by_query["GET /repairs", "state=applied"] = page(
+        repair(5, "Healed", renamed, state="applied", ended_at=datetime.now(UTC).isoformat())
     )
-    shown = await signed_in.get("/")
-    assert "Total__c of Account was probably renamed to Amount__c . Proposed" in shown.text
+    double.answers["GET /repairs/groups"] = page()
 
-    unlikely = suggestion | {"taken_by_approve": False}
-    double.answers[route] = page(gone | {"pair": None, "suggestion": unlikely}, added)
-    shown = await signed_in.get("/")
-    assert "Total__c is gone from Account . Amount__c is new in Account" in shown.text
-    double.answers[route] = lambda _: problem(503, "unavailable", AWAY)
-    assert "Total__c is gone from Account" in (await signed_in.get("/")).text
+    shown = (await signed_in.get("/")).text
+
+    assert "Total__c of Account was probably renamed to Amount__c ." in shown
+    assert "The stream Deal was probably renamed to Deals . Proposed" in shown
+    assert "Total__c of Account was renamed to Amount__c ." in shown
 
 
 async def test_rollback_in_the_inbox(signed_in: Browser, double: Double) -> None:

@@ -231,18 +231,18 @@ async def test_effects_follow_the_column(signed_in: Browser, double: Double) -> 
     assert '<li class="if-open">It depends on your answer below' in shown.html
     assert f'<li class="if-new">{null}' in unescape(shown.html)
     assert f'<li class="if-kept">{goes_on}' in unescape(shown.html)
-    assert "Removed: Region__c" not in shown.text
+    both = "Changed: Region__c → became Sales_Region__c"
+    assert f"{both} string Renamed; its column goes on" in shown.text
     chosen = await previewed(signed_in, {f"column.{key('c2')}": "new_column"})
-    assert "Removed: Region__c" in chosen.text
+    assert f"{both} string Renamed; a new column starts" in chosen.text
 
     kept = made("keep_column")
     shapes.answer(double, state="applied", version_number=15, changes=[kept, shapes.NEW_NAME])
     shown = await signed_in.get(PATH)
     assert null not in shown.text
     assert f"What this changes {goes_on}" in shown.text
-    assert "Renamed; its column goes on" in shown.text
-    assert "Written into the column Region__c" in shown.text
-    assert "Removed: Region__c" not in shown.text
+    assert f"{both} string Renamed; its column goes on" in shown.text
+    assert "Added: Sales_Region__c" not in shown.text
 
     changes = [made("new_column"), shapes.NEW_NAME]
     shapes.answer(double, state="applied", version_number=15, changes=changes)
@@ -525,6 +525,7 @@ async def test_hostile_names_in_repairs(signed_in: Browser, double: Double, name
     )
     double.answers["GET /repairs"] = page(shapes.SUMMARY | {"connection_name": name})
     group = shapes.GROUP | {"path": [name], "stream": stream, "source_type": name}
+    group |= {"change": gone, "pair": None}
     double.answers["GET /repairs/groups"] = page(group)
 
     for path in (PATH, "/repairs", "/repairs/groups"):

@@ -114,7 +114,8 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
         " target_version decisions decided_at operation_id version_number restored_version job_id"
         " failure_code summary expires_at created_at ended_at)",
         "drift_repair_agent": "SELECT INSERT UPDATE",
-        "schema_observer": "SELECT(id connection_id state snapshot_id summary created_at ended_at)",
+        "schema_observer": "SELECT(id connection_id state snapshot_id drift_id summary"
+        " created_at ended_at)",
     },
     "setting_changes": {
         "orchestrator": "SELECT INSERT",

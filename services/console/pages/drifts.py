@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
@@ -9,6 +10,8 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from services.console.api import CallerApi, load
+from services.console.diffs import Json
+from services.console.renames import with_renames
 from services.console.rendering import render
 
 router = APIRouter()
@@ -57,7 +60,7 @@ async def drift(
             "/repairs", connection_id=found["connection_id"], limit=20
         )
     )
-    changes = found["changes"]
+    changes = with_renames(found["changes"], found.get("renames") or ())
     streams = _by_stream(changes[start : start + _CHANGES])
     return render(
         request,
@@ -72,9 +75,9 @@ async def drift(
     )
 
 
-def _by_stream(changes: list[dict[str, Any]]) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+def _by_stream(changes: Sequence[Json]) -> list[tuple[Json, list[Json]]]:
     """The changes of each stream together, in the order in which the streams come first."""
-    found: dict[tuple[str, str], tuple[dict[str, Any], list[dict[str, Any]]]] = {}
+    found: dict[tuple[str, str], tuple[Json, list[Json]]] = {}
     for one in changes:
         stream = one["stream"]
         key = (stream.get("namespace") or "", stream["name"])

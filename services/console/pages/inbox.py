@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -10,7 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from services.console import inbox_items
-from services.console.api import Api, CallerApi, Panel, load
+from services.console.api import CallerApi, Panel, load
 from services.console.connection_filter import WORDS
 from services.console.rendering import render
 
@@ -18,9 +17,6 @@ router = APIRouter()
 
 _MOST: Final = 50
 _MOST_HEALED: Final = 10
-_MOST_RENAMED: Final = 3
-"""Proposals whose changes are read for their likely renames."""
-_MOST_CHANGES: Final = 20
 _BROKEN: Final = ("failed", "differs", "sync_failing")
 
 
@@ -39,10 +35,6 @@ async def inbox(request: Request, api: CallerApi) -> Response:
         ended=api.drift_repair_agent.get("/repairs", state=("applied", "rolled_back"), limit=_MOST),
     )
     counts = panels["counts"].value
-    review = _review(panels)
-    if review.value is not None:
-        repairs = await _renamed(api, review.value.repairs)
-        review = Panel(review.value._replace(repairs=repairs))
     return render(
         request,
         "inbox.j2",
@@ -50,30 +42,13 @@ async def inbox(request: Request, api: CallerApi) -> Response:
         fleet=None if counts is None else inbox_items.fleet(counts["health"]),
         counts=panels["counts"],
         words=WORDS,
-        review=review,
+        review=_review(panels),
         proposed=_proposed(panels),
         broken=panels["broken"],
         suspicious=panels["suspicious"],
         healed=_healed(panels["ended"]),
         most_healed=_MOST_HEALED,
     )
-
-
-async def _renamed(api: Api, repairs: Sequence[inbox_items.Json]) -> list[inbox_items.Json]:
-    """The proposals, the first of them with their likely renames, as far as these are known."""
-    asked = [str(one["id"]) for one in repairs if inbox_items.may_have_renames(one)]
-    found = await load(
-        **{
-            one: api.drift_repair_agent.get("/repairs/{}/changes", one, limit=_MOST_CHANGES)
-            for one in asked[:_MOST_RENAMED]
-        }
-    )
-    return [
-        inbox_items.with_renames(one, panel.value["items"])
-        if (panel := found.get(str(one["id"]))) is not None and panel.value is not None
-        else one
-        for one in repairs
-    ]
 
 
 def _review(panels: dict[str, Panel[Any]]) -> Panel[inbox_items.Waiting]:

@@ -115,7 +115,7 @@ async def come_back_from_issuer(request: Request) -> Response:
     try:
         response = await _finished(request, sealed)
     except PageProblem as problem:
-        response = problem_page(request, problem)
+        response = problem_page(request, problem, title="You are not signed in")
     if sealed is not None:
         response.headers.append("set-cookie", cookies.set_sign_in(None))
     return response

@@ -240,9 +240,9 @@ async def _shown(
             pair for one in decisions.items if one.number not in on_page for pair in one.hidden()
         ],
         all_fields=_all_fields(decisions),
-        streams=_outline(items),
+        streams=_outline(items, found),
         all_streams=repair_words.streams_of(found["changes"]),
-        counts=repair_words.counted(Counter(one["kind"] for one in found["changes"])),
+        counts=_counted(decisions.items, found),
         page=page,
         expected=_expected(found, decisions),
         is_sent=is_sent,
@@ -262,7 +262,12 @@ def _all_fields(decisions: Decisions) -> list[tuple[str, str]]:
     return [(name, value) for name, value in fields if value]
 
 
-def _outline(items: Iterable[Item]) -> list[dict[str, Any]]:
+def _counted(items: Iterable[Item], found: Json) -> str:
+    kinds = Counter(item.kind for item in items)
+    return repair_words.counted(kinds, is_decided=repair_words.is_decided(found))
+
+
+def _outline(items: Iterable[Item], repair: Json) -> list[dict[str, Any]]:
     """The streams of a page of changes, with how many are decided."""
     found: dict[str, dict[str, Any]] = {}
     for item in items:
@@ -274,12 +279,12 @@ def _outline(items: Iterable[Item]) -> list[dict[str, Any]]:
     for one in found.values():
         names = dict.fromkeys(name for item in one["items"] for name in item.candidates)
         one["candidates"] = list(names)[:_MOST_CANDIDATES]
-        one["summary"] = repair_words.counted(Counter(it.change["kind"] for it in one["items"]))
+        one["summary"] = _counted(one["items"], repair)
     return list(found.values())
 
 
 def _streams(catalog: Json, decisions: Decisions) -> list[diffs.StreamRows]:
-    return diffs.with_columns_kept(diffs.by_stream(catalog), decisions.columns_kept)
+    return diffs.with_renames_named(diffs.by_stream(catalog), decisions.renamed)
 
 
 def _expected(found: Json, decisions: Decisions) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Final
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from fastapi.responses import Response
 from services.console import diffs, repair_words
 from services.console.api import Api, CallerApi, load
 from services.console.forms import Form, SubmittedForm
+from services.console.group_choices import Group
 from services.console.problems import PageProblem
 from services.console.rendering import render
 
@@ -20,6 +22,10 @@ _LIMIT: Final = 50
 _GROUPS: Final = 20
 _MOST_DECIDED: Final = 200
 """Most repairs of a group that the drift_repair_agent decides at once."""
+_CHANGED: Final = (
+    "This change no longer waits on several connections, or was planned again. Nothing was decided."
+)
+_INCOMPLETE: Final = "Some answers are missing. Nothing was decided."
 _ALL: Final = "all"
 _MOST_STATES: Final = 12
 FILTERS: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
@@ -85,7 +91,7 @@ async def groups(
     after: Annotated[str | None, Query(max_length=400)] = None,
 ) -> Response:
     """Show changes that are the same on several connections, those of most connections first."""
-    return await _groups(request, api, after=after)
+    return _shown(request, await _page(api, after))
 
 
 @router.post("/repairs/groups")
@@ -94,21 +100,25 @@ async def decide_group(request: Request, api: CallerApi, form: SubmittedForm) ->
     verdict = form.text("verdict")
     if verdict not in ("approve", "reject"):
         raise PageProblem(422, "invalid_request", "Choose an answer, then send the form again.")
-    body: dict[str, Any] = {"verdict": verdict, "group": form.text("group")}
-    if reason := form.line("why"):
-        body["reason"] = reason
+    page = await _page(api, form.text("after") or None)
+    group = next((one for one in page.groups if one.id == form.text("group")), None)
+    if group is None:
+        return _shown(request, page, problem=PageProblem(409, "group_changed", _CHANGED))
+    group.fill(form)
+    body: dict[str, Any] = {"verdict": verdict, "group": group.id}
+    if group.reason:
+        body["reason"] = group.reason
     if verdict == "approve":
-        if form.text("loses") == "yes" and not reason:
-            problem = PageProblem(422, "reason_required", "Write why: values are lost.")
-            return await _groups(request, api, form=form, problem=problem)
-        if choice := _choice(form):
+        if not group.check():
+            return _shown(request, page, problem=PageProblem(422, "incomplete", _INCOMPLETE))
+        if choice := group.item.choice():
             body["choice"] = choice
     try:
         reply = await api.drift_repair_agent.post(
             "/repairs/decide", body=body, idempotency_key=form.idempotency_key
         )
     except PageProblem as problem:
-        return await _groups(request, api, form=form, problem=problem)
+        return _shown(request, page, problem=problem)
     return render(
         request,
         "repair_group_result.j2",
@@ -119,70 +129,32 @@ async def decide_group(request: Request, api: CallerApi, form: SubmittedForm) ->
     )
 
 
-async def _groups(
-    request: Request,
-    api: Api,
-    *,
-    after: str | None = None,
-    form: Form | None = None,
-    problem: PageProblem | None = None,
-) -> Response:
-    if form is not None:
-        after = form.text("after") or None
+@dataclass(frozen=True, slots=True)
+class _Groups:
+    """A page of groups; `after` is its own cursor, `next` that of the next page."""
+
+    groups: list[Group]
+    after: str | None
+    next: str | None
+
+
+async def _page(api: Api, after: str | None) -> _Groups:
     page = await api.drift_repair_agent.get("/repairs/groups", after=after, limit=_GROUPS)
+    groups = [Group.of(one, number) for number, one in enumerate(page["items"], start=1)]
+    return _Groups(groups, after, page["next"])
+
+
+def _shown(request: Request, page: _Groups, *, problem: PageProblem | None = None) -> Response:
     return render(
         request,
         "repair_groups.j2",
         status=200 if problem is None else problem.status,
         page=page,
-        after=after,
         most_decided=_MOST_DECIDED,
-        suggested=_suggested(page["items"]),
         problem=problem,
-        sent=_sent(form or Form()),
         words=repair_words,
         rows=diffs,
     )
-
-
-def _sent(form: Form) -> dict[str, Any]:
-    """What was answered about a group, for the page that is shown again."""
-    return {
-        "group": form.text("group"),
-        "why": form.line("why"),
-        "is_gone": form.text("answer") == "gone",
-        "became": _parts(form),
-        "column": form.text("column"),
-    }
-
-
-def _parts(form: Form) -> list[str]:
-    """The path of the suggestion that was chosen; empty for another answer."""
-    kind, _, number = form.text("answer").partition("-")
-    return form.all(f"part.{number}") if kind == "became" else []
-
-
-def _suggested(groups: list[Any]) -> dict[str, list[tuple[str, list[str], int]]]:
-    """What the removed field of each group may have become, with how many members say that."""
-    found: dict[str, list[tuple[str, list[str], int]]] = {}
-    for group in groups:
-        paths = [one["suggested"] for one in group["members"] if one.get("suggested")]
-        distinct = list({tuple(path): path for path in paths}.values())
-        found[group["id"]] = [
-            (diffs.dotted(path), path, paths.count(path)) for path in distinct[:5]
-        ]
-    return found
-
-
-def _choice(form: Form) -> dict[str, Any]:
-    """What a removed field became: one of the suggestions by its parts, or that it is gone."""
-    if form.text("answer") == "gone":
-        return {"became": None}
-    parts = _parts(form)
-    choice: dict[str, Any] = {"became": parts} if parts else {}
-    if parts and form.text("column") in ("keep_column", "new_column"):
-        choice["continuity"] = form.text("column")
-    return choice
 
 
 def _names(form: Form) -> dict[str, str]:

@@ -15,10 +15,20 @@ _WAITING = """
         r.created_at, change, encode(sha256(convert_to(CAST(jsonb_build_array(
             c.source_type, change->'stream', change->'kind', change->'path', change->'before',
             change->'after'
-        ) AS text), 'UTF8')), 'hex') AS group_id
+        ) AS text), 'UTF8')), 'hex') AS group_id,
+        (
+            SELECT renamed->'became' FROM jsonb_array_elements(r.summary->'renames') renamed
+            WHERE renamed->'id' = change->'id'
+        ) AS became,
+        (
+            SELECT half FROM jsonb_array_elements(r.changes) half
+            WHERE half->'id' = change->'pair'
+        ) AS pair
     FROM repairs r JOIN connections c ON c.id = r.connection_id
     CROSS JOIN LATERAL jsonb_array_elements(r.changes) change
     WHERE r.state = 'proposed' AND c.archived_at IS NULL
+        -- The other half of a rename is decided with it.
+        AND NOT r.summary->'renames' @> jsonb_build_array(jsonb_build_object('pair', change->'id'))
 """
 MOST_MEMBERS = 100
 """Most members of a group that a list shows."""
@@ -45,6 +55,10 @@ _PAGE = text(f"""
     ), groups AS (
         SELECT group_id, count(*) AS connections, min(source_type) AS source_type,
             (array_agg(change ORDER BY number))[1] AS change,
+            (array_agg(pair ORDER BY number))[1] AS pair,
+            -- What it was renamed to, if all repairs propose the same.
+            CASE WHEN count(became) = count(*) AND count(DISTINCT became) = 1
+                THEN (array_agg(became))[1] END AS became,
             max(CASE change->>'severity' WHEN 'breaking' THEN 2 WHEN 'harmless' THEN 0 ELSE 1 END)
                 AS severity,
             json_agg(json_build_object(
@@ -63,7 +77,10 @@ _PAGE = text(f"""
     SELECT json_build_object(
         'items', coalesce((
             SELECT json_agg(json_build_object(
-                'id', group_id, 'source_type', source_type, 'kind', change->'kind',
+                'id', group_id, 'source_type', source_type, 'kind', CASE WHEN became IS NULL
+                    THEN change->>'kind' ELSE replace(change->>'kind', 'removed', 'renamed') END,
+                'became', became, 'change', change,
+                'pair', CASE WHEN became IS NOT NULL THEN pair END,
                 'stream', change->'stream', 'path', change->'path', 'before', change->'before',
                 'after', change->'after',
                 'severity', (ARRAY['harmless', 'needs_review', 'breaking'])[severity + 1],

@@ -36,7 +36,8 @@ Registry = Annotated[Database, from_state("db")]
 async def repair_groups(db: Registry, after: AfterText = None, limit: Limit = 100) -> Response:
     """List the changes that wait for a decision on several connections, most connections first.
 
-    A change is the same if the source type, the stream, the kind, the path and the types are.
+    A change is the same if the source type, the stream, the kind, the path and the types are. A
+    rename is one change: approve it with what it `became`, or with another choice.
     """
     position = groups.read_position(after) if after else None
     async with db.read() as session:

@@ -36,10 +36,17 @@ class RepairGroup(BaseModel):
     """Equal as long as its change is the same."""
     source_type: str
     kind: str
+    """`field_renamed` or `stream_renamed` where all members propose the same new name."""
+    became: list[str] | None = None
+    """That name; null for other changes."""
     stream: dict[str, Any]
     path: list[str]
     before: Any = None
     after: Any = None
+    change: dict[str, Any]
+    """The change in the repair of its first member, as GET /repairs/{repair_id}/changes has it."""
+    pair: dict[str, Any] | None = None
+    """The other half of a rename there."""
     severity: str
     """The highest of its members."""
     connection_count: int
@@ -58,11 +65,13 @@ class RepairGroupPage(BaseModel):
                         {
                             "id": _GROUP_ID,
                             "source_type": "Salesforce",
-                            "kind": "field_removed",
+                            "kind": "field_renamed",
+                            "became": ["Amount__c"],
                             "stream": {"namespace": None, "name": "Account"},
                             "path": ["Total__c"],
                             "before": {"type": ["null", "number"]},
                             "after": None,
+                            "change": REPAIR["changes"][0],
                             "severity": "needs_review",
                             "connection_count": 12,
                             "members": [

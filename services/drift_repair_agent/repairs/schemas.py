@@ -401,13 +401,16 @@ class RepairSummary(_Repair):
     model_config = ConfigDict(json_schema_extra={"examples": [SUMMARY]})
 
     change_count: int
+    """A rename counts once, as proposed or decided: its two halves are one change."""
     decided_count: int
     """How many of the changes are decided."""
     changes_by_kind: dict[str, int]
+    """With `field_renamed` and `stream_renamed`, which GET /repairs/{repair_id}/changes lists as a
+    removal and an addition."""
     changes_by_reaction: dict[str, int]
     changes_by_severity: dict[Severity, int]
     first_changes: list[dict[str, Any]]
-    """The first three; GET /repairs/{repair_id}/changes has all."""
+    """The first three; a rename has what it `became`. GET /repairs/{repair_id}/changes has all."""
 
 
 class ChangePage(BaseModel):

@@ -16,6 +16,7 @@ from services.console.pages.connection.words import (
     size,
     to,
 )
+from services.console.renames import with_renames
 
 Entry = Mapping[str, Any]
 
@@ -33,6 +34,8 @@ class Change(NamedTuple):
     mark: str
     stream: str
     path: str
+    became: str = ""
+    """The new name of what was renamed."""
 
 
 class Setting(NamedTuple):
@@ -148,8 +151,9 @@ def _changes(details: Entry) -> dict[str, Any]:
             mark_of(str(one.get("kind", ""))),
             str((one.get("stream") or {}).get("name", "")),
             ".".join(str(part) for part in one.get("path") or ()),
+            ".".join(str(part) for part in one.get("became") or ()),
         )
-        for one in details.get("first_changes") or ()
+        for one in with_renames(details.get("first_changes") or (), details.get("renames") or ())
     ]
     total = details.get("change_count") or len(listed)
     return {"changes": listed, "more_changes": max(0, total - len(listed))}
