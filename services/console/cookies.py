@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
+from zoneinfo import ZoneInfo
+
+from services.console.text import zone_of
 
 PART_CHARS: Final = 3_800
 """The longest value of one cookie: browsers refuse 4,096 bytes with name and attributes."""
@@ -15,7 +18,10 @@ SIGN_IN_S: Final = 300
 
 THEMES: Final = ("system", "light", "dark")
 TIMES: Final = ("utc", "local", "relative")
-_PREFERENCES: Final = {"theme": THEMES, "time": TIMES}
+ZONE_COOKIE: Final = "aam-zone"
+KEYS: Final = ("on", "off")
+_PREFERENCES: Final = {"theme": THEMES, "time": TIMES, "keys": KEYS}
+Preference = Literal["theme", "time", "keys"]
 _YEAR_S: Final = 365 * 24 * 3600
 
 
@@ -74,15 +80,24 @@ class Cookies:
         """The `Set-Cookie` value that stores one for five minutes; None deletes it."""
         return self._cookie(f"{self.session_name}-sign-in", sealed, lifetime_s=SIGN_IN_S)
 
-    def set_preference(self, name: Literal["theme", "time"], value: str) -> str:
+    def set_preference(self, name: Preference, value: str) -> str:
         """The `Set-Cookie` value that stores a preference."""
         return self._cookie(f"aam-{name}", value, lifetime_s=_YEAR_S)
 
-    def preference(self, given: Mapping[str, str], name: Literal["theme", "time"]) -> str:
+    def preference(self, given: Mapping[str, str], name: Preference) -> str:
         """A preference of a request's cookies, or its default."""
         known = _PREFERENCES[name]
         value = given.get(f"aam-{name}", "")
         return value if value in known else known[0]
+
+    def set_zone(self, zone: str) -> str:
+        """The `Set-Cookie` value that stores the name of a time zone."""
+        return self._cookie(ZONE_COOKIE, zone, lifetime_s=_YEAR_S)
+
+    def zone(self, given: Mapping[str, str]) -> ZoneInfo | None:
+        """The time zone of a request's cookies; None if times are shown otherwise."""
+        is_local = self.preference(given, "time") == "local"
+        return zone_of(given.get(ZONE_COOKIE, "")) if is_local else None
 
     def _cookie(self, name: str, value: str | None, *, lifetime_s: int | None = None) -> str:
         attributes = "; Path=/; HttpOnly; SameSite=Lax" + ("; Secure" if self.is_secure else "")

@@ -70,7 +70,12 @@ def build(settings: ConsoleSettings) -> FastAPI:
     app.state.sessions = sessions
     app.state.oidc_login = OidcLogin(settings) if settings.has_oidc_login else None
     app.state.guesses = Guesses(settings.failed_keys_per_minute)
-    app.state.pages = Pages(assets, cookies, installation=settings.console_name)
+    app.state.pages = Pages(
+        assets,
+        cookies,
+        installation=settings.console_name,
+        airbyte_ui=str(settings.airbyte_ui_url or "").rstrip("/"),
+    )
     app.state.api_routes = RouteTable.installed()
     for router in (health.router, assets.router(), proxy.router, *pages.ROUTERS):
         app.include_router(router)

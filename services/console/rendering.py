@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from datetime import UTC
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +23,9 @@ _TEMPLATES: Final = Path(__file__).parent / "templates"
 class Pages:
     """Renders the templates; one per process."""
 
-    def __init__(self, assets: Assets, cookies: Cookies, *, installation: str) -> None:
+    def __init__(
+        self, assets: Assets, cookies: Cookies, *, installation: str, airbyte_ui: str
+    ) -> None:
         self._cookies = cookies
         self._environment = Environment(
             loader=FileSystemLoader(_TEMPLATES),
@@ -40,6 +43,8 @@ class Pages:
                 "iso": text.iso,
                 "utc": text.utc,
                 "clock": text.clock,
+                "shown": text.shown,
+                "zone_name": text.zone_name,
                 "count": text.count,
                 "address": text.address,
             }
@@ -48,6 +53,7 @@ class Pages:
             {
                 "static": assets.url,
                 "installation": installation,
+                "airbyte_ui": airbyte_ui,
                 "navigation": NAVIGATION,
                 "new_idempotency_key": lambda: secrets.token_urlsafe(24),
             }
@@ -59,14 +65,18 @@ class Pages:
         """A page, or a fragment of one, as a response.
 
         Templates also have `viewer` (the Session), `csrf_token`, `theme`, `time_mode`,
-        `page_path` and `is_fragment`: whether htmx asked for it.
+        `zone`, `keys_mode`, `page_path` and `is_fragment`: whether htmx asked for it.
         """
         session: Session = request.state.session
+        zone = self._cookies.zone(request.cookies)
         shared = {
             "viewer": session,
             "csrf_token": csrf.token(session.csrf),
             "theme": self._cookies.preference(request.cookies, "theme"),
             "time_mode": self._cookies.preference(request.cookies, "time"),
+            "zone": zone or UTC,
+            "zone_key": "" if zone is None else zone.key,
+            "keys_mode": self._cookies.preference(request.cookies, "keys"),
             "page_path": request.url.path,
             "is_fragment": is_fragment(request),
         }

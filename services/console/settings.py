@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, HttpUrl, SecretStr, model_validator
+from pydantic import AnyHttpUrl, Field, HttpUrl, SecretStr, model_validator
 
 from shared.config import SHORTEST_KEY, Optional, Seconds, ServiceAddresses, is_secure_or_local
 
@@ -34,6 +34,9 @@ class ConsoleSettings(ServiceAddresses):
 
     console_name: Annotated[str, Field(max_length=100)] = ""
     """Name of this installation, for the pages' heads: `Halden Freight, production`."""
+
+    airbyte_ui_url: Optional[AnyHttpUrl] = None
+    """Where people open Airbyte, for links to its connections. Not set: there are no links."""
 
     console_sign_in_dir: Optional[Path] = None
     """Folder with one-time sign-in links, as `make up` makes them. Not set: there are none."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import urlencode
+from zoneinfo import ZoneInfo, available_timezones
 
 from markupsafe import Markup
 
@@ -81,14 +82,35 @@ def iso(value: str | datetime) -> str:
 
 
 def utc(value: str | datetime) -> str:
-    """A point in time for people, with its zone: `28 Nov 2026, 09:42 UTC`."""
-    at = moment(value)
-    return f"{at.day} {at.strftime('%b %Y, %H:%M')} UTC"
+    """A time in UTC for people: `28 Nov 2026, 09:42 UTC`."""
+    return shown(value, UTC)
 
 
-def clock(value: str | datetime) -> str:
-    """The time of day in UTC, where the day stands above: `09:42`."""
-    return moment(value).strftime("%H:%M")
+def shown(value: str | datetime, zone: tzinfo) -> str:
+    """A time in a zone for people: `28 Nov 2026, 10:42 CET`."""
+    at = moment(value).astimezone(zone)
+    return f"{at.day} {at:%b} {at.year}, {at:%H:%M %Z}"
+
+
+def clock(value: str | datetime, zone: tzinfo) -> str:
+    """The time of day in a zone: `10:42`."""
+    return f"{moment(value).astimezone(zone):%H:%M}"
+
+
+def zone_name(value: str | datetime, zone: tzinfo) -> str:
+    """What a zone is called at a time: `CET`, `UTC`."""
+    return f"{moment(value).astimezone(zone):%Z}"
+
+
+def zone_of(name: str) -> ZoneInfo | None:
+    """The time zone of a name such as `Europe/Berlin`; None if there is none."""
+    return ZoneInfo(name) if name in zone_names() else None
+
+
+@lru_cache(maxsize=1)
+def zone_names() -> tuple[str, ...]:
+    """The names of all time zones that this machine knows, in order."""
+    return tuple(sorted(available_timezones()))
 
 
 def count(value: int) -> str:

@@ -144,6 +144,7 @@ async def page_of_connections(
     sort: Sort = Sort.CREATED_AT,
     after: str | None = None,
     with_health: bool = False,
+    with_syncs: bool = False,
 ) -> str:
     """A page as JSON text: `{"items": […], "next": cursor or null}`.
 
@@ -165,6 +166,7 @@ async def page_of_connections(
         is_first=after is None,
         reads_health=bool(shown.health) or sort is Sort.HEALTH,
         with_health=with_health,
+        with_syncs=with_syncs,
     )
     found: str = await session.scalar(statement, parameters)
     return found
@@ -249,6 +251,7 @@ def _page(
     is_first: bool,
     reads_health: bool,
     with_health: bool,
+    with_syncs: bool,
 ) -> TextClause:
     """The statement of a page.
 
@@ -272,6 +275,8 @@ def _page(
         joined = f"""
             LEFT {health} LEFT JOIN observations o ON o.airbyte_source_id = t.airbyte_source_id
         """
+    if with_syncs:
+        fields += f", 'recent_syncs', {_RECENT_SYNCS}"
     # nosemgrep: built-sql - all of it is ours, values are parameters
     return text(f"""
         WITH found AS ({branches}), page AS (
@@ -291,6 +296,15 @@ def _page(
             ) END
         )::text
     """)  # noqa: S608 - no input
+
+
+_RECENT_SYNCS: Final = """(
+    SELECT coalesce(json_agg(json_build_object('status', j.status, 'records', j.records)), '[]')
+    FROM (
+        SELECT status, records FROM job_history WHERE connection_id = t.id
+        ORDER BY started_at DESC LIMIT 12
+    ) j
+)"""
 
 
 def _read_cursor(sort: Sort, after: str) -> dict[str, object]:

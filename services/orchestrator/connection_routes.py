@@ -50,6 +50,7 @@ class Include(StrEnum):
     """What the items of the list have in addition."""
 
     HEALTH = "health"
+    SYNCS = "syncs"
 
 
 def _filter(  # noqa: PLR0913, PLR0917 - one for each query parameter
@@ -133,7 +134,10 @@ async def connections(
     ] = Sort.CREATED_AT,
     include: Annotated[
         list[Include] | None,
-        Query(max_length=1, description="`health` adds each connection's health"),
+        Query(
+            max_length=2,
+            description="`health` adds each connection's health, `syncs` its newest syncs",
+        ),
     ] = None,
     after: Annotated[
         str | None,
@@ -156,6 +160,7 @@ async def connections(
                 sort=sort,
                 after=after or None,
                 with_health=Include.HEALTH in (include or ()),
+                with_syncs=Include.SYNCS in (include or ()),
             )
         )
 

@@ -168,6 +168,14 @@ CONNECTION: dict[str, Any] = {
 }
 
 
+class RecentSync(BaseModel):
+    """One of the newest syncs of a connection."""
+
+    status: str
+    records: int | None
+    """How many it has brought; null if that is not known."""
+
+
 class ConnectionView(BaseModel):
     """A connection: one source synchronized with one destination."""
 
@@ -209,6 +217,8 @@ class ConnectionView(BaseModel):
     archived_at: datetime | None = None
     health: HealthView | None = None
     """Only in lists with `include=health`."""
+    recent_syncs: list[RecentSync] | None = None
+    """The newest twelve, newest first; only in lists with `include=syncs`."""
     notes: list[dict[str, Any]] | None = None
     """After an onboarding: notes for the caller, such as fields left out or a shared credential."""
 

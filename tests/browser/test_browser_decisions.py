@@ -116,7 +116,6 @@ async def test_same_change_is_decided_for_several_connections(
     await one.page.get_by_role("link", name="Repairs", exact=True).click()
     await one.page.get_by_role("link", name=re.compile("[Ss]ame change")).first.click()
     group = change(one, "Grade__c")
-    await group.get_by_text("Decide for all…").click()
     await one.check_accessibility()
     await group.get_by_text("Removed in the source").click()
     await group.get_by_label("Why").fill("It is no longer used.")

@@ -129,3 +129,41 @@ async def test_menu_of_a_phone(person: Arrives) -> None:
     await link.click()
     assert one.path == "/connections"
     await expect(link).to_be_hidden()
+
+
+async def test_keys_go_through_a_list(person: Arrives, connection: MeshConnection) -> None:
+    """By j, k and x, with the focus on the link of the row; and all of a page at once."""
+    one = await person()
+    page, keyboard = one.page, one.page.keyboard
+    await one.open("/connections")
+    links, boxes = page.locator("tbody th a:first-child"), page.locator("tbody .pick input:visible")
+    bar = page.get_by_role("group", name="Selected connections")
+
+    await keyboard.press("j")
+    await expect(links.first).to_be_focused()
+    await keyboard.press("k")  # there is no row above
+    await expect(links.first).to_be_focused()
+    await keyboard.press("x")
+    await expect(boxes.first).to_be_checked()
+    await expect(bar).to_contain_text("1 selected")
+    await keyboard.press("x")
+    await expect(bar).to_be_hidden()
+    await page.get_by_label("Select all on this page").check()
+    await expect(bar).to_contain_text(f"{await boxes.count()} selected")
+    await one.check_accessibility()
+    await page.get_by_role("button", name="Archive…").click()
+    await expect(page.get_by_role("heading", level=1)).to_contain_text("Archive")
+    await one.check_accessibility()
+    await page.set_viewport_size(PHONE)
+    await one.check_width()
+    await page.get_by_role("link", name="Keep").click()
+    await one.check_width()
+    await page.get_by_label("Select all on this page").check()
+    await one.check_accessibility()
+
+    await one.open("/preferences")
+    await page.get_by_label("Off").check()
+    await page.get_by_role("button", name="Save").click()
+    await one.open("/connections")
+    await keyboard.press("j")
+    await expect(links.first).not_to_be_focused()

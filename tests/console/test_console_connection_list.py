@@ -11,6 +11,7 @@ import pytest
 from services.console import text
 from services.console.connection_filter import ConnectionFilter
 from services.console.pages import connection_bulk
+from services.console.sparklines import sparkline
 from tests.console.browser import Browser
 from tests.console.double import Double, json, page, problem
 from tests.console.fleet_samples import IDS, REPAIRS, WAREHOUSE, connection, fill, summary
@@ -32,7 +33,7 @@ async def test_list_of_a_fleet(signed_in: Browser, double: Double) -> None:
     assert 'href="/connections?label=tier%3D1"' in shown.html
     assert "9 shown of 247" in shown.text
     (asked,) = double.of("GET", "/connections")
-    assert asked.query == "sort=health&include=health&limit=100"
+    assert asked.query == "sort=health&include=health&include=syncs&limit=100"
 
 
 async def test_filters_are_in_the_address(signed_in: Browser, double: Double) -> None:
@@ -50,7 +51,7 @@ async def test_filters_are_in_the_address(signed_in: Browser, double: Double) ->
         "destination_id": WAREHOUSE,
         "label": "team=crm",
         "sort": "name",
-        "include": "health",
+        "include": "syncs",
         "limit": "100",
     }
     counted = [one.query for one in double.of("GET", "/connections/summary")]
@@ -180,7 +181,10 @@ async def test_values_that_are_invalid(signed_in: Browser, double: Double, query
     shown = await signed_in.get(f"/connections?{query}")
 
     assert shown.status == 200
-    assert double.of("GET", "/connections")[-1].query == "sort=health&include=health&limit=100"
+    assert (
+        double.of("GET", "/connections")[-1].query
+        == "sort=health&include=health&include=syncs&limit=100"
+    )
     assert ("A label is written as name=value" in shown.text) == query.startswith("label")
 
 
@@ -428,3 +432,60 @@ async def test_address_of_airbyte(signed_in: Browser, double: Double) -> None:
     query = f"airbyte_connection_id={IDS[1]}&archived=true"
     double.by_query["GET /connections", query] = page(connection(3, "y"))
     assert (await signed_in.get(f"/airbyte/{IDS[1]}")).location == f"/connections/{IDS[3]}"
+
+
+async def test_archiving_several_has_to_be_typed(signed_in: Browser, double: Double) -> None:
+    """First a page that says what it destroys; then each has its own result."""
+    fill(double)
+    double.answers |= {
+        f"GET /connections/{IDS[1]}": connection(1, "Billing", imported=False, archived_at=None),
+        f"GET /connections/{IDS[2]}": connection(2, "Ours", imported=True, archived_at=None),
+        f"GET /connections/{IDS[3]}": lambda _: problem(503, "unavailable", "Away."),
+        f"DELETE /connections/{IDS[1]}": lambda _: json(None, 204),
+        f"DELETE /connections/{IDS[2]}": lambda _: json({"operation_id": IDS[0]}, 202),
+        f"DELETE /connections/{IDS[3]}": lambda _: problem(503, "unavailable", "Away."),
+    }
+    await signed_in.get("/connections")
+    fields = {"do": "archive", "id": IDS[1:4], f"name.{IDS[3]}": "Third", "back": "/connections"}
+
+    asked = await signed_in.post("/connections/bulk", fields)
+    assert asked.status == 200
+    assert "Archive 3 connections?" in asked.text
+    assert "Billing Salesforce Deleted Ours Salesforce Stays Third Away." in asked.text
+    wrong = await signed_in.post("/connections/bulk", fields | {"confirm": "archive 2"})
+    assert (wrong.status, "This is not what has to be typed." in wrong.text) == (422, True)
+    assert not [one for one in double.asked if one.method == "DELETE"]
+
+    shown = await signed_in.post("/connections/bulk", fields | {"confirm": " archive  3 "})
+
+    assert "Accepted for 2 of 3 connections, refused for 1." in shown.text
+    assert "Archived." in shown.text
+    assert "It is being archived." in shown.text
+
+
+async def test_newest_syncs_are_a_small_chart(signed_in: Browser, double: Double) -> None:
+    """With the same in words; a connection without syncs has none."""
+    syncs = [
+        {"status": "running", "records": None},
+        {"status": "failed", "records": 0},
+        {"status": "succeeded", "records": 50},
+        {"status": "succeeded", "records": 100},
+    ]
+    double.answers["GET /connections"] = page(
+        connection(1, "Busy", recent_syncs=syncs), connection(2, "Quiet", recent_syncs=[])
+    )
+
+    shown = await signed_in.get("/connections")
+
+    assert 'aria-label="Last 4 syncs: 2 succeeded, 1 failed, 1 running"' in shown.html
+    assert 'class="ok" d="M0 20v-20h5v20zM7 20v-10h5v10z"' in shown.html
+    assert shown.html.count('class="bars spark"') == 1
+
+
+@pytest.mark.parametrize("records", [None, 0])
+def test_chart_of_syncs_without_records(records: int | None) -> None:
+    """Bars of the least height."""
+    chart = sparkline([{"status": "succeeded", "records": records}] * 20)
+    assert chart is not None
+    assert chart.label == "Last 12 syncs: 12 succeeded"
+    assert chart.paths[0][1].count("v-2h") == 12

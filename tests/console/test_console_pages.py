@@ -51,7 +51,7 @@ async def test_list_of_connections(signed_in: Browser, double: Double) -> None:
     assert 'datetime="2026-11-28T09:42:10Z"' in shown.html
     assert 'href="/connections?q=sales&amp;after=cursor-2"' in shown.html
     (asked,) = double.of("GET", "/connections")
-    assert asked.query == "q=sales&sort=health&include=health&limit=100"
+    assert asked.query == "q=sales&sort=health&include=health&include=syncs&limit=100"
     assert asked.headers["authorization"] == f"Bearer {double.key}"
 
 

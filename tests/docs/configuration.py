@@ -14,7 +14,16 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 from uuid import UUID
 
 from annotated_types import Ge, Gt, Le
-from pydantic import BaseModel, BeforeValidator, HttpUrl, RedisDsn, Secret, SecretStr, TypeAdapter
+from pydantic import (
+    AnyHttpUrl,
+    BaseModel,
+    BeforeValidator,
+    HttpUrl,
+    RedisDsn,
+    Secret,
+    SecretStr,
+    TypeAdapter,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from pydantic_settings import BaseSettings
@@ -317,6 +326,7 @@ _KINDS: dict[type, str] = {
     Path: "path",
     UUID: "UUID",
     HttpUrl: "URL",
+    AnyHttpUrl: "URL",
     SecretStr: "text",
     Secret[str]: "text",
     Secret[RedisDsn]: "`redis://` URL",

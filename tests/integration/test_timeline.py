@@ -109,6 +109,10 @@ async def test_timeline_has_what_happened(mesh: Mesh) -> None:
     }
     assert one(found, "drift")["drift_id"] == decided["drift_id"]
     assert one(found, "drift")["details"]["change_count"] == 1
+    query = {"include": ["health", "syncs"]}
+    (row,) = (await mesh.orchestrator.get("/connections", params=query)).json()["items"]
+    assert [each["status"] for each in row["recent_syncs"]] == ["succeeded"]
+    assert row["health"]["last_sync_status"] == "succeeded"
     sync = one(found, "sync")
     assert (sync["outcome"], sync["version"], bool(sync["requested_by"])) == ("succeeded", 1, True)
     accepted, described = [entry for entry in found if entry["kind"] == "setting"]

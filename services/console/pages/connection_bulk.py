@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from fastapi import APIRouter, Request
@@ -14,7 +14,7 @@ from fastapi.responses import RedirectResponse, Response
 from services.console.api import Api, CallerApi, Panel, Reply, load
 from services.console.connection_filter import PATH
 from services.console.error_pages import own_path
-from services.console.forms import SubmittedForm
+from services.console.forms import Form, SubmittedForm
 from services.console.problems import PageProblem
 from services.console.rendering import render
 
@@ -75,12 +75,22 @@ def _pausing(*, is_paused: bool) -> Act:
     return act
 
 
+def _archive(api: Api, connection_id: UUID, key: str, wait_s: int) -> Awaitable[Reply]:
+    del key  # archiving again has no further effect
+    return api.orchestrator.post(
+        "/connections/{}", connection_id, method="DELETE", query={"wait": wait_s}
+    )
+
+
 ACTIONS: Final = {
     "sync": Action("Sync now", "A sync was started.", "A sync is being started.", _sync),
     "check": Action("Check schema", "Checked.", "The check goes on.", _check),
     "pause": Action("Pause", "Paused.", "It is being paused.", _pausing(is_paused=True)),
     "resume": Action("Resume", "Resumed.", "It is being resumed.", _pausing(is_paused=False)),
+    "archive": Action("Archive", "Archived.", "It is being archived.", _archive),
 }
+_PHRASE: Final = "archive {}"
+"""What has to be typed, with the number of connections."""
 _CHECKED: Final = {
     "unchanged": "The schema has not changed.",
     "changed": "The schema has changed.",
@@ -102,6 +112,9 @@ async def act_on_several(request: Request, api: CallerApi, form: SubmittedForm) 
     if len(ids) > MOST:
         sentence = f"At most {MOST} connections can be chosen at once, not {len(ids)}."
         raise PageProblem(422, "too_many", sentence)
+    names = form.starting_with("name.")
+    if action is ACTIONS["archive"] and form.line("confirm") != _PHRASE.format(len(ids)):
+        return await _asked_to_confirm(request, api, form, ids, back)
     slots = asyncio.Semaphore(_CONCURRENCY)
     key, wait_s = form.idempotency_key, _WAIT_S if len(ids) <= _CONCURRENCY else 0
 
@@ -110,7 +123,6 @@ async def act_on_several(request: Request, api: CallerApi, form: SubmittedForm) 
             return await action.act(api, connection_id, _key(key, connection_id), wait_s)
 
     panels = await load(**{str(one): acted(one) for one in ids})
-    names = form.starting_with("name.")
     results = [
         _result(one, names.get(str(one)) or str(one), action, panels[str(one)]) for one in ids
     ]
@@ -120,6 +132,31 @@ async def act_on_several(request: Request, api: CallerApi, form: SubmittedForm) 
         action=action,
         results=sorted(results, key=lambda one: one.problem is None),
         refused=sum(one.problem is not None for one in results),
+        back=back,
+    )
+
+
+async def _asked_to_confirm(
+    request: Request, api: Api, form: Form, ids: list[UUID], back: str
+) -> Response:
+    """What archiving destroys, and the form in which it has to be typed."""
+    slots = asyncio.Semaphore(_CONCURRENCY)
+
+    async def read(connection_id: UUID) -> Any:
+        async with slots:
+            return await api.orchestrator.get("/connections/{}", connection_id)
+
+    panels = await load(**{str(one): read(one) for one in ids})
+    is_wrong = "confirm" in form
+    return render(
+        request,
+        "connection_bulk_archive.j2",
+        status=422 if is_wrong else 200,
+        connections=[(one, panels[str(one)]) for one in ids],
+        names=form.starting_with("name."),
+        phrase=_PHRASE.format(len(ids)),
+        typed=form.line("confirm"),
+        error="This is not what has to be typed." if is_wrong else None,
         back=back,
     )
 

@@ -13,6 +13,7 @@ from services.console.connection_filter import COOKIE, PATH, WORDS, ConnectionFi
 from services.console.cookies import Cookies
 from services.console.destination_names import DestinationNames
 from services.console.rendering import is_fragment, render
+from services.console.sparklines import sparkline
 
 router = APIRouter()
 
@@ -34,7 +35,7 @@ async def connections(request: Request, api: CallerApi) -> Response:
             PATH,
             **shown.for_api(),
             sort=shown.sort,
-            include="health",
+            include=("health", "syncs"),
             after=shown.after or None,
             limit=_ROWS,
         ),
@@ -54,6 +55,7 @@ async def connections(request: Request, api: CallerApi) -> Response:
         matching=_matching(shown, counts["shown"].value),
         destinations=destinations,
         words=WORDS,
+        sparkline=sparkline,
     )
     _keep(request, response, shown, kept)
     return response

@@ -1,5 +1,7 @@
 // The form of a repair: counts decided changes per stream, marks a preview that is out of date, and
 // moves between undecided changes by "n" and "p". It decides nothing; the server checks all of it.
+import { isOff } from "./keys.js";
+
 export function followChoices() {
   document.addEventListener("change", (event) => {
     const form = event.target.closest("#review");
@@ -9,7 +11,7 @@ export function followChoices() {
     count(form);
   });
   document.addEventListener("keydown", (event) => {
-    if (event.key !== "n" && event.key !== "p") return;
+    if (isOff || (event.key !== "n" && event.key !== "p")) return;
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.target.closest("textarea, select, [contenteditable], input:not([type=radio])")) return;
     move(event.key === "n" ? 1 : -1);

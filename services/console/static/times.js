@@ -17,6 +17,14 @@ function distance(at) {
   return relative.format(Math.trunc(seconds), "second");
 }
 
+// The form of the preferences starts with the zone of this computer.
+export function offerZone() {
+  const field = document.querySelector("input#zone");
+  if (field !== null && field.value === "") {
+    field.value = Intl.DateTimeFormat().resolvedOptions().timeZone ?? "";
+  }
+}
+
 export function showTimes(root) {
   if (mode !== "local" && mode !== "relative") return;
   for (const element of root.querySelectorAll("time[datetime]")) {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, timedelta
+from datetime import UTC, date, timedelta, tzinfo
 from itertools import groupby
 
 from services.console.pages.connection.events import Event
@@ -16,21 +16,23 @@ _ONE_DAY = timedelta(days=1)
 
 @dataclass(slots=True)
 class Day:
-    """A day in UTC, with its events, newest first."""
+    """A day in the shown zone, with its events, newest first."""
 
     on: date
     label: str
     events: list[Event] = field(default_factory=list)
 
 
-def by_day(events: Sequence[Event], *, today: date, folds: bool) -> list[Day]:
+def by_day(events: Sequence[Event], *, today: date, folds: bool, zone: tzinfo = UTC) -> list[Day]:
     """The days of a page of the timeline, newest first.
 
     `folds` is for the whole history: of a filtered one, a day without events says nothing.
     """
     days = [
         Day(on, _label(on, today), list(of_day))
-        for on, of_day in groupby(events, key=lambda event: moment(event.at).date())
+        for on, of_day in groupby(
+            events, key=lambda event: moment(event.at).astimezone(zone).date()
+        )
     ]
     if not folds:
         return days

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from services.console.api import Api, CallerApi, Panel, load
+from services.console.cookies import Cookies
 from services.console.destination_names import DestinationNames
 from services.console.pages.connection.chart import MOST_BARS, chart_of
 from services.console.pages.connection.days import by_day
@@ -99,6 +100,8 @@ async def timeline_page(
         ),
         jobs=api.orchestrator.get("/connections/{}/jobs", connection_id, limit=MOST_BARS),
     )
+    cookies: Cookies = request.app.state.cookies
+    zone = cookies.zone(request.cookies) or UTC
     listed: Panel[dict[str, list[dict[str, object]]]] = panels["timeline"]
     events = [event_of(head.id, entry) for entry in (listed.value or {}).get("items", ())]
     jobs = panels["jobs"].value or {"items": []}
@@ -108,7 +111,7 @@ async def timeline_page(
         head,
         tab="timeline",
         problem=problem,
-        days=by_day(events, today=datetime.now(UTC).date(), folds=not facet),
+        days=by_day(events, today=datetime.now(zone).date(), folds=not facet, zone=zone),
         timeline=listed,
         chart=chart_of(jobs["items"]),
         facets=[(name, label) for name, (label, _) in _FACETS.items()],
