@@ -86,11 +86,11 @@ async def test_theme_is_the_systems_or_the_chosen_one(person: Arrives) -> None:
 
 
 async def test_times_are_shown_as_chosen(person: Arrives, connection: MeshConnection) -> None:
-    """UTC from the server; the zone of the computer or a distance by the script."""
+    """UTC, the zone that the form offers, which is that of the computer, or a distance."""
     one = await person(timezone_id="Asia/Tokyo", locale="en-GB")
     shown = one.page.locator("tbody time").first
     texts = {}
-    for choice in ("UTC", "computer", "ago"):
+    for choice in ("UTC", "In a time zone", "ago"):
         await one.open("/preferences")
         await one.page.get_by_label(re.compile(choice)).check()
         await one.page.get_by_role("button", name="Save").click()
@@ -98,7 +98,7 @@ async def test_times_are_shown_as_chosen(person: Arrives, connection: MeshConnec
         await one.open("/operations")  # all of its times are past
         texts[choice] = await shown.inner_text()
     assert texts["UTC"].endswith("UTC")
-    assert texts["computer"].endswith("GMT+9")
+    assert texts["In a time zone"].endswith("JST")
     assert texts["ago"].endswith("ago")
 
 

@@ -138,12 +138,14 @@ def test_webhooks_reach_no_private_network() -> None:
 
 
 def test_issuer_and_collector_are_reached_where_they_are_set() -> None:
-    """Tokens of people are verified by the four services that people call."""
+    """Tokens of people are verified by the services, and the console signs people in."""
     before, after = policies(of_set("keda")), policies(of_set("production"))
     gained = {of: len(outside(after[of])) - len(outside(before[of])) for of in SERVICES_OF_PEOPLE}
 
     assert gained == dict.fromkeys(SERVICES_OF_PEOPLE, 2)
-    assert [allowed for allowed, _ in outside(after["console"])] == [[4318]]
+    assert [allowed for allowed, _ in outside(after["console"])] == [[443], [4318]]
+    no_login = policies(objects(changed(values("production"), ("settings/OIDC_CLIENT_ID", ""))))
+    assert [allowed for allowed, _ in outside(no_login["console"])] == [[4318]]
     assert [allowed for allowed, _ in outside(after["auth-broker"])] == [[5432], [4318]]
 
 

@@ -207,7 +207,10 @@ def test_every_secret_of_the_settings_can_be_given() -> None:
             values("external-secrets"),
             *(
                 (f"secrets/{name}", {"existingSecret": "one"})
-                for name in ("airbyteApiKey", "airbyteUsername", "airbytePassword")
+                for name in (
+                    *("airbyteApiKey", "airbyteUsername", "airbytePassword"),
+                    "oidcClientSecret",
+                )
             ),
         )
     )
