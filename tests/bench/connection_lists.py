@@ -96,7 +96,7 @@ async def _times(stage: Stage) -> dict[str, list[float]]:
     times: dict[str, list[float]] = {}
     for name, query in filters.items():
         for sort in ("created_at", "name", "health"):
-            path = f"/connections?include=health&sort={sort}&{query}"
+            path = f"/connections?include=health&include=syncs&sort={sort}&{query}"
             times[f"{name}, by {sort}"] = await _pages(http, path)
         path = f"/connections/summary?{query}"
         times[f"counts, {name}"] = [await timed_ms(http, path) for _ in range(REQUESTS)]

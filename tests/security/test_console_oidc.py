@@ -272,7 +272,7 @@ async def test_it_leads_to_pages_of_the_console_alone(
 
 
 async def _refused(browser: Browser, url: str, code: str, *, status: int = 403) -> None:
-    """The answer is a page with this code, and nobody is signed in."""
+    """The answer is a page with this code, and no session is made."""
     page = await browser.get(url)
 
     assert (page.status, code in page.text) == (status, True), page.text
@@ -401,7 +401,7 @@ async def _tokens(idp: Idp, **tokens: object) -> Response:
 async def test_malformed_tokens_are_refused(
     idp: Idp, installation: Installation, tokens: Json
 ) -> None:
-    """None of them reaches a header or a page."""
+    """They reach neither a header nor a page."""
     browser = installation.browser()
     started = await _started(browser)
     if tokens.get("id_token") in (RSA, EC):

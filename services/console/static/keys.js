@@ -1,4 +1,4 @@
-// Keys that only move or select: none of them decides anything. The preferences switch them off.
+// Keys that only move or select: they decide nothing. The preferences switch them off.
 export const isOff = document.documentElement.dataset.keys === "off";
 const FIELDS = "input:not([type=checkbox], [type=radio]), textarea, select, [contenteditable]";
 const ROW = "main tbody tr, main .rows > .row";
