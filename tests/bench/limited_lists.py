@@ -61,7 +61,9 @@ _SEED = (
 _PATHS = {
     "services.orchestrator.main:app": {
         **{
-            f"connections, {name}, by {sort}": f"/connections?include=health&include=syncs&sort={sort}&{query}"
+            f"connections, {name}, by {sort}": (
+                f"/connections?include=health&include=syncs&sort={sort}&{query}"
+            )
             for name, query in FILTERS.items()
             for sort in ("created_at", "name", "health")
         },

@@ -120,8 +120,8 @@ class Double:
     def _whoami(self) -> dict[str, Any]:
         return {
             "owner": "ada@example.com",
-            "id": "key:test0001",
-            "kind": "key",
+            "id": "test0001",
+            "kind": "api_key",
             "scopes": list(self.scopes),
             "expires_at": self.expires_at,
             "labels": self.labels,

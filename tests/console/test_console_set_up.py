@@ -11,7 +11,7 @@ import pytest
 from services.console import text
 from tests.console import samples
 from tests.console.browser import Browser
-from tests.console.double import Double, problem
+from tests.console.double import Double, page, problem
 from tests.console.test_console_security import HOSTILE, injected
 
 OPERATION = f"/operations/{samples.OPERATION_ID}"
@@ -244,6 +244,14 @@ async def test_messages_need_a_scope(signed_in: Browser, double: Double) -> None
     shown = await signed_in.get(WEBHOOK)
     assert shown.status == 200
     assert "Reading them needs connections:write" in shown.text
+
+
+async def test_own_key_is_named_before_it_is_revoked(signed_in: Browser, double: Double) -> None:
+    """Revoking it ends the session; other keys have no such sentence."""
+    assert "your own key" not in (await signed_in.get("/access")).text
+
+    double.answers["GET /api-keys"] = page(samples.KEY | {"id": "test0001"})
+    assert "and this is your own key" in (await signed_in.get("/access")).text
 
 
 async def test_key_is_shown_once(signed_in: Browser, double: Double) -> None:
