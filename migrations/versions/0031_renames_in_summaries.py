@@ -5,7 +5,7 @@ have a rename are written again. A drift knows no rename: its summary has digest
 and removed, which the renames of its repairs are compared with.
 
 Revision ID: 0031
-Revises: 0029
+Revises: 0030
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 from alembic import op
 
 revision = "0031"
-down_revision = "0029"
+down_revision = "0030"
 branch_labels = None
 depends_on = None
 
