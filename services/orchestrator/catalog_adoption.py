@@ -6,6 +6,7 @@ was restored from a backup, is in step again without any change to its syncs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from uuid import UUID
 
 import msgspec
@@ -13,6 +14,8 @@ import msgspec
 from services.orchestrator.catalog_reconciler import naming_in
 from services.orchestrator.catalog_schemas import Adopted
 from services.orchestrator.destination_fit import DestinationFit
+from services.orchestrator.importer import never_selected
+from services.orchestrator.schemas import SelectedView
 from shared import outbox, registry
 from shared.airbyte_client import AirbyteClient, AirbyteConnection
 from shared.auth import label_limits, scopes
@@ -39,8 +42,9 @@ class CatalogAdoption:
     async def adopt(self, connection_id: UUID) -> Adopted:
         """Record the catalog that Airbyte holds as the next version, unless it is the newest.
 
-        The destination refuses nothing of it, since Airbyte syncs with it already: the notes say
-        what it does with the streams that changed.
+        Neither the destination nor the policy refuses anything of it, since Airbyte syncs with it
+        already: the notes say what the destination does with the streams that changed, and
+        `never_selected` has the fields that the policy never selects.
 
         Raises:
             NotFound: there is no such connection.
@@ -60,7 +64,7 @@ class CatalogAdoption:
             raise UpstreamMissing(f"Connection {connection_id} was deleted in Airbyte.")
         is_known = known is not None and await matches(held, known)
         fingerprint = known if known and is_known else await _fingerprint(held.sync_catalog)
-        notes = () if is_known else await self._notes(row, held)
+        notes, excluded = await self._noted(row, held, is_known=is_known)
         async with self._db.transaction() as session:
             row = await registry.lock_connection(session, connection_id)
             if await registry.is_busy(session, connection_id):
@@ -88,24 +92,32 @@ class CatalogAdoption:
                 version_number=row.catalog_version,
                 changed=not is_known,
                 notes=msgspec.to_builtins(notes[:_MOST_NOTES]),
+                never_selected=excluded,
             )
 
-    async def _notes(self, row: Connection, held: AirbyteConnection) -> tuple[catalogs.Note, ...]:
-        """What the destination does with what Airbyte's catalog has otherwise than the head."""
-        head = catalogs.Catalog(())
-        if row.catalog_version:
-            async with self._db.read() as session:
-                version = await registry.read_version(session, row.id, row.catalog_version)
-            head = await run_cooperatively(catalogs.parse.steps(version.sync_catalog.encode()))
+    async def _noted(
+        self, row: Connection, held: AirbyteConnection, *, is_known: bool
+    ) -> tuple[Sequence[catalogs.Note], list[SelectedView]]:
+        """Notes on what Airbyte's catalog has otherwise than the head, and its excluded fields."""
         catalog = await run_cooperatively(catalogs.parse.steps(held.sync_catalog))
+        head = catalogs.Catalog(())
+        async with self._db.read() as session:
+            exclusions = await registry.exclusions_of(session, row.id)
+            if row.catalog_version and not is_known:
+                version = await registry.read_version(session, row.id, row.catalog_version)
+                head = await run_cooperatively(catalogs.parse.steps(version.sync_catalog.encode()))
+        excluded = await never_selected(catalog, exclusions)
+        if is_known:
+            return (), excluded
         with label_limits.registry_wide():
-            return await self._fit.notes(
+            notes = await self._fit.notes(
                 catalog,
                 head,
                 connection_id=row.id,
                 destination_id=row.airbyte_destination_id,
                 naming=naming_in(held),
             )
+        return notes, excluded
 
 
 async def _fingerprint(document: bytes) -> str:

@@ -7,6 +7,8 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
+from services.orchestrator.schemas import SelectedView
+
 
 class Adopted(BaseModel):
     """The version that has the catalog which Airbyte holds."""
@@ -20,6 +22,7 @@ class Adopted(BaseModel):
                     "version_number": 4,
                     "changed": True,
                     "notes": [],
+                    "never_selected": [],
                 }
             ]
         }
@@ -33,6 +36,8 @@ class Adopted(BaseModel):
     notes: list[dict[str, Any]] = []
     """What the destination does with the streams that changed, such as a table that another
     connection writes, too."""
+    never_selected: list[SelectedView] = []
+    """Fields that Airbyte syncs although the connection's policy never selects them."""
 
 
 class StreamView(BaseModel):

@@ -400,13 +400,20 @@ async def _read(
         fingerprint = await run_cooperatively(
             catalogs.document_fingerprint.steps(held.sync_catalog)
         )
-        found = await run_cooperatively(exclusions.carried(catalog))
     except catalogs.InvalidCatalog as error:
         raise Invalid(str(error), code=error.code) from None
-    selected = [
+    selected = await never_selected(catalog, exclusions)
+    return fingerprint, selected, [stream.id for stream in catalog.selected().streams]
+
+
+async def never_selected(
+    catalog: catalogs.Catalog, exclusions: catalogs.Exclusions
+) -> list[SelectedView]:
+    """The fields that a catalog of Airbyte's selects although the policy never does."""
+    found = await run_cooperatively(exclusions.carried(catalog))
+    return [
         SelectedView(
             stream={"namespace": stream.namespace, "name": stream.name}, fields=list(fields)
         )
         for stream, fields in islice(found.items(), _MOST_NAMED)
     ]
-    return fingerprint, selected, [stream.id for stream in catalog.selected().streams]

@@ -42,6 +42,7 @@ async def test_catalog_is_adopted_once(mesh: Mesh) -> None:
             "version_number": 2,
             "changed": True,
             "notes": [],
+            "never_selected": [],
         },
     )
     assert (again[0], again[1]["version_number"], again[1]["changed"]) == (200, 2, False)
@@ -57,6 +58,22 @@ async def test_catalog_is_adopted_once(mesh: Mesh) -> None:
         "connection.in_step",
     ]
     assert not mesh.airbyte.called("connections/update")
+
+
+async def test_excluded_fields_are_reported(mesh: Mesh) -> None:
+    """Airbyte syncs them already; a repair or an edit leaves them out."""
+    mesh.airbyte.offers(offering(ACCOUNT))
+    connection = await mesh.onboard(streams=["Account"])
+    held = mesh.airbyte.connections[connection["airbyte_connection_id"]]["syncCatalog"]
+    held["streams"][0]["stream"]["jsonSchema"]["properties"]["SSN__c"] = {"type": "string"}
+    held["streams"][0]["config"]["fieldSelectionEnabled"] = False
+
+    _, adopted = await adopt(mesh, connection)
+    _, again = await adopt(mesh, connection)
+
+    excluded = [{"stream": {"namespace": None, "name": "Account"}, "fields": ["SSN__c"]}]
+    assert (adopted["changed"], adopted["never_selected"]) == (True, excluded)
+    assert (again["changed"], again["never_selected"]) == (False, excluded)
 
 
 async def test_destination_is_noted_and_refuses_nothing(mesh: Mesh) -> None:
