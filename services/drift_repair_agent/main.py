@@ -65,7 +65,7 @@ _EXPIRE_INTERVAL = timedelta(seconds=5)
 _ASK_AGAIN_INTERVAL = timedelta(seconds=30)
 _LEARN_INTERVAL = timedelta(seconds=5)
 _ANNOUNCE_INTERVAL = timedelta(minutes=1)
-_NOTICE_INTERVAL = timedelta(seconds=1)
+_NOTICE_INTERVAL = timedelta(seconds=5)
 _ROUTERS = (
     apply_routes,
     layer_routes,

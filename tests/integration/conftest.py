@@ -94,7 +94,13 @@ _LARGE_BYTES = 1024 * 1024
 
 
 # Tests would have to wait for what a mesh does every five or ten seconds.
-for name in ("_PLAN_INTERVAL", "_EXPIRE_INTERVAL", "_LEARN_INTERVAL", "_ANNOUNCE_INTERVAL"):
+for name in (
+    "_PLAN_INTERVAL",
+    "_EXPIRE_INTERVAL",
+    "_LEARN_INTERVAL",
+    "_ANNOUNCE_INTERVAL",
+    "_NOTICE_INTERVAL",
+):
     assert hasattr(drift_repair_agent, name)
     setattr(drift_repair_agent, name, timedelta(seconds=0.5))
 assert hasattr(orchestrator, "_SEARCH_EVERY")
