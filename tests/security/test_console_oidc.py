@@ -191,6 +191,7 @@ async def test_whole_journey(idp: Idp, installation: Installation) -> None:
         ({"token_endpoint_auth_methods_supported": ["none"]}, None),
         ({"authorization_response_iss_parameter_supported": False}, SECRET),
     ],
+    ids=["secret in the form", "public client", "without its name in the answer"],
 )
 async def test_other_kinds_of_issuers(
     idp: Idp, installation: Installation, discovery: Json, secret: str | None
