@@ -10,26 +10,16 @@ ConnectionsHandler and StatePersistence, airbyte-platform 0.63.19 to 310e6cb6ac.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Final
 from uuid import UUID
 
 import msgspec
 
 from shared.airbyte_client import AirbyteClient
+from shared.airbyte_reads import AWAY, nothing_recorded
 from shared.domain import catalog as catalogs
 from shared.domain.catalog import Catalog, InvalidCatalog, StreamId
 from shared.domain.cooperative import run_cooperatively
-from shared.errors import (
-    Unavailable,
-    UpstreamConflict,
-    UpstreamDenied,
-    UpstreamMissing,
-    UpstreamUnknown,
-    UpstreamUnreachable,
-)
-
-AWAY: Final = (UpstreamUnreachable, UpstreamUnknown, UpstreamConflict, UpstreamDenied)
-"""The errors of a read after which nothing is known."""
+from shared.errors import UpstreamMissing
 
 
 class Reselection(msgspec.Struct, frozen=True):
@@ -93,10 +83,3 @@ async def held_catalog(airbyte: AirbyteClient, airbyte_connection_id: UUID) -> C
         raise nothing_recorded(error) from None
     except (UpstreamMissing, InvalidCatalog):
         return Catalog(())
-
-
-def nothing_recorded(
-    error: UpstreamUnreachable | UpstreamUnknown | UpstreamConflict | UpstreamDenied,
-) -> Unavailable:
-    """Convert an error of a read before anything is recorded."""
-    return Unavailable(f"{error.detail} Nothing was recorded.", code=error.code)

@@ -16,8 +16,6 @@ from services.drift_repair_agent.applying.destination_check import expect_holdab
 from services.drift_repair_agent.applying.dry_run import DryRun, difference
 from services.drift_repair_agent.applying.openapi import Applied
 from services.drift_repair_agent.applying.preflight import (
-    airbyte_answers_by,
-    airbyte_deadline,
     expect_healable,
     expect_no_sync,
     expect_selectable,
@@ -31,6 +29,7 @@ from services.drift_repair_agent.states.restorer import StateRestorer
 from services.drift_repair_agent.states.schemas import StreamName
 from shared import outbox, registry
 from shared.airbyte_client import AirbyteClient
+from shared.airbyte_reads import airbyte_answers_by, airbyte_deadline
 from shared.config import Settings
 from shared.database import Database
 from shared.destinations import DestinationReader

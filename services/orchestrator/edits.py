@@ -252,7 +252,7 @@ class Editor:
                 scopes.require(Scope.REPAIRS_DECIDE)
 
     async def _read(self, airbyte_connection_id: UUID) -> AirbyteConnection:
-        with nothing_recorded():
+        async with nothing_recorded():
             return await self._airbyte.get_connection(airbyte_connection_id)
 
     async def _expect_no_job(self, connection_id: UUID, airbyte_connection_id: UUID) -> None:
@@ -261,7 +261,7 @@ class Editor:
         Raises:
             SyncRunning: one is.
         """
-        with nothing_recorded():
+        async with nothing_recorded():
             statuses = await self._airbyte.connection_statuses([airbyte_connection_id])
         for status in statuses:
             if status.is_working:
@@ -290,14 +290,15 @@ class Editor:
             async with self._db.read() as session:
                 version = await registry.read_version(session, row.id, row.catalog_version)
             head = await run_cooperatively(catalogs.parse.steps(version.sync_catalog.encode()))
-        with nothing_recorded(), label_limits.registry_wide():
-            claim, notes = await self._fit.renamed(
-                head,
-                connection_id=row.id,
-                destination_id=row.airbyte_destination_id,
-                before=before,
-                after=after,
-            )
+        with label_limits.registry_wide():
+            async with nothing_recorded():
+                claim, notes = await self._fit.renamed(
+                    head,
+                    connection_id=row.id,
+                    destination_id=row.airbyte_destination_id,
+                    before=before,
+                    after=after,
+                )
         draft.effects += [OrderNote(note.code, note.message) for note in notes]
         return _NewTables(after, claim, compared_at)
 
@@ -316,7 +317,7 @@ class Editor:
                 f"Connection {row.id} was imported, and AAM does not change its source.",
                 code="source_not_managed",
             )
-        with nothing_recorded():
+        async with nothing_recorded():
             specification = await self._configurations.definitions.specification_of_source(
                 row.airbyte_source_id
             )
@@ -347,7 +348,7 @@ class Editor:
         configuration = msgspec.json.decode(row.source_configuration or "{}", type=dict[str, Any])
         source_type = source_types.SOURCE_TYPES.get(row.source_type)
         if source_type is not None and source_type.renewed_fields:
-            with nothing_recorded():
+            async with nothing_recorded():
                 credential = await fetch(self._auth_broker, row.source_type, reference)
                 whole = await self._configurations.built(
                     specification, row.source_type, configuration, reference, credential

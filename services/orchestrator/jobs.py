@@ -143,7 +143,7 @@ class Jobs:
             airbyte_job_id, status = recorded.airbyte_job_id, recorded.status
             has_ended = recorded.ended_at is not None
         if not has_ended:
-            with nothing_recorded():
+            async with nothing_recorded():
                 job = await self._airbyte.get_job(airbyte_job_id)
             has_ended, status = job.ended, job.status
         if has_ended:
@@ -182,7 +182,7 @@ class Jobs:
             row = await registry.find_connection(session, connection_id)
         airbyte_connection_id = expect_active(row)
         streams, effects = _refreshed(await self._catalog(row), order)
-        with nothing_recorded():
+        async with nothing_recorded():
             status = (await self._airbyte.get_connection(airbyte_connection_id)).status
             is_supported = await self._airbyte.supports_refreshes(row.airbyte_destination_id)
         if status != "active":

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
-from shared.errors import Unavailable, UpstreamConflict, UpstreamUnknown, UpstreamUnreachable
+from shared import airbyte_reads
+from shared.errors import UpstreamConflict, UpstreamUnknown, UpstreamUnreachable
 
 
-@contextmanager
-def nothing_recorded() -> Iterator[None]:
-    """Convert errors of an unavailable Airbyte in the block.
+@asynccontextmanager
+async def nothing_recorded() -> AsyncIterator[None]:
+    """Convert errors of an unavailable Airbyte in the block, and wait for it ten seconds at most.
 
     Raises:
         Unavailable: Airbyte gave no answer, so the request may be repeated.
     """
     try:
-        yield
+        async with airbyte_reads.airbyte_answers_by(airbyte_reads.airbyte_deadline()):
+            yield
     except (UpstreamUnreachable, UpstreamUnknown, UpstreamConflict) as error:
-        raise Unavailable(f"{error.detail} Nothing was recorded.", code=error.code) from None
+        raise airbyte_reads.nothing_recorded(error) from None

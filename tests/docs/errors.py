@@ -109,7 +109,7 @@ def computed() -> dict[tuple[str, str], Computed]:
         ("services.drift_repair_agent.applying.preflight", "Invalid(code=code or error.code)"): (
             catalogs
         ),
-        ("shared.kept_state", "Unavailable(code=error.code)"): Computed(
+        ("shared.airbyte_reads", "Unavailable(code=error.code)"): Computed(
             _codes(UpstreamUnreachable, UpstreamUnknown, UpstreamConflict, UpstreamDenied),
             asked_before,
         ),
@@ -127,9 +127,6 @@ def computed() -> dict[tuple[str, str], Computed]:
         ),
         ("services.orchestrator.catalog_adoption", "Invalid(code=error.code)"): catalogs,
         ("services.orchestrator.importer", "Invalid(code=error.code)"): catalogs,
-        ("services.orchestrator.preflight", "Unavailable(code=error.code)"): Computed(
-            _codes(UpstreamUnreachable, UpstreamUnknown, UpstreamConflict), asked_before
-        ),
         ("services.orchestrator.sagas.onboard", "DiscoverFailed(code=code)"): Computed(
             (DUPLICATE_STREAM, DiscoverFailed.code)
         ),

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from services.drift_repair_agent.applying.preflight import airbyte_answers_by, invalid
+from services.drift_repair_agent.applying.preflight import invalid
 from shared import registry
+from shared.airbyte_reads import AWAY, airbyte_answers_by, nothing_recorded
 from shared.auth import label_limits
 from shared.database import Database
 from shared.destinations import DestinationReader, shared_tables
@@ -21,7 +22,6 @@ from shared.domain.destination import (
     judge_tables,
     tables,
 )
-from shared.kept_state import AWAY, nothing_recorded
 from shared.models import Connection
 
 DESTINATION_CANNOT_HOLD: Final = "destination_cannot_hold"

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Iterable
 from typing import Any, Final
 from uuid import UUID
 
 import msgspec
 
 from shared.airbyte_client import AirbyteClient
+from shared.airbyte_reads import AWAY, nothing_recorded
 from shared.domain import catalog as catalogs
 from shared.domain.catalog import (
     MAX_STREAMS,
@@ -27,37 +26,10 @@ from shared.errors import (
     SyncRunning,
     UpstreamForbidden,
     UpstreamRefused,
-    UpstreamTimeout,
 )
-from shared.kept_state import AWAY, nothing_recorded
 from shared.models import Connection, ConnectionStatus
 
 _MAX_TOLD: Final = 50
-_AIRBYTE_WITHIN_S: Final = 10.0
-"""How long one request's checks wait for Airbyte in all; shorter than PEER_TIMEOUT's default."""
-
-
-def airbyte_deadline() -> float:
-    """The time of the event loop's clock until which a request that begins now waits for Airbyte.
-
-    Reads of Airbyte are repeated up to AIRBYTE_TIMEOUT, which is longer than callers wait.
-    """
-    return asyncio.get_running_loop().time() + _AIRBYTE_WITHIN_S
-
-
-@asynccontextmanager
-async def airbyte_answers_by(deadline: float | None) -> AsyncIterator[None]:
-    """Limit the block, which only reads from Airbyte, to a deadline; None for no limit.
-
-    Raises:
-        Unavailable: Airbyte has not answered by then.
-    """
-    try:
-        async with asyncio.timeout_at(deadline):
-            yield
-    except TimeoutError:
-        late = UpstreamTimeout(f"Airbyte gave no answer within {_AIRBYTE_WITHIN_S:g} s.")
-        raise nothing_recorded(late) from None
 
 
 async def readable(

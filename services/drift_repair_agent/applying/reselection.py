@@ -14,14 +14,13 @@ import msgspec
 
 from services.drift_repair_agent.healing import Effect
 from shared.airbyte_client import AirbyteClient
+from shared.airbyte_reads import AWAY, nothing_recorded
 from shared.domain.catalog import Catalog, StreamId
 from shared.errors import Conflict, Invalid, UpstreamRefused
 from shared.kept_state import (
-    AWAY,
     Reselection,
     added_streams,
     held_catalog,
-    nothing_recorded,
     with_state,
 )
 from shared.models import Connection, ConnectionStatus

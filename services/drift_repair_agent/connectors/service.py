@@ -11,7 +11,7 @@ from services.drift_repair_agent.connectors import queries
 from services.drift_repair_agent.connectors.saga import ConnectorPinned, UpgradeOrder
 from services.drift_repair_agent.connectors.schemas import Upgrade
 from services.drift_repair_agent.repairs.queries import repair_in_progress
-from shared import kept_state, registry
+from shared import airbyte_reads, registry
 from shared.airbyte_client import AirbyteClient
 from shared.auth import scopes
 from shared.config import Settings
@@ -108,9 +108,10 @@ class Upgrades:
 
     async def _version(self, source_id: UUID) -> ConnectorVersion:
         try:
-            return await self._connectors.read(source_id)
-        except kept_state.AWAY as error:
-            raise kept_state.nothing_recorded(error) from None
+            async with airbyte_reads.airbyte_answers_by(airbyte_reads.airbyte_deadline()):
+                return await self._connectors.read(source_id)
+        except airbyte_reads.AWAY as error:
+            raise airbyte_reads.nothing_recorded(error) from None
 
 
 def _expect_upgradable(row: Connection) -> tuple[UUID, UUID]:

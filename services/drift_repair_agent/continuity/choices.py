@@ -19,7 +19,7 @@ from services.drift_repair_agent.repairs.current_state import CurrentState
 from services.drift_repair_agent.repairs.planned_changes import ContinuityOption, PlannedChange
 from services.drift_repair_agent.repairs.policy import Policy, Reaction
 from services.drift_repair_agent.repairs.schemas import Approve
-from shared import kept_state
+from shared import airbyte_reads
 from shared.destinations import DestinationReader
 from shared.domain.catalog import ConfiguredStream, read_stream
 from shared.errors import Invalid, Unavailable
@@ -145,8 +145,8 @@ class Continuity:
             return reason
         try:
             is_given = await self._support.is_given(now.row.airbyte_connection_id, configured.id)
-        except kept_state.AWAY as error:
-            raise kept_state.nothing_recorded(error) from None
+        except airbyte_reads.AWAY as error:
+            raise airbyte_reads.nothing_recorded(error) from None
         if not is_given:
             return _UNSUPPORTED
         return _ON_REQUEST if is_key_or_cursor(configured, item.change.path) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shared import kept_state, registry
+from shared import airbyte_reads, registry
 from shared.destinations import DestinationReader
 from shared.domain.catalog import ConfiguredStream
 from shared.domain.destination import compatibility_view
@@ -20,7 +20,7 @@ async def view_of(
     """The statement for a connection's destination; None if its dialect or table is unknown."""
     try:
         destination = await destinations.read(row.airbyte_destination_id)
-    except kept_state.AWAY:
+    except airbyte_reads.AWAY:
         return None
     return compatibility_view(
         destination,

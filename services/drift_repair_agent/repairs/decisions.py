@@ -46,7 +46,7 @@ from services.drift_repair_agent.repairs.schemas import (
     Unchanged,
 )
 from services.drift_repair_agent.states.effects import StateEffects
-from shared import failpoints, registry
+from shared import airbyte_reads, failpoints, registry
 from shared.airbyte_client import AirbyteClient
 from shared.auth import scopes
 from shared.database import Database
@@ -145,7 +145,7 @@ class Repairs:
         Raises:
             AamError: as `approve`.
         """
-        until = airbyte_deadline or preflight.airbyte_deadline()
+        until = airbyte_deadline or airbyte_reads.airbyte_deadline()
         async with self._db.read() as session:
             repair = await queries.find_repair(session, repair_id)
             policy = await registry.find_policy(session, repair.connection_id)
@@ -159,7 +159,7 @@ class Repairs:
         items = changes_of.read(repair.changes)
         now = await self._current(repair, items, order, waiting=waiting)
         decided = await approved(items, order, now, at)
-        async with preflight.airbyte_answers_by(until):
+        async with airbyte_reads.airbyte_answers_by(until):
             decided = await self._continuity.settled(now, decided, order, in_effect)
         before = [] if waiting is None else changes_of.read(waiting.changes)
         joined = changes_of.joined(decided, before)
@@ -268,7 +268,7 @@ class Repairs:
         Raises:
             AamError: as `roll_back`.
         """
-        until = preflight.airbyte_deadline()
+        until = airbyte_reads.airbyte_deadline()
         async with self._db.read() as session:
             await registry.find_connection(session, connection_id)
             target = await registry.read_version(session, connection_id, order.version)
@@ -419,7 +419,7 @@ class Repairs:
         Raises:
             GlobalStateUndecided, Invalid, Unavailable: as `reselection.to_refresh`.
         """
-        async with preflight.airbyte_answers_by(until):
+        async with airbyte_reads.airbyte_answers_by(until):
             again = await reselection.find(self._airbyte, now.row, wanted, now.configured)
             choice = order.on_global_state
             return again, await reselection.to_refresh(self._airbyte, now.row, again, choice)

@@ -13,7 +13,7 @@ from services.drift_repair_agent.healing import Effect
 from services.drift_repair_agent.repairs.current_state import CurrentState
 from services.drift_repair_agent.repairs.planned_changes import PlannedChange, identity
 from services.drift_repair_agent.repairs.policy import Policy, Reaction
-from shared import kept_state, registry
+from shared import airbyte_reads, registry
 from shared.database import Database
 from shared.destinations import DestinationReader, shared_tables
 from shared.domain.catalog import StreamId, read_stream
@@ -57,9 +57,9 @@ class DestinationLimits:
             return {}
         try:
             destination = await self._destinations.read(now.row.airbyte_destination_id)
-        except kept_state.AWAY as error:
+        except airbyte_reads.AWAY as error:
             if any(policy.reaction(verdict) is Reaction.APPLY for _, verdict in changes):
-                raise kept_state.nothing_recorded(error) from None
+                raise airbyte_reads.nothing_recorded(error) from None
             return {}
         found = await run_cooperatively(_judged(destination, now, wanted))
         added = [change.stream for change in wanted.values() if change.kind == "stream_added"]

@@ -15,7 +15,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.drift_repair_agent.applying import reselection
 from services.drift_repair_agent.applying.dry_run import Afterwards
 from services.drift_repair_agent.applying.preflight import (
-    airbyte_answers_by,
     expect_healable,
     expect_no_sync,
     readable,
@@ -30,6 +29,7 @@ from services.drift_repair_agent.repairs.current_state import CurrentState
 from services.drift_repair_agent.states.decision import Renamed, lost_candidates
 from shared import batches, failpoints, outbox, registry
 from shared.airbyte_client import AirbyteClient
+from shared.airbyte_reads import airbyte_answers_by
 from shared.database import Database
 from shared.domain import catalog as catalogs
 from shared.domain.catalog import Catalog, Exclusions, InvalidCatalog, StreamId

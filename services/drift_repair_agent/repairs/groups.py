@@ -10,7 +10,6 @@ from uuid import UUID
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.drift_repair_agent.applying.preflight import airbyte_deadline
 from services.drift_repair_agent.repairs import group_queries
 from services.drift_repair_agent.repairs.decisions import Repairs
 from services.drift_repair_agent.repairs.group_queries import Member
@@ -22,6 +21,7 @@ from services.drift_repair_agent.repairs.group_schemas import (
 )
 from services.drift_repair_agent.repairs.schemas import Approve, Decide
 from shared import batches
+from shared.airbyte_reads import airbyte_deadline
 from shared.errors import AamError, Invalid, NotFound
 from shared.operations import HttpResult, Intent, Key, Operations
 

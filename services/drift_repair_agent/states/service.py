@@ -16,12 +16,12 @@ from services.drift_repair_agent.states.schemas import (
 from services.drift_repair_agent.states.shapes import shape_of
 from shared import registry
 from shared.airbyte_client import AirbyteClient, ConnectionState
+from shared.airbyte_reads import AWAY, nothing_recorded
 from shared.database import Database
 from shared.domain import catalog as catalogs
 from shared.domain.catalog import Catalog
 from shared.domain.cooperative import run_cooperatively
 from shared.errors import NotActive, NotFound
-from shared.kept_state import AWAY, nothing_recorded
 from shared.saved_states.store import StateStore
 
 _LARGE_BYTES: Final = 256 * 1024

@@ -1,4 +1,4 @@
-"""Decisions while Airbyte does not answer: recorded first, or refused with nothing recorded."""
+"""Requests while Airbyte does not answer: recorded first, or refused with nothing recorded."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from uuid import UUID
 
 import pytest
 
+from shared import airbyte_reads
+from shared.config import Settings
 from tests.fakes.airbyte_server import AirbyteServer
 from tests.integration.applying import apply, discovered, seen
 from tests.integration.conftest import Mesh, Meshes
@@ -19,13 +21,18 @@ pytestmark = pytest.mark.exact
 
 Json = dict[str, Any]
 LESS = {"Id": "string", "Name": "string"}
-ANSWERED_WITHIN_S = 14.0
-"""The console waits 15 s for a response."""
+ANSWERED_WITHIN_S = 30.0
+"""Half of what a read of Airbyte is repeated for."""
 
 
 @pytest.fixture
-async def mesh(airbyte: AirbyteServer, meshes: Meshes) -> AsyncIterator[Mesh]:
-    """The services with the default timeout of Airbyte, which is a minute."""
+async def mesh(
+    airbyte: AirbyteServer, meshes: Meshes, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Mesh]:
+    """The services with the default timeout of Airbyte, a minute, and a shorter limit."""
+    default = Settings.model_fields["peer_timeout"].default
+    assert default.total_seconds() > airbyte_reads._WITHIN_S
+    monkeypatch.setattr(airbyte_reads, "_WITHIN_S", 2.0)
     async with meshes.start(airbyte, airbyte_timeout="60", operation_deadline="1800") as mesh:
         try:
             yield mesh
@@ -82,8 +89,11 @@ async def test_approval_that_needs_airbyte_first_is_refused(mesh: Mesh) -> None:
     assert (still["id"], still["decisions"]) == (repair["id"], [])
 
 
-async def test_decision_about_several_repairs_is_recorded(mesh: Mesh) -> None:
+async def test_decision_about_several_repairs_is_recorded(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Together they wait for Airbyte as long as one."""
+    monkeypatch.setattr(airbyte_reads, "_WITHIN_S", ANSWERED_WITHIN_S / 5)
     connections = [await mesh.onboard(connection_name=f"Org {number}") for number in range(6)]
     proposed = [await proposal(mesh, one, offering(LESS)) for one in connections]
     mesh.airbyte.fault("connections/status", "hang", times=None)
@@ -128,3 +138,32 @@ async def test_catalog_that_cannot_be_checked_is_not_applied(mesh: Mesh) -> None
     assert (shown["status"], shown["catalog_version"]) == ("ACTIVE", 1)
     count = "SELECT count(*) FROM operations WHERE kind = 'apply' AND connection_id = $1"
     assert await mesh.sql.fetchval(count, UUID(connection["id"])) == 0
+
+
+@pytest.mark.parametrize(
+    "service, method, path, body",
+    [
+        ("orchestrator", "POST", "sync", {}),
+        ("orchestrator", "POST", "streams/refresh", {"streams": [{"name": "Account"}]}),
+        ("orchestrator", "POST", "jobs/{job}/cancel", None),
+        ("orchestrator", "PATCH", "", {"name": "Renamed"}),
+        ("drift_repair_agent", "POST", "connector/upgrade", {}),
+    ],
+)
+async def test_request_that_needs_airbyte_first_is_refused(
+    mesh: Mesh, service: str, method: str, path: str, body: Json | None
+) -> None:
+    """503 before the caller gives up, and nothing is recorded."""
+    connection = await mesh.onboard()
+    job = (await mesh.orchestrator.post(f"/connections/{connection['id']}/sync")).json()
+    mesh.airbyte.fault("*", "hang", times=None)
+    count = "SELECT count(*) FROM operations"
+    before = await mesh.sql.fetchval(count)
+
+    async with asyncio.timeout(ANSWERED_WITHIN_S):
+        url = f"/connections/{connection['id']}/{path}".rstrip("/").format(job=job["job_id"])
+        answer = await getattr(mesh, service).request(method, url, json=body)
+
+    assert (answer.status_code, answer.json()["code"]) == (503, "upstream_timeout"), answer.text
+    assert answer.json()["detail"].endswith("Nothing was recorded.")
+    assert await mesh.sql.fetchval(count) == before
