@@ -31,7 +31,7 @@ demo: $(VENV)/.local ## Run the main job from start to end in a temporary enviro
 
 # Tests mostly wait, so there are more workers than cores. The tests of a module run in one process, since they may
 # share services. With T="..." pytest gets these arguments instead.
-PARALLEL := -n 3 --dist loadfile --no-loadscope-reorder
+PARALLEL := -n 4 --dist loadfile --no-loadscope-reorder
 SUITE := -m "not process" $(PARALLEL)
 test: $(VENV)/.dev install-connectors ## Run the tests, in random order; T="..." passes arguments to pytest
 	@exec env $(TIED) $(BIN)/python -m pytest $(or $(T),$(SUITE))

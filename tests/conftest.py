@@ -80,7 +80,8 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     """Escape surrogates: workers send their reports as UTF-8."""
     report = yield
     report.sections = [
-        (name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections
+        (name, text if text.isascii() else text.encode(errors="backslashreplace").decode())
+        for name, text in report.sections
     ]
     return report
 

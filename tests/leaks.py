@@ -329,6 +329,7 @@ class _CommandLines(threading.Thread):
 
 
 _command_lines = _CommandLines()
+_IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -395,11 +396,17 @@ def pytest_runtest_logstart(nodeid: str) -> None:
     _outputs.test = nodeid
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Collect what the test logged and printed, in all phases."""
+    """Collect what the test logged and printed, in all phases.
+
+    A pytest-xdist worker does not send it to the controller, which shows it of failed tests alone.
+    """
     if report.when == "teardown":
         for name, text in report.sections:
             _outputs.add(name, text)
+    if _IS_WORKER and report.passed:
+        report.sections = [one for one in report.sections if one[0].endswith("teardown")]
 
 
 @pytest.hookimpl(tryfirst=True)
