@@ -21,6 +21,7 @@ from tests import leaks
 from tests.console import connection_samples as samples
 from tests.console.browser import Browser
 from tests.console.double import Double
+from tests.given_settings import given
 from tests.integration.conftest import serving
 
 
@@ -68,7 +69,7 @@ def settings_for(url: str, **more: Any) -> ConsoleSettings:
     """Settings of a console before services at one address."""
     values: dict[str, Any] = {f"{name}_url": url for name in SERVICES}
     values |= {"console_session_keys": SecretStr(SESSION_KEY), "failed_keys_per_minute": 10_000}
-    return ConsoleSettings(_env_file=None, **(values | more))
+    return given(ConsoleSettings, **(values | more))
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from services.auth_broker.vault import VaultStore
 from shared.auth.scopes import Scope
 from shared.auth.service_tokens import Signer
 from tests import access, leaks
+from tests.given_settings import given
 from tests.pools import Sql
 
 
@@ -89,6 +90,6 @@ def broker_for(
         **access.service_keys(),
         **more,
     }
-    app = auth_broker.build(BrokerSettings(_env_file=None, **values), EnvironmentStore(credentials))
+    app = auth_broker.build(given(BrokerSettings, **values), EnvironmentStore(credentials))
     _made.append(app)
     return app

@@ -41,6 +41,7 @@ from shared.postgres_address import postgres_address
 from shared.service_clients import Peer
 from tests import access, leaks
 from tests.fakes.airbyte_server import POSTGRES, WORKSPACE_ID, AirbyteServer
+from tests.given_settings import given
 from tests.integration import brokers
 from tests.integration.brokers import CANARY, CREDENTIALS, broker_for
 from tests.pools import Pools, Sql
@@ -306,7 +307,7 @@ def settings_for(
         "webhook_networks": "127.0.0.0/8, ::1/128",
         **more,
     }
-    return Settings(_env_file=None, **values)
+    return given(Settings, **values)
 
 
 def as_service(settings: Settings, service: str) -> Settings:
@@ -374,8 +375,8 @@ async def running(
         orchestrating_app = orchestrator.build(as_service(settings, "orchestrator"))
         observing_app = schema_observer.build(as_service(settings, "schema_observer"))
         suggesting = rag_engine.build(
-            RagEngineSettings(
-                _env_file=None,
+            given(
+                RagEngineSettings,
                 supabase_db_url=as_service(settings, "rag_engine").supabase_db_url,
                 **access.service_keys(),
             )

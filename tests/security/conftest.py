@@ -17,6 +17,7 @@ from local.processes import servers
 from shared.auth.api_keys import NewKey, new_key
 from tests import access
 from tests.fakes.airbyte_server import AirbyteServer
+from tests.given_settings import given
 from tests.integration.conftest import close_parts, redis, registry_url, sql
 from tests.pools import Sql
 
@@ -98,9 +99,8 @@ def build(service: str, registry: str, **more: Any) -> FastAPI:
         "supabase_db_url": servers.as_service(registry, service),
         "log_level": "ERROR",
     }
-    settings = get_type_hints(make)["settings"](
-        _env_file=None, **values, **{**access.service_keys(), **more}
-    )
+    kind = get_type_hints(make)["settings"]
+    settings = given(kind, **values, **{**access.service_keys(), **more})
     app: FastAPI = make(settings)
     return app
 
