@@ -19,7 +19,7 @@ from services.orchestrator.credentials import OrderNote, expect_own_credential, 
 from services.orchestrator.destination_fit import DestinationFit, expect_unclaimed
 from services.orchestrator.edit_schemas import ConnectionEdit
 from services.orchestrator.labels import MOST_LABELS
-from services.orchestrator.preflight import nothing_recorded
+from services.orchestrator.preflight import answered_soon, nothing_recorded
 from services.orchestrator.sagas.edit import (
     MARKER,
     Edit,
@@ -252,7 +252,7 @@ class Editor:
                 scopes.require(Scope.REPAIRS_DECIDE)
 
     async def _read(self, airbyte_connection_id: UUID) -> AirbyteConnection:
-        async with nothing_recorded():
+        async with answered_soon():
             return await self._airbyte.get_connection(airbyte_connection_id)
 
     async def _expect_no_job(self, connection_id: UUID, airbyte_connection_id: UUID) -> None:
@@ -261,7 +261,7 @@ class Editor:
         Raises:
             SyncRunning: one is.
         """
-        async with nothing_recorded():
+        async with answered_soon():
             statuses = await self._airbyte.connection_statuses([airbyte_connection_id])
         for status in statuses:
             if status.is_working:
@@ -291,7 +291,7 @@ class Editor:
                 version = await registry.read_version(session, row.id, row.catalog_version)
             head = await run_cooperatively(catalogs.parse.steps(version.sync_catalog.encode()))
         with label_limits.registry_wide():
-            async with nothing_recorded():
+            async with answered_soon():
                 claim, notes = await self._fit.renamed(
                     head,
                     connection_id=row.id,
@@ -317,7 +317,7 @@ class Editor:
                 f"Connection {row.id} was imported, and AAM does not change its source.",
                 code="source_not_managed",
             )
-        async with nothing_recorded():
+        with nothing_recorded():
             specification = await self._configurations.definitions.specification_of_source(
                 row.airbyte_source_id
             )
@@ -348,7 +348,7 @@ class Editor:
         configuration = msgspec.json.decode(row.source_configuration or "{}", type=dict[str, Any])
         source_type = source_types.SOURCE_TYPES.get(row.source_type)
         if source_type is not None and source_type.renewed_fields:
-            async with nothing_recorded():
+            with nothing_recorded():
                 credential = await fetch(self._auth_broker, row.source_type, reference)
                 whole = await self._configurations.built(
                     specification, row.source_type, configuration, reference, credential

@@ -15,7 +15,7 @@ from services.orchestrator import job_queries
 from services.orchestrator.credentials import OrderNote
 from services.orchestrator.job_schemas import FailureView, JobLogView, Refresh, RefreshedStream
 from services.orchestrator.log_masking import masked
-from services.orchestrator.preflight import nothing_recorded
+from services.orchestrator.preflight import answered_soon
 from services.orchestrator.sagas.cancel import Cancel, CancelSaga
 from services.orchestrator.sagas.refresh import RefreshOrder, RefreshSaga
 from services.orchestrator.service import Orchestrator, expect_active
@@ -143,7 +143,7 @@ class Jobs:
             airbyte_job_id, status = recorded.airbyte_job_id, recorded.status
             has_ended = recorded.ended_at is not None
         if not has_ended:
-            async with nothing_recorded():
+            async with answered_soon():
                 job = await self._airbyte.get_job(airbyte_job_id)
             has_ended, status = job.ended, job.status
         if has_ended:
@@ -182,7 +182,7 @@ class Jobs:
             row = await registry.find_connection(session, connection_id)
         airbyte_connection_id = expect_active(row)
         streams, effects = _refreshed(await self._catalog(row), order)
-        async with nothing_recorded():
+        async with answered_soon():
             status = (await self._airbyte.get_connection(airbyte_connection_id)).status
             is_supported = await self._airbyte.supports_refreshes(row.airbyte_destination_id)
         if status != "active":

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
-from shared import airbyte_reads
+from shared.airbyte_reads import airbyte_answers_by, airbyte_deadline
+from shared.airbyte_reads import nothing_recorded as unavailable
 from shared.errors import UpstreamConflict, UpstreamUnknown, UpstreamUnreachable
 
 
-@asynccontextmanager
-async def nothing_recorded() -> AsyncIterator[None]:
-    """Convert errors of an unavailable Airbyte in the block, and wait for it ten seconds at most.
+@contextmanager
+def nothing_recorded() -> Iterator[None]:
+    """Convert errors of an unavailable Airbyte in the block, which may start a connector.
 
     Raises:
         Unavailable: Airbyte gave no answer, so the request may be repeated.
     """
     try:
-        async with airbyte_reads.airbyte_answers_by(airbyte_reads.airbyte_deadline()):
-            yield
+        yield
     except (UpstreamUnreachable, UpstreamUnknown, UpstreamConflict) as error:
-        raise airbyte_reads.nothing_recorded(error) from None
+        raise unavailable(error) from None
+
+
+@asynccontextmanager
+async def answered_soon() -> AsyncIterator[None]:
+    """As `nothing_recorded`, for a block that starts no connector: Airbyte has ten seconds.
+
+    Raises:
+        Unavailable: Airbyte gave no answer by then, so the request may be repeated.
+    """
+    with nothing_recorded():
+        async with airbyte_answers_by(airbyte_deadline()):
+            yield

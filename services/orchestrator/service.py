@@ -13,7 +13,7 @@ from services.orchestrator.credentials import CredentialShared, expect_own_crede
 from services.orchestrator.destination_fit import DestinationFit
 from services.orchestrator.destinations import Destinations
 from services.orchestrator.job_history import record_job
-from services.orchestrator.preflight import nothing_recorded
+from services.orchestrator.preflight import answered_soon, nothing_recorded
 from services.orchestrator.sagas.archive import Archive, ArchiveSaga
 from services.orchestrator.sagas.onboard import OnboardSaga, Wiring, store_discovered, unreadable
 from services.orchestrator.sagas.sync import SyncSaga, order_for
@@ -108,7 +108,7 @@ class Orchestrator:
         workspace_id, destination_id = destination.workspace_id, destination.destination_id
         await expect_own_credential(self._db, order.credential_id)
         source_type = await self._expected_source(order, workspace_id)
-        async with nothing_recorded():
+        with nothing_recorded():
             modes = await self._airbyte.destination_sync_modes(destination)
         wiring = Wiring(
             name=order.connection_name,
@@ -190,7 +190,7 @@ class Orchestrator:
             Invalid: it is unknown or ambiguous, or the configuration is invalid.
             Unavailable: Airbyte is unavailable; nothing was recorded.
         """
-        async with nothing_recorded():
+        with nothing_recorded():
             source_type = await self.definitions.find(order.source_type, workspace_id)
             await self.configurations.expect_valid_order(
                 source_type, order.configuration, order.credential_id, workspace_id
@@ -208,7 +208,7 @@ class Orchestrator:
             Invalid: the configuration does not fit, or there is no such credential.
             Unavailable: Airbyte is unavailable; nothing was recorded.
         """
-        async with nothing_recorded():
+        with nothing_recorded():
             return await self.configurations.expect_valid(
                 source_type, order.configuration, order.credential_id, workspace_id
             )
@@ -227,7 +227,7 @@ class Orchestrator:
                 code="one_destination",
             )
         destination_id = order.destination_id or self._settings.airbyte_destination_id
-        async with nothing_recorded():
+        with nothing_recorded():
             if order.destination is not None:
                 workspace_id = await self.workspaces.requested(order.workspace_id)
                 found = await self.destinations.named(order.destination, workspace_id)
@@ -348,7 +348,7 @@ class Orchestrator:
 
         Returns the Airbyte id of the connection's newest sync, or None where Airbyte gives none.
         """
-        async with nothing_recorded():
+        async with answered_soon():
             statuses = await self._airbyte.connection_statuses([airbyte_connection_id])
             status = statuses[0].status if statuses else None
             newest = []

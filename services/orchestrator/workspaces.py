@@ -94,7 +94,7 @@ class Workspaces:
             Unavailable: there is no such workspace, or Airbyte is unavailable.
         """
         if self._default is None:
-            async with nothing_recorded():
+            with nothing_recorded():
                 self._default = await workspace_of(self._settings, self._airbyte)
         return self._default
 
@@ -109,7 +109,7 @@ class Workspaces:
             return await self.default()
         if given != self._settings.airbyte_workspace_id:
             try:
-                async with nothing_recorded():
+                with nothing_recorded():
                     await self._name(given)
             except (UpstreamMissing, UpstreamForbidden):
                 raise Invalid(
