@@ -103,7 +103,7 @@ def zone_name(value: str | datetime, zone: tzinfo) -> str:
 
 
 def zone_of(name: str) -> ZoneInfo | None:
-    """The time zone of a name such as `Europe/Berlin`; None if there is none."""
+    """The time zone of this name, such as `Europe/Berlin`; None if it is unknown."""
     return ZoneInfo(name) if name in zone_names() else None
 
 

@@ -98,7 +98,7 @@ class CatalogAdoption:
     async def _noted(
         self, row: Connection, held: AirbyteConnection, *, is_known: bool
     ) -> tuple[Sequence[catalogs.Note], list[SelectedView]]:
-        """Notes on what Airbyte's catalog has otherwise than the head, and its excluded fields."""
+        """Notes on how Airbyte's catalog differs from the head, and its excluded fields."""
         catalog = await run_cooperatively(catalogs.parse.steps(held.sync_catalog))
         head = catalogs.Catalog(())
         async with self._db.read() as session:

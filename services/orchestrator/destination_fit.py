@@ -139,7 +139,7 @@ class DestinationFit:
         destination_id: UUID,
         naming: Naming,
     ) -> tuple[Note, ...]:
-        """What the destination does with the streams that a catalog has otherwise than the head.
+        """What the destination does with the streams in which a catalog differs from the head.
 
         Raises:
             Upstream: Airbyte is unavailable.

@@ -134,7 +134,7 @@ async def test_edit_to_a_table_of_another_connection_is_refused(mesh: Mesh) -> N
 
 
 async def test_edit_that_merges_tables_is_refused(mesh: Mesh) -> None:
-    """Two streams of one name that only their namespaces told apart."""
+    """Two streams with the same name that were distinct only by their namespaces."""
     two = [stream("Account", {"Id": "string"}, namespace=name) for name in ("east", "west")]
     mesh.airbyte.offers(catalog(*two))
     connection = await mesh.onboard(streams=None)

@@ -22,7 +22,7 @@ from tests.waiting import until
 # The simulation forks its services from one process, and reads their memory from /proc.
 pytestmark = [
     pytest.mark.process,
-    pytest.mark.skipif(
+    pytest.mark.skipif(  # only Linux has what the simulation measures
         not fork_server.is_available(),
         reason="The services of the simulation are forked, on Linux.",
     ),

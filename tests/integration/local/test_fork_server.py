@@ -23,7 +23,7 @@ from tests.processes import are_gone, becomes_true, memory
 # Elsewhere `make up` starts each process as a new interpreter (decision 0138).
 pytestmark = [
     pytest.mark.process,
-    pytest.mark.skipif(
+    pytest.mark.skipif(  # elsewhere there is no fork server to test
         not fork_server.is_available(), reason="a fork server needs Linux 5.3 or later"
     ),
 ]
