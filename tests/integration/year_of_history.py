@@ -279,18 +279,21 @@ _PERIOD = (
     INSERT INTO job_history (id, connection_id, airbyte_job_id, status, catalog_version, started_by,
         attempts, records, bytes, failure_code, failure_cause, failure_explanation, follow_up,
         started_at, ended_at)
-    SELECT gen_random_uuid(), s.id, nextval('simulated_number'),
+    SELECT gen_random_uuid(), s.id, s.number,
         CASE WHEN fails THEN 'failed' ELSE 'succeeded' END, s.catalog_version, 'airbyte', 1,
         (random() * 1e5)::int, (random() * 1e8)::int,
         CASE WHEN fails THEN 'transient_error' END, CASE WHEN fails THEN 'rate_limited' END,
         CASE WHEN fails THEN 'The source limits the rate of requests.' END,
         CASE WHEN fails THEN 'skipped' END, s.at, s.at + interval '4 minutes' * (0.5 + random())
     FROM (
-        SELECT c.id, c.catalog_version, random() < 0.02 AS fails,
-            at + random() * interval '30 minutes' AS at
-        FROM generate_series({since}, {until} - interval '1 s', interval '1 day' / {syncs}) at,
-            connections c
-        ORDER BY 4
+        SELECT *, number % 50 = 0 AS fails FROM (
+            SELECT *, nextval('simulated_number') AS number FROM (
+                SELECT c.id, c.catalog_version, at + random() * interval '30 minutes' AS at
+                FROM generate_series({since}, {until} - interval '1 s', interval '1 day' / {syncs})
+                    at, connections c
+                ORDER BY 3
+            ) ordered
+        ) numbered
     ) s
     """,
     # The newest syncs of a connection replace its oldest ones.
@@ -320,20 +323,23 @@ _PERIOD = (
         started_at, 201, repeat(md5(id::text), 20), 'key:ab12cd34', 'key:ab12cd34',
         'POST /connections/' || connection_id || '/sync', id, sha256(id::text::bytea),
         md5(id::text), started_at, started_at, started_at
-    FROM job_history WHERE started_at >= {since} AND started_at < {until} AND random() < 0.05
+    FROM job_history WHERE started_at >= {since} AND started_at < {until} AND airbyte_job_id % 20 = 0
     ORDER BY started_at
     """,
-    # What is synced by hand, and changes of schemas: one per connection on its own day.
+    # Changes of schemas: one per connection on its own day. What becomes of a change depends on
+    # its number, not on chance, so that periods of the same length get as many rows.
     """
     CREATE TEMP TABLE changed AS
     SELECT c.id AS connection, c.airbyte_source_id AS source, c.catalog_version AS version,
         d + random() * interval '23 hours' AS at, gen_random_uuid() AS snapshot,
         gen_random_uuid() AS drift, gen_random_uuid() AS repair, gen_random_uuid() AS operation,
-        w.id AS webhook, random() < 0.8 AS is_applied,
+        w.id AS webhook, number, number % 5 <> 0 AS is_applied,
         row_number() OVER (PARTITION BY c.id ORDER BY d)::int AS nth
     FROM generate_series({since}, {until} - interval '1 s', interval '1 day') d,
-        (SELECT *, row_number() OVER (ORDER BY id) AS n FROM connections) c, webhooks w
-    WHERE (c.n + extract(epoch FROM d)::bigint / 86400) % {change_days} = 0
+        extract(epoch FROM d) e,
+        (SELECT *, row_number() OVER (ORDER BY id) AS n FROM connections) c,
+        floor(c.n + e / 86400 / {change_days}) number, webhooks w
+    WHERE floor(c.n + e / 86400) % {change_days} = 0
     """,
     """
     INSERT INTO stream_schemas (hash, name, body, created_at)
@@ -372,7 +378,7 @@ _PERIOD = (
     INSERT INTO repairs (id, connection_id, state, drift_id, snapshot_id, base_version, changes,
         decisions, operation_id, version_number, expires_at, created_at, updated_at, ended_at)
     SELECT repair, connection, CASE WHEN is_applied THEN 'applied'
-            WHEN random() < 0.5 THEN 'rejected' ELSE 'superseded' END,
+            WHEN number % 10 = 0 THEN 'rejected' ELSE 'superseded' END,
         drift, snapshot, version, {changes}, CASE WHEN is_applied THEN jsonb_build_array(
             jsonb_build_object('verdict', 'approved', 'by', 'Ada', 'reason', 'renamed upstream',
                 'at', '2026-01-01T00:00:00.000000Z', 'changes', jsonb_build_array('a', 'b'))
@@ -423,7 +429,7 @@ _PERIOD = (
     """
     INSERT INTO setting_changes (subject, subject_id, change, changed_by, requested_by, at)
     SELECT 'policy', connection, '{{"field_removed": "propose"}}', 'Ada', 'key:ab12cd34', at
-    FROM changed WHERE random() < 0.1 ORDER BY at
+    FROM changed WHERE number % 10 = 1 ORDER BY at
     """,
     """
     INSERT INTO credential_audit (at, caller, jti, credential_id, source_type, result, request_id)
