@@ -33,6 +33,8 @@ _DEEPEST: Final = 8
 """Maximum depth of nested fields that are counted."""
 _MOST_FIELDS: Final = 10_000
 """Maximum fields of one stream; recursive references could yield any number."""
+_MOST_PARTS: Final = 30_000
+"""Maximum schemas that are read for them."""
 
 
 class Suspicion(msgspec.Struct, frozen=True):
@@ -126,21 +128,32 @@ def fields_of(schema: object) -> set[Field]:
 
     It searches items, additionalProperties, oneOf, anyOf, allOf and internal references.
     """
-    return set(islice(_fields(Schema(schema), schema, (), frozenset()), _MOST_FIELDS))
+    return set(islice(_fields(Schema(schema), schema, (), frozenset(), set()), _MOST_FIELDS))
 
 
-def _fields(schema: Schema, value: Any, path: Field, around: frozenset[int]) -> Iterator[Field]:
-    """The fields within a value; `around` holds the enclosing schemas, to stop at recursion."""
+def _fields(
+    schema: Schema,
+    value: Any,
+    path: Field,
+    around: frozenset[int],
+    seen: set[tuple[int, Field]],
+) -> Iterator[Field]:
+    """The fields within a value; `around` holds the enclosing schemas, to stop at recursion.
+
+    `seen` holds the schemas read at each path: branches and items may repeat them exponentially.
+    """
     for part in schema.parts(value):
-        if id(part) in around or len(path) > _DEEPEST:
+        is_read = (id(part), path) in seen or len(seen) >= _MOST_PARTS
+        if is_read or id(part) in around or len(path) > _DEEPEST:
             continue
+        seen.add((id(part), path))
         within = around | {id(part)}
         properties = part.get("properties")
         if isinstance(properties, dict):
             for name, inner in properties.items():
                 yield (*path, name)
-                yield from _fields(schema, inner, (*path, name), within)
+                yield from _fields(schema, inner, (*path, name), within, seen)
         for word in ("items", "prefixItems", "additionalProperties"):
             inner = part.get(word)
             for one in inner if isinstance(inner, list) else [inner]:
-                yield from _fields(schema, one, path, within)
+                yield from _fields(schema, one, path, within, seen)

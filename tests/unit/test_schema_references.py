@@ -183,6 +183,24 @@ def test_exponential_references_are_bounded() -> None:
     assert time.process_time() - began < 5
 
 
+def test_referenced_values_do_not_multiply() -> None:
+    """An enum of 20 KB in thousands of fields: sizes stay bounded, and its type is still read."""
+
+    def listed(basic: str) -> Json:
+        made = places({})
+        values = [f"value-{number:04}" for number in range(1_500)]
+        made["stream"]["jsonSchema"]["definitions"]["code"] = {"type": basic, "enum": values}
+        made["stream"]["jsonSchema"]["properties"] |= {
+            f"f{number}": {"$ref": "#/definitions/code"} for number in range(5_000)
+        }
+        return made
+
+    assert len(orjson.dumps(fields_of(listed("string")))) < 5_000_000
+    found = changes(listed("string"), listed("integer"))
+    assert {kind for kind, _ in found} == {"field_retyped"}
+    assert len(found) == 5_000
+
+
 # -- wherever fields are declared
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from services.schema_observer.plausibility import Field, check_fields, check_streams, fields_of
@@ -124,3 +126,18 @@ def test_fields_are_found_anywhere_in_a_schema() -> None:
     found = fields_of(schema)
     assert {("lines",), ("lines", "sku"), ("payer",), ("payer", "name")} <= found
     assert fields_of(None) == fields_of({"properties": None}) == set()
+
+
+def test_exponential_items_are_bounded() -> None:
+    """Each definition is twice an item of the one before, without a step in the path."""
+    definitions = {
+        f"a{level}": {"type": "array", "items": [{"$ref": f"#/$defs/a{level + 1}"}] * 2}
+        for level in range(40)
+    }
+    schema = {
+        "$defs": definitions | {"a40": {"properties": {"end": {}}}},
+        "properties": {"x": {"$ref": "#/$defs/a0"}},
+    }
+    began = time.process_time()
+    assert fields_of(schema) == {("x",), ("x", "end")}
+    assert time.process_time() - began < 1

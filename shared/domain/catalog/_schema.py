@@ -6,6 +6,7 @@ here is bounded.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import blake2b
 from typing import Any, Final
@@ -35,7 +36,14 @@ _DEEPEST: Final = 32
 """The maximal depth of nested references; deeper ones are compared by digest."""
 _MOST_OF_A_FIELD: Final = 2_000
 _MOST_OF_A_STREAM: Final = 30_000
-"""The maximal number of schemas after inlining references; more are compared by digest."""
+"""The maximal number of schemas after inlining references; more are compared by digest.
+
+What references repeat besides schemas, such as the values of an `enum`, counts as one schema per
+`_BYTES_OF_A_SCHEMA`.
+"""
+_BYTES_OF_A_SCHEMA: Final = 100
+_INDEX: Final = re.compile("[0-9]{1,9}")
+"""A position in a list, as a step of a JSON pointer."""
 
 _PLAIN_NUMBERS: Final = msgspec.json.Decoder(float_hook=lambda text: Raw(text.encode()))
 
@@ -59,6 +67,8 @@ class Schema:
         self._resources: dict[str, Any] | None = None
         self._digests: dict[int, tuple[Any, str]] = {}
         """By `id()`, with the schema itself, whose id would otherwise be used again."""
+        self._weights: dict[int, tuple[Any, int]] = {}
+        """By `id()`, with the value itself, too."""
         self._budget = _MOST_OF_A_STREAM
         self._left = 0
         self.is_cut = False
@@ -103,7 +113,7 @@ class Schema:
             step = escaped.replace("~1", "/").replace("~0", "~")
             if isinstance(found, dict):
                 found = found.get(step)
-            elif isinstance(found, list) and step.isdecimal() and int(step) < len(found):
+            elif isinstance(found, list) and _INDEX.fullmatch(step) and int(step) < len(found):
                 found = found[int(step)]
             else:
                 return None
@@ -272,8 +282,21 @@ class Schema:
             elif keyword in _SINGLE or keyword in ("items", "not"):
                 made[keyword] = inline(value)
             else:
+                if depth:
+                    self._left -= self._weight(value)
                 made[keyword] = value
         return made
+
+    def _weight(self, value: Any) -> int:
+        """How many schemas a copy of a value counts as."""
+        if isinstance(value, str):
+            return len(value) // _BYTES_OF_A_SCHEMA
+        if not isinstance(value, dict | list):
+            return 0
+        if id(value) not in self._weights:
+            weight = len(msgspec.json.encode(value)) // _BYTES_OF_A_SCHEMA
+            self._weights[id(value)] = (value, weight)
+        return self._weights[id(value)][1]
 
     def _type_of(self, schema: Any) -> dict[str, Any]:
         for part in self.parts(schema):

@@ -45,7 +45,7 @@ def field_type(schema: Any) -> str:
     options = [
         field_type(one)
         for keyword in ("oneOf", "anyOf", "allOf")
-        for one in schema.get(keyword) or ()
+        for one in _list(schema.get(keyword))
         if not (isinstance(one, dict) and one.get("type") == "null")
     ]
     return _one_of(options, empty="object")
@@ -63,7 +63,12 @@ def allows_null(schema: Any) -> bool:
     stated = schema.get("type")
     if stated is not None:
         return "null" in (stated if isinstance(stated, list) else [stated])
-    return any(allows_null(one) for one in schema.get("oneOf") or schema.get("anyOf") or [None])
+    branches = _list(schema.get("oneOf")) or _list(schema.get("anyOf"))
+    return any(allows_null(one) for one in branches or [None])
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _one_of(types: Sequence[str], *, empty: str) -> str:

@@ -76,7 +76,7 @@ def _alternatives(type_: Any) -> list[_Alternative]:
 def _alternative(basic: str | None, facets: dict[str, Any]) -> _Alternative:
     others = dict(facets)
     format_, temporal = others.pop("format", None), None
-    if basic == "string" and format_ in _TEMPORAL:
+    if basic == "string" and isinstance(format_, str) and format_ in _TEMPORAL:
         temporal = str(others.pop("airbyte_type", None) or _TEMPORAL[format_])
         format_ = None
     if basic == "number" and others.get("airbyte_type") == "integer":
