@@ -35,6 +35,7 @@ class Claim:
     """How often it is observed."""
     outcome: str | None
     code: str | None
+    detail: str | None
     failures: int
     snapshot_id: UUID | None
     """The snapshot that was last trusted."""
@@ -198,7 +199,8 @@ _CLAIM = """
     SET claimed_by = CAST(:slot AS uuid), claimed_until = now() + CAST(:lease AS interval),
         started_at = clock_timestamp(), next_at = greatest(o.next_at, to_timestamp(1))
     FROM first WHERE first.airbyte_source_id = o.airbyte_source_id AND {due}
-    RETURNING o.airbyte_source_id, {interval}, o.outcome, o.code, o.failures, o.snapshot_id,
+    RETURNING o.airbyte_source_id, {interval}, o.outcome, o.code, o.detail, o.failures,
+        o.snapshot_id,
         (SELECT s.raw_hashes FROM snapshots s WHERE s.id = o.snapshot_id), o.suspicious_since,
         now() - o.suspicious_since, o.accepts_missing, o.next_at = to_timestamp(1),
         now() - o.postponed_since

@@ -324,7 +324,8 @@ class Observer:
     def _has_persisted(self, claim: Claim, suspicion: Suspicion) -> bool:
         """Whether every observation has had the same result for long enough."""
         return (
-            (claim.outcome, claim.code) == ("suspicious", suspicion.code)
+            (claim.outcome, claim.code, claim.detail)
+            == ("suspicious", suspicion.code, suspicion.detail)
             and claim.suspicious_for is not None
             and claim.suspicious_for >= self._suspicion_time
         )
@@ -353,7 +354,9 @@ class Observer:
 
         `is_costly` means that the source was called: the pause then grows beyond the interval.
         """
-        is_new = is_reported and (claim.suspicious_since is None or claim.code != code)
+        # What is missing differs, although the code is the same: more may have gone.
+        is_other = outcome == "suspicious" and claim.detail != detail
+        is_new = is_reported and (claim.suspicious_since is None or claim.code != code or is_other)
         failures = claim.failures + 1
         log.warning(
             "observation_not_trusted", source=str(claim.source_id), code=code, failures=failures

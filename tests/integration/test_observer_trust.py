@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from copy import deepcopy
 from typing import Any
 from uuid import UUID
 
@@ -162,6 +163,42 @@ async def test_lasting_loss_is_believed_in_time(mesh: Mesh) -> None:
 
     assert found["outcome"] == "changed"
     assert found["changes"][0]["kind"] == "stream_removed"
+
+
+async def test_larger_loss_starts_the_suspicion_time_again(mesh: Mesh) -> None:
+    """More is missing than before, for the same reason: it is reported, and believed later."""
+    connection = await mesh.onboard()
+    mesh.airbyte.hide("Account")
+    await observe(mesh, connection)
+    await age(mesh, "6 hours 1 minute")
+    mesh.airbyte.hide("Contact")
+
+    found = await observe(mesh, connection)
+
+    assert (found["outcome"], found["code"]) == ("suspicious", "synced_stream_missing")
+    assert len(await kinds(mesh, connection)) == 2
+    assert (await observe(mesh, connection))["outcome"] == "suspicious"
+    await age(mesh, "6 hours 1 minute")
+    assert (await observe(mesh, connection))["outcome"] == "changed"
+
+
+async def test_malformed_keyword_hides_no_other_change(mesh: Mesh) -> None:
+    """A stream that no connection syncs has a `format` that is not a text."""
+    connection = await mesh.onboard()
+    offered = deepcopy(DEFAULT_CATALOG)
+    beside = stream("Beside", {"at": {"type": "string", "format": "date"}})
+    mesh.airbyte.offers(offered | {"streams": [*offered["streams"], beside]})
+    await observe(mesh, connection)
+    changed = deepcopy(offered)
+    beside = stream("Beside", {"at": {"type": "string", "format": ["date", {}]}})
+    properties = changed["streams"][0]["stream"]["jsonSchema"]["properties"]
+    properties["New__c"] = {"type": "string"}
+    mesh.airbyte.offers(changed | {"streams": [*changed["streams"], beside]})
+
+    found = await observe(mesh, connection)
+
+    assert found["outcome"] == "changed"
+    assert {one["kind"] for one in found["changes"]} == {"field_added", "field_retyped"}
 
 
 async def test_failing_connector_does_not_start_the_suspicion_time(mesh: Mesh) -> None:
