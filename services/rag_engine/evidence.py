@@ -237,6 +237,7 @@ def _named(elements: Sequence[Element], *, fold: bool = False) -> dict[str, list
 
 
 def _hints(question: Question) -> Iterator[tuple[Pair, Finding]]:
+    """The renames that schemas declare; a name without a path means a field beside this one."""
     ours, theirs = _named(question.removed), _named(question.added)
     for pair in sorted(
         {
@@ -244,12 +245,14 @@ def _hints(question: Question) -> Iterator[tuple[Pair, Finding]]:
             for j, added in enumerate(question.added)
             for name in json_schema.declared_earlier(added.schema)
             for i in ours.get(name, ())
+            if _is_meant(name, question.removed[i], added)
         }
         | {
             (i, j)
             for i, removed in enumerate(question.removed)
             for name in json_schema.declared_later(removed.schema)
             for j in theirs.get(name, ())
+            if _is_meant(name, question.added[j], removed)
         }
     ):
         yield (
@@ -263,6 +266,11 @@ def _hints(question: Question) -> Iterator[tuple[Pair, Finding]]:
                 is_proof=True,
             ),
         )
+
+
+def _is_meant(name: str, named: Element, declaring: Element) -> bool:
+    """Whether a declaration at one element means the other by this name."""
+    return named.parent == declaring.parent or ("." in name and named.dotted == name)
 
 
 def _notes(question: Question) -> Iterator[tuple[Pair, Finding]]:

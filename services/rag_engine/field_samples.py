@@ -15,7 +15,8 @@ _SAME = 0.5
 _MARGIN = 0.2
 _FEW = 20
 _DENSE = 20
-_DATE = re.compile(r"\d{4}-\d\d-\d\d")
+_DATE = re.compile(r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}|\d{1,2}:\d\d")
+_NUMBER = re.compile(r"[+-]?[0-9]{1,300}([.,][0-9]{1,300})?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +63,12 @@ def are_same(one: Sample, other: Sample, *, share: float, rival: float) -> bool:
 
 
 def _telling(values: Sequence[Scalar]) -> bool:
-    if all(isinstance(value, str) for value in values):
-        return not all(_DATE.match(str(value)) for value in values)
+    texts = [value for value in values if isinstance(value, str)]
     numbers = [value for value in values if isinstance(value, int | float)]
+    if len(texts) == len(values):
+        if not all(_NUMBER.fullmatch(text) for text in texts):
+            return not all(_DATE.match(text) for text in texts)
+        numbers = [float(text.replace(",", ".")) for text in texts]  # of sheets and files
     if len(numbers) < len(values) or all(isinstance(number, bool) for number in numbers):
         return False
     try:

@@ -170,6 +170,22 @@ def test_declared_hint_decides(of_removed: dict[str, Any], of_added: dict[str, A
     assert (answer.suggestions[0].confidence, answer.suggestions[0].more_than_names) == (0.98, True)
 
 
+@pytest.mark.parametrize(
+    "removed, added, hint",
+    [
+        ("name", "billing.title", {"x-renamed-from": "name"}),
+        ("id", "lines.sku", {"aliases": ["id"]}),
+        ("thread.comment", "body", {"x-renamed-from": "comment"}),
+    ],
+)
+def test_hint_without_a_path_is_about_the_fields_beside_it(
+    removed: str, added: str, hint: dict[str, Any]
+) -> None:
+    """A field of that name elsewhere is another one."""
+    answer = became([element(removed)], [element(added, TEXT | hint), element("full_name")])
+    assert all(not one.more_than_names for one in answer.suggestions)
+
+
 def test_contradictory_hints_are_ignored() -> None:
     """Two fields claim the same one; or the type cannot have its values."""
     hinted = TEXT | {"x-renamed-from": "comment"}
@@ -251,8 +267,10 @@ def test_matching_values_decide() -> None:
         list(range(1, 200)),
         [f"2026-01-{day:02}T00:00:00Z" for day in range(1, 32)],
         [None] * 50,
+        [str(number) for number in range(1, 101)],
+        [f"{day}/12/2026" for day in range(1, 32)],
     ],
-    ids=["few", "truth values", "counted ids", "times", "nothing"],
+    ids=["few", "truth values", "counted ids", "times", "nothing", "counted texts", "days"],
 )
 def test_common_values_are_no_evidence(values: list[Any]) -> None:
     """Two ids from 1 on are the same numbers, and creation time equals modification time."""
