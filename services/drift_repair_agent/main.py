@@ -101,8 +101,7 @@ def build(settings: Settings) -> FastAPI:
     restorer = StateRestorer(settings, db, airbyte, states)
     effects = StateEffects(settings, db, restorer)
     destinations = DestinationReader(airbyte)
-    support = MapperSupport(airbyte)
-    continuity = Continuity(support, destinations)
+    continuity = Continuity(MapperSupport(db, airbyte), destinations)
     executor = RepairExecutor(db, airbyte, operations, deadline=settings.repair_deadline)
     own_key = signer_for("drift_repair_agent", settings)
     orchestrator = Orchestrator.from_settings(settings, own_key)
@@ -176,7 +175,7 @@ def build(settings: Settings) -> FastAPI:
     app.state.operations = operations
     app.state.request_wait_s = settings.request_wait.total_seconds()
     app.state.service = DriftRepairAgent(
-        settings, db, airbyte, operations, states, restorer, destinations, support, effects
+        settings, db, airbyte, operations, states, restorer, destinations, effects
     )
     app.state.repairs = Repairs(
         db, airbyte, operations, executor, effects, continuity, destinations

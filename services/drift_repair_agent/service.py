@@ -22,7 +22,6 @@ from services.drift_repair_agent.applying.preflight import (
     readable,
 )
 from services.drift_repair_agent.applying.saga import ApplySaga, Heal
-from services.drift_repair_agent.continuity.support import MapperSupport
 from services.drift_repair_agent.repairs import transitions
 from services.drift_repair_agent.states.effects import StateEffects
 from services.drift_repair_agent.states.restorer import StateRestorer
@@ -130,7 +129,6 @@ class DriftRepairAgent:
         states: StateStore,
         restorer: StateRestorer,
         destinations: DestinationReader,
-        support: MapperSupport,
         effects: StateEffects,
     ) -> None:
         self._effects = effects
@@ -145,7 +143,7 @@ class DriftRepairAgent:
             states,
             restorer,
             on_applied=transitions.mark_catalog_applied,
-            on_refused=support.on_refused,
+            on_refused=transitions.mark_catalog_refused,
         )
         operations.register("apply", saga)
 

@@ -115,3 +115,28 @@ async def test_explicit_choice_that_airbyte_cannot_follow_is_refused(mesh: Mesh)
     choice = {"became": ["Title"], "continuity": "keep_column"}
     status, refused = await approve(mesh, repair, choices={removal(repair)["id"]: choice})
     assert (status, refused["code"]) == (422, "column_not_keepable")
+
+
+@pytest.mark.exact
+async def test_refused_mapper_counts_for_an_hour_for_every_connection(mesh: Mesh) -> None:
+    """It is read from the repairs, so that it counts for other replicas and after a restart."""
+    first, second = await mesh.onboard(), await mesh.onboard()
+    orders = []
+    for connection in (first, second):
+        repair = await proposal(mesh, connection, offering(RENAMED))
+        choice = {"became": ["Title"], "continuity": "keep_column"}
+        orders.append((repair, {"choices": {removal(repair)["id"]: choice}}))
+    mesh.airbyte.fault("connections/update", 403)
+    repair, order = orders[0]
+    status, failed = await approve(mesh, repair, **order)
+    assert (status, failed["failure_code"]) == (200, "upstream_auth"), failed
+
+    repair, order = orders[1]
+    status, refused = await approve(mesh, repair, **order)
+
+    assert (status, refused["code"]) == (422, "column_not_keepable")
+    assert mappers(mesh, second) == []
+    await mesh.sql.execute("UPDATE repairs SET ended_at = ended_at - interval '1 hour'")
+    status, decided = await approve(mesh, repair, **order)
+    assert (status, decided["state"]) == (200, "applied"), decided
+    assert mappers(mesh, second) == [("Title", "Name")]

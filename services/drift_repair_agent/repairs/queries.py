@@ -63,6 +63,23 @@ async def find_plan(session: AsyncSession, connection_id: UUID) -> Plan | None:
     return await session.get(Plan, connection_id)
 
 
+async def was_column_refused(
+    session: AsyncSession, codes: Collection[str], *, within: timedelta
+) -> bool:
+    """Whether a repair that kept a renamed field's column failed with one of the codes lately."""
+    return bool(await session.scalar(_COLUMN_REFUSED, {"codes": list(codes), "within": within}))
+
+
+_COLUMN_REFUSED = text("""
+    SELECT EXISTS (
+        SELECT FROM repairs
+        WHERE ended_at > now() - CAST(:within AS interval)
+            AND failure_code = ANY(CAST(:codes AS text[]))
+            AND changes @> '[{"decision": {"continuity": "keep_column"}}]'
+    )
+""")
+
+
 async def save_plan(
     session: AsyncSession, connection_id: UUID, snapshot_id: UUID, *, base_version: int
 ) -> None:
