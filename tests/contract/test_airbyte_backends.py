@@ -7,8 +7,7 @@ The documents are Airbyte's (`AIRBYTE_OPENAPI_DIR`); the responses were recorded
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -23,23 +22,13 @@ from local.airbyte.api import dispatch
 from local.airbyte.api.defaults import ORGANIZATION_ID
 from local.airbyte.api.routes import ROUTES
 from local.airbyte.connectors_backend import Plane
-from local.airbyte.errors import (
-    Micronaut,
-    Problem,
-    Refusal,
-    not_found,
-    sync_is_running,
-    too_large,
-    uncaught,
-)
-from local.airbyte.releases import Release
 from local.airbyte.settings import Flavour, Settings
-from tests.contract.openapi import FOLDER, VERSIONS, Description, description
+from tests.contract.openapi import VERSIONS, Description, description
+from tests.contract.recordings import members, recordings
 from tests.fakes.airbyte_server import HARDCODED_RECORDS, POSTGRES, AirbyteServer, catalog, stream
 from tests.integration.local.airbyte_stage import JUDGES, REQUIRED_LATER, scripted
 
 Json = dict[str, Any]
-RECORDED = Path(os.environ.get("AIRBYTE_RECORDED_DIR") or FOLDER / "../recorded").resolve()
 UNKNOWN = str(uuid4())
 
 CONNECTOR = """
@@ -62,16 +51,6 @@ if verb == "read":
     say(type="STATE", state={"type": "STREAM", "stream": {
         "stream_descriptor": {"name": "Account", "namespace": "crm"}, "stream_state": {"At": 1}}})
 """
-
-
-OPAQUE = {
-    "advancedAuth",
-    "connectionConfiguration",
-    "connectionSpecification",
-    "jsonSchema",
-    "streamState",
-}
-"""Members whose content is defined by the connector."""
 
 
 @dataclass
@@ -529,52 +508,6 @@ async def test_what_is_not_there_is_named(ask: CheckedBackend) -> None:
     assert (answer.status, answer.body["_links"]["self"]["href"]) == (404, "/elsewhere")
 
 
-# Recorded responses
-
-
-@dataclass(frozen=True)
-class Recording:
-    """One response of a real Airbyte."""
-
-    name: str
-    version: str
-    kind: str
-    endpoint: str
-    status: int
-    body: Any
-
-    @property
-    def release(self) -> str:
-        """The emulated release that is nearest to the recorded one."""
-        return "0.63.19" if self.version.startswith("0.") else "2.0.0"
-
-
-def _recordings() -> Iterator[Recording]:
-    for path in sorted(RECORDED.glob("*.json")):
-        recorded = orjson.loads(path.read_bytes())
-        yield Recording(
-            path.stem,
-            recorded["airbyte_version"],
-            recorded["kind"],
-            recorded["endpoint"],
-            recorded["status"],
-            recorded.get("body"),
-        )
-
-
-def _members(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
-    """Yield each member's path and JSON type; nulls are members that newer releases omit."""
-    if isinstance(value, dict):
-        for name, each in value.items():
-            if each is not None:
-                yield f"{place}/{name}", type(each).__name__
-                if name not in OPAQUE:
-                    yield from _members(each, f"{place}/{name}")
-    elif isinstance(value, list):
-        for each in value:
-            yield from _members(each, f"{place}[]")
-
-
 OMITTED = {
     "source_definition_specifications/get/advancedAuth": "logins in Airbyte's pages",
     "jobs/list/jobs[]/attempts[]/failureSummary/failures[]/stacktrace": (
@@ -587,57 +520,15 @@ OMITTED = {
 def _missing_members(ask: CheckedBackend) -> list[str]:
     """Return the members of recorded responses that this back end's responses lack."""
     found = []
-    for recording in _recordings():
+    for recording in recordings():
         played = ask.answers.get(recording.endpoint)
         is_for_this = recording.release == ask.backend.release.version
         if recording.kind != "recorded" or played is None or not is_for_this:
             continue
         if recording.status != 200:
             continue
-        own = {member for answer in played for member in _members(answer)}
-        for place, kind in sorted(set(_members(recording.body)) - own):
+        own = {member for answer in played for member in members(answer)}
+        for place, kind in sorted(set(members(recording.body)) - own):
             if f"{recording.endpoint}{place}" not in OMITTED:
                 found.append(f"{recording.name}: {recording.endpoint}{place} is a {kind}")
     return found
-
-
-GATEWAYS = {
-    "error-applications_token-4": "the public API's own server",
-    "error-sources_get-1": "Google's API gateway",
-}
-REFUSALS: Mapping[str, tuple[str, Refusal]] = {
-    "error-applications_token-1": ("1.8.0", Micronaut(400, "…", "/")),
-    "error-applications_token-2": ("1.8.0", Micronaut(401, "…", "/")),
-    "error-connections_create-1": ("0.60.1", too_large(1, "/")),
-    "error-connections_create-2": ("0.57.0", Problem(400, "…", "…", "…")),
-    "error-connections_sync-1": ("0.42.0", sync_is_running("…")),
-    "error-connections_sync-2": ("1.8.0", sync_is_running("…")),
-    "error-connections_sync-4": ("0.50.0", uncaught("…")),
-    "error-connections_update-1": ("0.50.13", Problem(408, "…", "…", "…")),
-    "error-source_definitions_list_for_workspace-1": ("1.4.1", uncaught("…")),
-    "error-source_definitions_list_for_workspace-2": ("0.50.5", uncaught("…")),
-    "error-sources_create-1": ("0.50.0", not_found("…", "…")),
-    "error-sources_create-3": ("1.5.0", Problem(500, "…", "…", "…", message="…")),
-    "error-sources_discover_schema-1": ("0.57.0", uncaught("…")),
-    "error-workspaces_get-1": ("1.0.0", Micronaut(403, "…", "/")),
-}
-"""How the local Airbyte builds each recorded error body, by the file's name."""
-
-
-# Recorded responses of other parties' servers may not be copied into the repository.
-@pytest.mark.skipif(
-    not RECORDED.is_dir(),
-    reason="the recorded responses are not part of the repository: set AIRBYTE_RECORDED_DIR",
-)
-def test_error_bodies_are_as_recorded() -> None:
-    """Status and members are those of a real server of that release."""
-    played = set()
-    for recording in _recordings():
-        if recording.status < 400 or recording.body is None or recording.name in GATEWAYS:
-            continue
-        version, refusal = REFUSALS[recording.name]
-        own = set(_members(refusal.body(Release(version))))
-        assert refusal.status == recording.status, recording.name
-        assert own == set(_members(recording.body)), recording.name
-        played.add(recording.name)
-    assert played == REFUSALS.keys()

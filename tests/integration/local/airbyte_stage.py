@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -118,6 +118,10 @@ async def serving(settings: Settings, manifests: Sequence[Manifest] = ()) -> Asy
             transport=transport, base_url="http://127.0.0.1:8000", headers=token
         ) as http:
             yield Api(http, plane)
+
+
+Scripted = Callable[..., AbstractAsyncContextManager[Api]]
+"""Starts a plane whose connector is a script."""
 
 
 def scripted(directory: Path, script: str) -> Path:
