@@ -323,7 +323,8 @@ _PERIOD = (
         started_at, 201, repeat(md5(id::text), 20), 'key:ab12cd34', 'key:ab12cd34',
         'POST /connections/' || connection_id || '/sync', id, sha256(id::text::bytea),
         md5(id::text), started_at, started_at, started_at
-    FROM job_history WHERE started_at >= {since} AND started_at < {until} AND airbyte_job_id % 20 = 0
+    FROM job_history
+    WHERE started_at >= {since} AND started_at < {until} AND airbyte_job_id % 20 = 0
     ORDER BY started_at
     """,
     # Changes of schemas: one per connection on its own day. What becomes of a change depends on
