@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 
 from shared.airbyte_client import _schemas as shapes
-from shared.airbyte_client._credentials import ClientCredentials, Credentials
+from shared.airbyte_client._access_tokens import ClientCredentials, Credentials
 from shared.airbyte_client._response_origin import UNSUPPORTED
 from shared.airbyte_client._schemas import Instance
 from shared.airbyte_client._transport import Transport

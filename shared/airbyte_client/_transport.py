@@ -22,7 +22,7 @@ import msgspec
 import stamina
 from httpx_aiohttp import AiohttpTransport
 
-from shared.airbyte_client._credentials import TOKEN_PATH, Credentials
+from shared.airbyte_client._access_tokens import TOKEN_PATH, Credentials
 from shared.airbyte_client._refused_mappers import RefusedMapper
 from shared.airbyte_client._response_origin import UNSUPPORTED, Author, ErrorBody, classify
 from shared.errors import (

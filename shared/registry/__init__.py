@@ -70,7 +70,6 @@ from shared.registry.health import (
     rebuild_health,
     refresh_health,
 )
-from shared.registry.history_retention import prune_history
 from shared.registry.paging import (
     Cursor,
     Position,
@@ -96,6 +95,7 @@ from shared.registry.policies import (
     layers_of,
     lock_policy_layers,
 )
+from shared.registry.prune_history import prune_history
 from shared.registry.refusals import (
     ADDRESS,
     MOST_ROWS,

@@ -7,8 +7,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from services.console.pages.connection.days import by_day
 from services.console.pages.connection.events import Event
+from services.console.pages.connection.timeline_days import by_day
 from services.console.text import shown
 from tests.console import connection_samples as samples
 from tests.console.browser import Browser

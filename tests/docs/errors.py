@@ -131,7 +131,7 @@ def computed() -> dict[tuple[str, str], Computed]:
             (DUPLICATE_STREAM, DiscoverFailed.code)
         ),
         ("services.orchestrator.sagas.onboard", "Invalid(code=error.code)"): catalogs,
-        ("shared.airbyte_client._credentials", "UpstreamNoToken(code=other.code)"): Computed(
+        ("shared.airbyte_client._access_tokens", "UpstreamNoToken(code=other.code)"): Computed(
             ("upstream_not_airbyte",),
             "Another server answered instead of Airbyte's token endpoint.",
         ),

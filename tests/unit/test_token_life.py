@@ -7,7 +7,7 @@ import base64
 import msgspec
 import pytest
 
-from shared.airbyte_client._credentials import _renew_at
+from shared.airbyte_client._access_tokens import _renew_at
 from shared.airbyte_client._schemas import Token
 
 NOW = 1_800_000_000.0

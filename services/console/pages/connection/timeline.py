@@ -13,9 +13,9 @@ from services.console.api import Api, CallerApi, Panel, load
 from services.console.cookies import Cookies
 from services.console.destination_names import DestinationNames
 from services.console.pages.connection.chart import MOST_BARS, chart_of
-from services.console.pages.connection.days import by_day
 from services.console.pages.connection.events import event_of
 from services.console.pages.connection.head import PATH, opened, show
+from services.console.pages.connection.timeline_days import by_day
 from services.console.problems import ApiProblem
 from services.console.rendering import render
 
