@@ -120,7 +120,7 @@ async def test_explicit_choice_that_airbyte_cannot_follow_is_refused(mesh: Mesh)
 @pytest.mark.exact
 async def test_refused_mapper_counts_for_an_hour_for_every_connection(mesh: Mesh) -> None:
     """It is read from the repairs, so that it counts for other replicas and after a restart."""
-    first, second = await mesh.onboard(), await mesh.onboard()
+    first, second = await mesh.onboard(), await mesh.onboard(connection_name="Second")
     orders = []
     for connection in (first, second):
         repair = await proposal(mesh, connection, offering(RENAMED))
