@@ -28,6 +28,9 @@ from packaging.version import Version
 
 from local.airbyte.connector import PINNED, Connector, of_package, parse
 from local.processes.exit_with_parent import ChildProcess
+from shared.observability import logs
+
+log = logs.get(__name__)
 
 REQUIREMENTS = Path(__file__).parent / "connectors"
 INSTALL_TIMEOUT_SECONDS = 900
@@ -199,11 +202,14 @@ class Store:
         return spec
 
     def store_spec(self, connector: Connector, spec: dict[str, Any]) -> None:
-        """Cache the output of `spec` beside the environment."""
+        """Cache the output of `spec` beside the environment, which may be read-only."""
         target = self.home(connector) / "spec.json"
         partial = target.with_suffix(f".{os.getpid()}")
-        partial.write_bytes(orjson.dumps(spec))
-        partial.replace(target)
+        try:
+            partial.write_bytes(orjson.dumps(spec))
+            partial.replace(target)
+        except OSError as error:
+            log.warning("spec_not_cached", connector=connector.name, errno=error.errno)
 
 
 def python_for(connector: Connector) -> str:

@@ -153,7 +153,7 @@ class Mesh:
             headers=self.header,
             timeout=150,
         )
-        assert answer.status_code == expect, answer.text
+        assert answer.status_code == expect, f"{answer.text}\n{self.logs('airbyte')[-6000:]}"
         return answer.json()
 
     def org(self, *command: str) -> None:

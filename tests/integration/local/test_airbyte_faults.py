@@ -53,6 +53,24 @@ async def test_long_line_is_one_message(with_script: Scripted) -> None:
         assert len(answer["catalog"]["streams"][0]["stream"]["jsonSchema"]["description"]) == 24e6
 
 
+async def test_read_only_environment_still_has_a_specification(with_script: Scripted) -> None:
+    """As in a container: the specification is read each time, since it cannot be cached."""
+    script = """
+    say(type="SPEC", spec={"documentationUrl": "https://docs.example.com",
+        "connectionSpecification": {"type": "object"}})
+    """
+    async with with_script(script) as api:
+        store = api.plane.connectors.store
+        (store.home(RECORDS) / f"spec.{os.getpid()}").mkdir()
+        for _ in range(2):
+            found = await api.ask(
+                "source_definition_specifications/get",
+                sourceDefinitionId=str(RECORDS.definition_id),
+                workspaceId=str(WORKSPACE_ID),
+            )
+            assert found["documentationUrl"] == "https://docs.example.com"
+
+
 async def test_output_that_is_no_message_is_skipped(with_script: Scripted) -> None:
     """Prints, blank lines and JSON that is no message do not matter; nor does noise on stderr."""
     script = f"""
