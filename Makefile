@@ -26,7 +26,7 @@ UP := $(if $(REPLICAS),AAM_REPLICAS=$(REPLICAS)) $(if $(CONNECTORS),AAM_CONNECTO
 up: $(VENV)/.local ## Run everything on this machine until Ctrl-C; REPLICAS=2 runs two replicas of each service
 	@exec env $(TIED) $(UP) $(BIN)/python -m local up
 
-demo: $(VENV)/.local ## Run the main job from start to end in a temporary environment, and check each step
+demo: $(VENV)/.local ## Run the main workflow from start to end in a temporary environment, and check each step
 	@exec env $(TIED) $(BIN)/python -m local demo
 
 # Tests mostly wait, so there are more workers than cores. The tests of a module run in one process, since they may
@@ -51,7 +51,7 @@ image: ## Build the container image, and print its size and a digest of its laye
 	@docker image inspect --format '{{range .RootFS.Layers}}{{println .}}{{end}}' $(IMAGE) | sha256sum | sed 's/ .*//; s/^/layers sha256:/'
 
 # They share one installation and go on where the one before ended, so their order is fixed. T="..." passes arguments.
-test-containers: $(VENV)/.dev install-connectors ## Run docker-compose.yml by a container engine: starts, a healed drift, kills, an upgrade (as root it starts an engine)
+test-containers: $(VENV)/.dev install-connectors ## Run docker-compose.yml with a container engine: starts, a healed drift, kills, an upgrade (as root it starts an engine)
 	@exec env $(TIED) AAM_CONTAINERS=1 AAM_DEEP=1 $(BIN)/python -m pytest -p no:randomly tests/containers $(T)
 
 test-repeat: $(VENV)/.dev install-connectors ## Run the tests N=10 times in different orders, and print a line for each run
@@ -74,7 +74,7 @@ check: $(VENV)/.dev $(TOOLS)/.made ## Check format, lint, types, imports, own ru
 	else echo "No docker compose here: docker-compose.yml was not checked by it."; fi
 
 # Helm's library is used on Linux on x86_64 alone: other machines have no wheel of it, or one that was not tried.
-test-chart: $(VENV)/.dev ## Render and lint the Helm chart by Helm, validate every object for two versions of Kubernetes, and check it
+test-chart: $(VENV)/.dev ## Render and lint the Helm chart with Helm, validate every object for two versions of Kubernetes, and check it
 	@if [ "$$(uname -sm)" != "Linux x86_64" ]; then echo "The chart was not checked: that needs Linux on x86_64, for the wheel of the Helm library."; \
 	else $(MAKE) --silent $(CHART)/.made && exec $(CHART)/bin/python -m pytest -c tests/chart/pytest.ini $(or $(T),tests/chart); fi
 
