@@ -103,11 +103,11 @@ def _names() -> Iterator[str]:
     return _table(
         (
             "destination",
-            "column of a field",
-            "characters",
-            "columns",
-            "comparison",
-            "two of one name",
+            "name of the column",
+            "maximum length",
+            "maximum number of columns",
+            "comparison of names",
+            "two fields with one name",
         ),
         rows,
     )
