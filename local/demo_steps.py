@@ -137,7 +137,7 @@ class Journey:
         return f"proposed ({change['reason']}); {PERSON} approved version {version + 1}"
 
     async def field_renamed(self) -> str:
-        """A field is renamed: one suggestion with its evidence, and its column goes on."""
+        """A field is renamed: one suggestion with its evidence, and its column is kept."""
         old, new = "NumberofLocations__c", "LocationCount__c"
         filled = await self.mesh.count("Account", f'"{old}" IS NOT NULL')
         await self.mesh.change("POST", f"/Account/fields/{old}/rename", {"to": new})
@@ -158,7 +158,7 @@ class Journey:
         require(not await self.mesh.has_column("Account", new), "there is a second column")
         kinds = ", ".join(dict.fromkeys(one["kind"] for one in suggestion["evidence"]))
         sure = f"{suggestion['confidence']:.0%}"
-        return f"{old} became {new}, {sure} sure from {kinds}; {old} goes on, with {there} values"
+        return f"{old} became {new}, {sure} sure from {kinds}; column {old} is kept, with {there} values"
 
     async def cursor_lost(self) -> str:
         """Contact loses its cursor: paused, proposed, decided, resumed."""

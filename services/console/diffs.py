@@ -48,7 +48,7 @@ _NOTES: Final = {
     "field_deselected": "No longer synced",
 }
 _RENAMED: Final = {
-    "keep_column": "Renamed; its column goes on",
+    "keep_column": "Renamed; its column is kept",
     "new_column": "Renamed; a new column starts",
 }
 _MODES: Final = {

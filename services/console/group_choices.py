@@ -1,4 +1,4 @@
-"""The same change on several connections as one decision of a form."""
+"""One form that decides about the same change on several connections."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from services.console.repair_choices import LATER, OTHER, REJECT, Item, item_of
 
 _ASK: Final = "Choose what happened to it."
 _ASK_NAME: Final = "Enter the name, or choose another answer."
-_ASK_COLUMN: Final = (
-    "Choose whether the column goes on under its former name or a new column starts."
-)
-_WHY: Final = "Write why: something is lost or read again."
+_ASK_COLUMN: Final = "Choose whether the column keeps its old name or a new column starts."
+_WHY: Final = "Give a reason: something is lost or read again."
 
 
 @dataclass(slots=True)
 class Group:
-    """A group of the API, with the answers to its change, which are those of its first repair."""
+    """A group of repairs with the same change, and the answers of the form to that change."""
 
     shown: Json
+    """The group as the API returns it; its change is that of its first repair."""
     item: Item
     reason: str = ""
     why_error: str = ""
@@ -29,9 +28,9 @@ class Group:
 
     @classmethod
     def of(cls, group: Json, number: int) -> Group:
-        """The group as a page shows it first, the `number`th on it."""
+        """The group before a form is submitted; `number` is its place on the page."""
         suggested = [list(one["suggested"]) for one in group["members"] if one.get("suggested")]
-        # Each answer is about all connections: a form is not sent to leave it open.
+        # Each answer is about all connections, so "leave it open" is not offered.
         item = item_of({**group["change"], "id": f"g{number}"}, group.get("pair"), {})
         item.options = tuple(one for one in item.options if one.value not in (LATER, REJECT))
         item.candidates = {dotted(path): path for path in suggested}
@@ -53,7 +52,7 @@ class Group:
         self.is_sent = True
 
     def check(self) -> bool:
-        """Set the errors of an approval; whether there are none."""
+        """Set the errors of an approval; return whether there are no errors."""
         item = self.item
         if item.is_open:
             item.error = _ASK

@@ -27,9 +27,7 @@ _RANK: Final = {"breaking": 0, "needs_review": 1, "harmless": 2}
 _KEY_PARTS: Final = 4
 _MOST_ALTERNATIVES: Final = 5
 _COLUMNS: Final = ("keep_column", "new_column")
-_ASK_COLUMN: Final = (
-    "Choose whether the column goes on under its former name or a new column starts."
-)
+_ASK_COLUMN: Final = "Choose whether the column keeps its old name or a new column starts."
 _ABOUT_CHANGE: Final = re.compile(r"choices\.([A-Za-z0-9_]{1,40})")
 
 Path = list[str]
@@ -139,7 +137,7 @@ class Item:
 
     @property
     def loses_or_resets(self) -> bool:
-        """Whether approving it destroys or restarts something; not if its column goes on."""
+        """Whether approving it destroys or restarts something; not if its column is kept."""
         if self.became is not None and self.column == "keep_column":
             return False
         return bool(self.change.get("loses") or self.change.get("resets"))
@@ -157,12 +155,12 @@ class Item:
 
     @property
     def effects_of_removal(self) -> list[str]:
-        """The effects of a removed field whose column does not go on under its former name."""
+        """The effects of a removed field whose column is not kept."""
         return list(dict.fromkeys(_effects(self.change)))
 
     @property
     def effect_if_kept(self) -> str:
-        """What follows if the column of a renamed field goes on; empty if that is not offered."""
+        """What happens if the column of a renamed field is kept; empty if that is not offered."""
         offered = self.change.get("continuity") or ()
         return next((str(one["effect"]) for one in offered if one["choice"] == "keep_column"), "")
 

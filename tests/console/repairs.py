@@ -84,7 +84,7 @@ RENAMED = change(
     continuity=[
         {
             "choice": "keep_column",
-            "effect": "'Sales_Region__c' is written into the column 'Region__c', which goes on.",
+            "effect": "'Sales_Region__c' is written into the column 'Region__c', which is kept.",
         },
         {"choice": "new_column", "effect": "The column 'Region__c' is NULL in new rows."},
     ],

@@ -61,7 +61,7 @@ async def test_rename_of_several_connections(signed_in: Browser, double: Double)
     assert "probably became Sales_Region__c" in shown.text
     assert "94% of the sampled values are the same." in shown.text
     assert "Renamed to Sales_Region__c Suggested" in shown.text
-    assert "Goes on under its former name" in shown.text
+    assert "Keeps its old name" in shown.text
     assert "Decide later" not in shown.text
     assert "Approve for 2 connections" in shown.text
     assert f'value="{RENAME}" class="rename" checked' in shown.html
@@ -82,7 +82,7 @@ async def test_group_is_decided_at_once(signed_in: Browser, double: Double) -> N
 
     unexplained = await signed_in.post("/repairs/groups", answered())
     assert unexplained.status == 422
-    assert "Write why" in unexplained.text
+    assert "Give a reason" in unexplained.text
     shown = await signed_in.post(
         "/repairs/groups",
         answered(why="Release\r\n12.", repair=shapes.REPAIR_ID, name="Salesforce <x>"),
@@ -135,7 +135,7 @@ async def test_answers_about_a_group(
     [
         (answered("later"), "Choose what happened to it."),
         (answered(OTHER), "Enter the name, or choose another answer."),
-        (answered(column=""), "Choose whether the column goes on under its former name"),
+        (answered(column=""), "Choose whether the column keeps its old name"),
     ],
 )
 async def test_incomplete_answers(

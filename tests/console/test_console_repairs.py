@@ -143,7 +143,7 @@ async def test_reason_is_required_where_something_is_lost(
 
     assert answer.status == 422
     assert 'aria-invalid="true"' in answer.html
-    assert answer.text.count("Write why: something is lost or read again.") == 2
+    assert answer.text.count("Give a reason: something is lost or read again.") == 2
     assert 'id="c4-gone" value="gone" checked' in answer.html
     assert all(query == "dry_run=true" for query, _ in orders(double))
 
@@ -178,7 +178,7 @@ async def test_missing_choice_of_the_column(signed_in: Browser, double: Double) 
 
     shown = await previewed(signed_in, {"why": "Kept."})
 
-    question = "Choose whether the column goes on under its former name or a new column starts."
+    question = "Choose whether the column keeps its old name or a new column starts."
     assert shown.status == 422
     assert shown.text.count(question) == 1
     assert shown.html.index('id="c2-column-error"') < shown.html.index(question)
@@ -224,15 +224,15 @@ async def test_rename_is_decided_with_its_column(signed_in: Browser, double: Dou
 async def test_effects_follow_the_column(signed_in: Browser, double: Double) -> None:
     """Before the choice they depend on it; afterwards only those of the chosen column are shown."""
     null = "The column of 'Region__c' keeps its values and is null in new rows."
-    goes_on = "'Sales_Region__c' is written into the column 'Region__c', which goes on."
+    is_kept = "'Sales_Region__c' is written into the column 'Region__c', which is kept."
     shapes.answer(double)
 
     shown = await signed_in.get(PATH)
     assert '<li class="if-open">It depends on your answer below' in shown.html
     assert f'<li class="if-new">{null}' in unescape(shown.html)
-    assert f'<li class="if-kept">{goes_on}' in unescape(shown.html)
+    assert f'<li class="if-kept">{is_kept}' in unescape(shown.html)
     both = "Changed: Region__c → became Sales_Region__c"
-    assert f"{both} string Renamed; its column goes on" in shown.text
+    assert f"{both} string Renamed; its column is kept" in shown.text
     chosen = await previewed(signed_in, {f"column.{key('c2')}": "new_column"})
     assert f"{both} string Renamed; a new column starts" in chosen.text
 
@@ -240,15 +240,16 @@ async def test_effects_follow_the_column(signed_in: Browser, double: Double) -> 
     shapes.answer(double, state="applied", version_number=15, changes=[kept, shapes.NEW_NAME])
     shown = await signed_in.get(PATH)
     assert null not in shown.text
-    assert f"What this changes {goes_on}" in shown.text
-    assert f"{both} string Renamed; its column goes on" in shown.text
+    assert f"What this changes {is_kept}" in shown.text
+    assert f"{both} string Renamed; its column is kept" in shown.text
     assert "Added: Sales_Region__c" not in shown.text
 
     changes = [made("new_column"), shapes.NEW_NAME]
     shapes.answer(double, state="applied", version_number=15, changes=changes)
     shown = await signed_in.get(PATH)
     assert f"What this destroys or resets {null}" in shown.text
-    assert "goes on" not in shown.text
+    assert "which is kept" not in shown.text
+    assert "its column is kept" not in shown.text
 
 
 def made(continuity: str) -> dict[str, Any]:

@@ -114,7 +114,7 @@ MEANINGS: dict[tuple[int, str], str] = {
     (422, "key_not_selected"): "A field of the primary key is not among the selected fields.",
     (422, "invalid_mapper"): "The configuration of a mapper is invalid.",
     (422, "continuity_required"): (
-        "A field was renamed: `continuity` must say whether its column goes on."
+        "A field was renamed: `continuity` must say whether its column is kept."
     ),
     (422, "column_not_keepable"): (
         "The column of the renamed field cannot be kept; the message says why."

@@ -1,4 +1,4 @@
-"""The warehouse's column of a renamed field goes on, with the connector and org of the demo."""
+"""The warehouse's column of a renamed field is kept, with the connector and org of the demo."""
 
 from __future__ import annotations
 

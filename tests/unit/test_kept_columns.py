@@ -1,4 +1,4 @@
-"""A renamed field whose column goes on: the mapper in front, the others, and what ends it."""
+"""A renamed field whose column is kept: the mapper in front, the others, and what ends it."""
 
 from __future__ import annotations
 

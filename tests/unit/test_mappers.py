@@ -304,7 +304,7 @@ def test_rename_of_a_hashed_field_names_both_columns() -> None:
 
     mappers, message = renamed(encryption("email"), renaming("email_aes", "secret"))
     assert mappers[1]["mapperConfiguration"]["originalFieldName"] == "mail_aes"
-    assert message.endswith("The column 'secret' goes on.")
+    assert message.endswith("The column 'secret' is kept.")
     (pair,) = [stream(fields=FIELDS, mappers=mappers)]
     config = catalog.parse(document(pair)).streams[0].config
     assert columns(effective_mappers(config), "mail") == "secret"

@@ -24,7 +24,7 @@ _STREAMS: Final = 50
 _CHANGES: Final = 100
 _PATH: Final = "/connections/{connection_id:uuid}/versions/{a:int}..{b:int}"
 _Version = Annotated[int, Path(ge=1, le=2**31 - 1)]
-_WHY: Final = "Write why: it is saved with the new version, under your name."
+_WHY: Final = "Give a reason: it is saved with the new version, under your name."
 
 
 @router.get("/connections/{connection_id:uuid}/versions/compare")

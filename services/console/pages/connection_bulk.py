@@ -84,7 +84,7 @@ def _archive(api: Api, connection_id: UUID, key: str, wait_s: int) -> Awaitable[
 
 ACTIONS: Final = {
     "sync": Action("Sync now", "A sync was started.", "A sync is being started.", _sync),
-    "check": Action("Check schema", "Checked.", "The check goes on.", _check),
+    "check": Action("Check schema", "Checked.", "The check continues.", _check),
     "pause": Action("Pause", "Paused.", "It is being paused.", _pausing(is_paused=True)),
     "resume": Action("Resume", "Resumed.", "It is being resumed.", _pausing(is_paused=False)),
     "archive": Action("Archive", "Archived.", "It is being archived.", _archive),

@@ -29,7 +29,7 @@ _MOST_ROWS: Final = 100
 _MOST_PICKED: Final = 5
 """Most streams for which fields are offered as a cursor or key."""
 _PATH: Final = "/repairs/{repair_id:uuid}"
-_WHY: Final = "Write why: something is lost or read again. It is saved with the version."
+_WHY: Final = "Give a reason: something is lost or read again. It is saved with the version."
 _INCOMPLETE: Final = "Some answers are missing."
 _NOTHING: Final = "Nothing is decided yet: choose an answer for at least one change."
 _CHANGED: Final = (

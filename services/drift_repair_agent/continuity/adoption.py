@@ -1,4 +1,4 @@
-"""List the columns that go on for renamed fields, and end that on request."""
+"""List the columns that are kept for renamed fields, and stop keeping one on request."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Adoption:
         self._agent = agent
 
     async def kept(self, connection_id: UUID) -> KeptColumns:
-        """The renamed fields whose column goes on, and what follows if that ends.
+        """The renamed fields whose column is kept, and what happens if that ends.
 
         Raises:
             NotFound: there is no such connection, or it has no version yet.

@@ -63,14 +63,14 @@ class Continuity:
                 continue
             offered = await self._options(now, item, suggestion.became, reason)
             is_kept = reason is None and policy.continuity != "new_column"
-            if not (is_kept or self._stands(now, item)):
+            if not (is_kept or self._is_renamed_already(now, item)):
                 offered = offered[::-1]
             planned.append(replace(item, continuity=offered))
             is_possible = reason is None or reason == _ON_REQUEST
             is_asked = policy.continuity == "ask" or (
                 reason == _ON_REQUEST and policy.continuity == "keep_column"
             )
-            if is_possible and is_asked and not self._stands(now, item):
+            if is_possible and is_asked and not self._is_renamed_already(now, item):
                 asking |= {item.id, item.pair}
         return [
             replace(item, reaction=Reaction.PROPOSE)
@@ -106,7 +106,7 @@ class Continuity:
                 raise Invalid.of(f"choices.{item.id}", message, code="not_renamed")
             return item
         wanted: _Asked = named or order.continuity or policy.continuity
-        if named is None and order.continuity is None and self._stands(now, item):
+        if named is None and order.continuity is None and self._is_renamed_already(now, item):
             wanted = "keep_column"
         if wanted == "new_column":
             return item.decided(replace(made, continuity=wanted))
@@ -127,8 +127,8 @@ class Continuity:
         return item.decided(replace(made, continuity=wanted))
 
     @staticmethod
-    def _stands(now: CurrentState, item: PlannedChange) -> bool:
-        """Whether the field is written into another column already, which goes on."""
+    def _is_renamed_already(now: CurrentState, item: PlannedChange) -> bool:
+        """Whether a mapper already writes the field into another column, which is kept."""
         configured = now.configured.by_id().get(item.change.stream)
         return configured is not None and item.change.path[0] in renamings(configured.config)
 

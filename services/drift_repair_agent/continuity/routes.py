@@ -1,4 +1,4 @@
-"""The routes about columns that go on for renamed fields."""
+"""The routes about columns that renamed fields keep."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ Service = Annotated[Adoption, from_state("adoption")]
     responses=problems(404, 409, 422, 503),
 )
 async def kept_columns(connection_id: UUID, adoption: Service) -> KeptColumns:
-    """List the renamed fields whose former column goes on, by a mapper in Airbyte.
+    """List the renamed fields whose old column is kept, with a mapper in Airbyte.
 
-    Airbyte's open edition does not show mappers on its pages. `if_adopted` says what follows if a
-    field's own name is adopted.
+    Airbyte's open-source edition does not show mappers on its pages. `if_adopted` says what happens
+    if a field's own name is adopted.
     """
     return await adoption.kept(connection_id)
 

@@ -1,4 +1,4 @@
-"""Request and response classes about the columns that renamed fields go on in."""
+"""Request and response classes about the columns that renamed fields keep."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class KeptColumn(BaseModel):
     column: str
     """The name under which the destination, and the mappers after it, get the field."""
     if_adopted: list[str]
-    """What follows if the field's own name is adopted."""
+    """What happens if the field's own name is adopted."""
 
 
 class KeptColumns(BaseModel):
-    """The renamed fields of a connection whose former column goes on."""
+    """The renamed fields of a connection whose old column is kept."""
 
     model_config = ConfigDict(
         json_schema_extra={

@@ -181,13 +181,13 @@ def _type(stream: Stream, field: str) -> str:
 
 
 def kept_message(stream: StreamId, field: str, column: str) -> str:
-    """What follows if a field is written into the column of this name."""
+    """The effect of writing a field into the column of this name, as a sentence for people."""
     if field == column:
-        return f"{shown(field)} of {stream} is written into its own column again, which goes on."
+        return f"{shown(field)} of {stream} is written into its own column again, which is kept."
     return (
-        f"{shown(field)} of {stream} is written into the column {shown(column)}, which goes on: a "
+        f"{shown(field)} of {stream} is written into the column {shown(column)}, which is kept: a "
         "field-renaming mapper, the first of the stream, gives it that name. Airbyte moves the "
-        "records of a connection with mappers by a slower transport."
+        "records of a connection with mappers through a slower transport."
     )
 
 

@@ -92,7 +92,7 @@ class MovedMappers:
         if not protecting or before is None or after is None:
             return message
         if before == after:
-            return f"{message} The column {shown(before)} goes on."
+            return f"{message} The column {shown(before)} is kept."
         made = "hashed" if "hashing" in protecting else "encrypted"
         return (
             f"{message} The {made} column is renamed, too: {shown(before)} gets no new values, and "

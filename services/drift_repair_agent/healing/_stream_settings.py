@@ -37,7 +37,7 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True):
     unmapped: frozenset[str] = frozenset()
     """The fields whose mappers are removed."""
     kept: frozenset[str] = frozenset()
-    """The renamed fields, by their former names, whose columns go on."""
+    """The old names of the renamed fields whose columns are kept."""
     adopted: frozenset[str] = frozenset()
     """The fields whose renaming to another column ends."""
 
@@ -213,7 +213,7 @@ class Settings:
         if self._same_columns(key, before):
             self._report(
                 "key_kept",
-                f"{self._id} is deduplicated by {self._listed(key)}, whose column goes on: new "
+                f"{self._id} is deduplicated by {self._listed(key)}, whose column is kept: new "
                 "rows are matched with those written before.",
             )
         elif set(key) != set(before):

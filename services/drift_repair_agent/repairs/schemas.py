@@ -40,10 +40,10 @@ class Choice(BaseModel):
     primary_key: Annotated[list[FieldPath], Field(min_length=1, max_length=100)] | None = None
     """The stream's new primary key, by which it is deduplicated."""
     continuity: Literal["keep_column", "new_column"] | None = None
-    """For a renamed field: `keep_column` writes it on into its former column, by a field-renaming
-    mapper in Airbyte; `new_column` starts a column of its new name. A cursor or a field of the key
-    keeps its column only if this says so. For a `mapping_conflict`, `new_column` ends the mapping,
-    and anything else leaves the field that came back unselected."""
+    """For a renamed field: `keep_column` writes it to its old column, with a field-renaming mapper
+    in Airbyte; `new_column` starts a column of its new name. A cursor or a field of the key keeps
+    its column only with an explicit `keep_column`. For a `mapping_conflict`, `new_column` ends the
+    mapping, and anything else leaves the field that came back unselected."""
     mapper: Literal["drop", "follow", "keep_field"] | None = None
     """For lapsed mappers, one of the change's `choices`: `drop` removes the mappers that name the
     field; `follow` lets them name its new field, which is `became`, or else that of the field's
@@ -155,13 +155,13 @@ class PolicyOrder(BaseModel):
     share a source, the strictest value applies.
     """
     continuity: Literal["keep_column", "new_column", "ask"] | None = None
-    """What becomes of the destination's column when a field is renamed; null for the default.
+    """What happens to the destination's column when a field is renamed; null for the default.
 
-    `keep_column` writes the field on into its former column, by a field-renaming mapper in Airbyte
-    1.3 or later. Airbyte documents mappings as a paid feature, although its open server carries
-    them out, so that the default is to `ask`: an approval of a rename needs the choice, and no
-    policy applies the rename. `new_column` starts a new column, and so does every value where
-    Airbyte cannot keep the column.
+    `keep_column` writes the field to its old column, with a field-renaming mapper in Airbyte 1.3 or
+    later. Airbyte documents mappings as a paid feature, although its open-source server carries
+    them out, so the default is to `ask`: an approval of a rename needs the choice, and no policy
+    applies the rename. `new_column` starts a new column, and so does every value where Airbyte
+    cannot keep the column.
     """
     sync_after_heal: SyncAfterHeal | None = None
     """Whether AAM runs a sync again that failed because of its source, once its changes are healed;
@@ -270,9 +270,9 @@ _CHANGE: dict[str, Any] = {
     "continuity": [
         {
             "choice": "keep_column",
-            "effect": "'Amount__c' of Account is written into the column 'Total__c', which goes "
-            "on: a field-renaming mapper, the first of the stream, gives it that name. Airbyte "
-            "moves the records of a connection with mappers by a slower transport.",
+            "effect": "'Amount__c' of Account is written into the column 'Total__c', which is "
+            "kept: a field-renaming mapper, the first of the stream, gives it that name. Airbyte "
+            "moves the records of a connection with mappers through a slower transport.",
         },
         {
             "choice": "new_column",
