@@ -21,7 +21,7 @@ Array: TypeAlias = NDArray[np.float64]
 
 
 class Parameters(NamedTuple):
-    """The terms of a pair's log odds, before its rivals; few, so that 60 cases suffice to fit."""
+    """The terms of a pair's log odds, without its rivals; so few that 60 cases suffice to fit."""
 
     base: float
     name: float
@@ -76,7 +76,7 @@ class Suggestion:
     confidence: float
     more_than_names: bool
     types_clash: bool
-    """Whether no value of the one type can be a value of the other."""
+    """Whether no value of one type can be a value of the other."""
     rival: float
     """The highest confidence of another pair with either element; 0 if there is none."""
     evidence: Sequence[Finding]
@@ -167,7 +167,7 @@ class Pairs:
 
 
 def suggest(question: Question, parameters: Parameters = FITTED) -> Answer:
-    """Suggest what each removed element became; each added one is used at most once.
+    """Suggest what each removed element became; each added element is used at most once.
 
     The result does not depend on the order of either side.
     """

@@ -79,8 +79,8 @@ async def decisions_about(
     """The decisions for a source type about these paths, and about similar names; newest first.
 
     If there are more than `limit`, decisions about these paths in `stream` take precedence, then
-    those of the connection or without a connection, then newer ones. `stream` is empty if streams
-    themselves are asked about.
+    those of the connection or without a connection, then newer ones. `stream` is empty if the
+    question is about streams.
 
     `removed` are paths as JSON text; `names` are the last parts of paths of both sides. Names are
     compared with those of the newest 500 decisions by pg_trgm, or for equality if it is not

@@ -23,7 +23,8 @@ from shared.observability import logs
 
 log = logs.get(__name__)
 
-_LARGE = 40_000
+_LARGE_PAIRS = 40_000
+"""A question with more pairs of a removed and an added element is large."""
 _MOST_NAMES = 40
 _MOST_DECISIONS = 1000
 
@@ -34,7 +35,7 @@ class RagEngine:
     def __init__(self, db: Database, explaining: Explaining | None = None) -> None:
         self._db = db
         self._explaining = explaining
-        self._turn = asyncio.Semaphore(1)
+        self._one_large = asyncio.Semaphore(1)
 
     async def suggest(self, order: Suggest) -> dict[str, Any]:
         """The suggestions, highest confidence first, and the removed elements without one.
@@ -44,8 +45,8 @@ class RagEngine:
         """
         past = await self._decisions(order)
         # A large question takes seconds and 300 MB, so each process answers only one at a time.
-        is_large = len(order.removed) * len(order.added) > _LARGE
-        async with self._turn if is_large else nullcontext():
+        is_large = len(order.removed) * len(order.added) > _LARGE_PAIRS
+        async with self._one_large if is_large else nullcontext():
             answer = await asyncio.to_thread(_answer, order, past)
         response = _to_json(answer)
         if self._explaining is not None:
@@ -78,8 +79,8 @@ class RagEngine:
             entity=decision.entity,
             namespace=decision.stream.namespace if decision.stream else None,
             stream=_stream_name(decision.entity, decision.stream) or decision.removed[-1],
-            removed=_text(decision.removed),
-            became=None if decision.became is None else _text(decision.became),
+            removed=_json_text(decision.removed),
+            became=None if decision.became is None else _json_text(decision.became),
             verdict=decision.verdict,
             removed_schema=_schema(schemas.removed),
             added_schema=_schema(schemas.added),
@@ -105,8 +106,8 @@ class RagEngine:
                 entity=order.entity,
                 stream=_stream_name(order.entity, order.stream),
                 connection_id=order.connection_id,
-                removed=[_text(element.path) for element in order.removed],
-                # Decisions about similar names count little, so some of many names suffice.
+                removed=[_json_text(element.path) for element in order.removed],
+                # Decisions about similar names count little, so the first of many names suffice.
                 names=names[:_MOST_NAMES],
                 limit=_MOST_DECISIONS,
             )
@@ -184,13 +185,13 @@ def _to_json(answer: Answer) -> dict[str, Any]:
 
 
 def _stream_name(entity: str, stream: StreamName | None) -> str:
-    """The name of the stream that fields belong to; empty if streams are asked about."""
+    """The name of the stream that the fields belong to; empty if the question is about streams."""
     return stream.name if stream is not None and entity == "field" else ""
 
 
-def _text(value: Any) -> str:
+def _json_text(value: Any) -> str:
     return orjson.dumps(value).decode()
 
 
 def _schema(schema: dict[str, Any] | None) -> str | None:
-    return None if schema is None else _text(schema)
+    return None if schema is None else _json_text(schema)
