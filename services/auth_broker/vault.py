@@ -25,7 +25,7 @@ from shared.observability import logs
 
 log = logs.get(__name__)
 
-_WITHIN_S = 5.0
+_TIMEOUT_S = 5.0
 """Timeout of one request to Vault."""
 _SHORTEST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 60.0
@@ -58,7 +58,7 @@ class VaultStore:
             url=str(settings.vault_addr).rstrip("/"),
             token="",  # None would look for one in the environment and in the home folder
             verify=str(settings.vault_ca_file) if settings.vault_ca_file else True,
-            timeout=_WITHIN_S,
+            timeout=_TIMEOUT_S,
             allow_redirects=False,
             session=session,
             namespace=settings.vault_namespace,
@@ -66,7 +66,7 @@ class VaultStore:
         self._logging_in = threading.Lock()
         self._is_logged_in = False
         self._lease_s = 0.0
-        self._taken = ""
+        self._used_token = ""
         """The wrapping token that was tried last; it cannot be used again."""
 
     async def document(self, credential_id: str) -> Document:
@@ -79,7 +79,7 @@ class VaultStore:
         return (await self.stored(credential_id)).document
 
     async def stored(self, credential_id: str) -> Stored:
-        """The credential with its version and when the vault deletes that.
+        """The credential with its version, and the time at which the vault deletes that version.
 
         Raises:
             Unavailable, UpstreamDenied: as `document`.
@@ -87,11 +87,15 @@ class VaultStore:
         return await asyncio.to_thread(self._read, credential_id)
 
     def naming(self, credential_id: str) -> Naming:
-        """The path and key, below the mount."""
+        """How the vault names the credential's values: the path below the mount, and the key."""
         return Naming(f"{self._path}/{credential_id}#", ".")
 
     async def ping(self) -> None:
-        """Check that the vault answers, is not sealed, and accepts our token."""
+        """Check that the vault answers, is not sealed, and accepts our token.
+
+        Raises:
+            LoginRefused, Unavailable: it does not.
+        """
         await asyncio.to_thread(self._ping)
 
     def close(self) -> None:
@@ -121,7 +125,7 @@ class VaultStore:
             token = self._wrapping_token()
             with _translated_errors():
                 self._expect_made_by_our_role(token)
-                self._taken = self._vault.token = token
+                self._used_token = self._vault.token = token
                 try:
                     secret_id = self._vault.sys.unwrap()["data"]["secret_id"]
                     login = self._vault.auth.approle.login(
@@ -140,8 +144,10 @@ class VaultStore:
             token = ""
         if not token:
             raise LoginRefused("VAULT_SECRET_ID_FILE cannot be read or is empty.")
-        if token == self._taken:
-            raise LoginRefused("VAULT_SECRET_ID_FILE still contains what was already used.")
+        if token == self._used_token:
+            raise LoginRefused(
+                "VAULT_SECRET_ID_FILE still contains the wrapping token that was already used."
+            )
         return token
 
     def _expect_made_by_our_role(self, token: str) -> None:
@@ -191,7 +197,11 @@ class VaultStore:
             self._expect_live_token()
 
     def _expect_live_token(self) -> None:
-        """Check whether it is our token that is refused, rather than the request."""
+        """Check that our token is valid, after a request with it was refused.
+
+        Raises:
+            Unavailable: it has expired; the next request logs in again.
+        """
         try:
             self._vault.auth.token.lookup_self()
         except exceptions.Forbidden:
@@ -212,7 +222,7 @@ class VaultStore:
 
 
 def _version(metadata: Mapping[str, Any]) -> str | None:
-    """A version that no other credential at the same path has, even after its deletion."""
+    """A version that is not used again at this path, even if the credential was deleted."""
     number, created = metadata.get("version"), metadata.get("created_time")
     return f"{number} of {created}" if number and created else None
 

@@ -55,10 +55,11 @@ class SchemaObserver:
     async def observe(
         self, connection_id: UUID, *, accept_missing: bool, wait: float
     ) -> str | ObservationContinues:
-        """Observe a connection's source now; the result as JSON, or that it takes longer.
+        """Observe a connection's source now; return the result as JSON if it ends within `wait`.
 
-        Runs in this process if the workspace has a free slot; otherwise the source is observed
-        next. With `accept_missing`, the result of this observation is trusted, whatever is missing.
+        `wait` is in seconds. The observation runs in this process if the workspace has a free slot;
+        otherwise the source is the next one to be observed. With `accept_missing`, its result is
+        trusted, whatever is missing.
 
         Raises:
             NotFound: there is no such connection.
@@ -117,9 +118,9 @@ class SchemaObserver:
             if task is not None:
                 await asyncio.wait({task}, timeout=left)
                 if task.done() and not task.cancelled():
-                    task.result()  # raise what a bug caused to the caller
+                    task.result()  # a bug in the observation fails the request
                 if task.done() and not await self._is_answered(source_id, asked):
-                    # It was postponed, for one of these reasons or another discovery.
+                    # It was postponed: raise why, unless only another discovery is in its way.
                     await self._discoveries.expect_observable(source_id, beside_sync=beside_sync)
                     await asyncio.sleep(min(_SLOWEST_POLL_S, left))
             else:
@@ -132,7 +133,7 @@ class SchemaObserver:
             return await claim_queries.answered_since(session, source_id, asked.since)
 
     async def observation(self, connection_id: UUID, *, is_explained: bool) -> str:
-        """A connection's observation status, as JSON; with failure details if `is_explained`.
+        """A connection's observation status as JSON, with failure details if `is_explained`.
 
         Raises:
             NotFound: there is no such connection.
@@ -152,9 +153,10 @@ class SchemaObserver:
             )
 
     async def watch(self, connection_id: UUID, interval: timedelta | None) -> str:
-        """Set how often a connection's source is observed; None for the default. The new status.
+        """Set how often a connection's source is observed; None restores the default.
 
-        If several connections share a source, the shortest interval applies.
+        If several connections share a source, the shortest interval applies. Returns the new
+        observation status as JSON.
 
         Raises:
             NotFound: there is no such connection.
@@ -245,7 +247,11 @@ class SchemaObserver:
 
 
 def _expect_watched(row: Connection) -> UUID:
-    """The source to observe."""
+    """The connection's source, if it is observed.
+
+    Raises:
+        NotActive: the connection is archived, or neither ACTIVE nor HEALING.
+    """
     if row.archived_at is not None:
         raise NotActive(f"Connection {row.id} is archived.")
     is_live = row.status in (ConnectionStatus.ACTIVE, ConnectionStatus.HEALING)
