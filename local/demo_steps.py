@@ -158,7 +158,7 @@ class Journey:
         require(not await self.mesh.has_column("Account", new), "there is a second column")
         kinds = ", ".join(dict.fromkeys(one["kind"] for one in suggestion["evidence"]))
         sure = f"{suggestion['confidence']:.0%}"
-        return f"{old} became {new}, {sure} sure from {kinds}; column {old} is kept, with {there} values"
+        return f"{old} became {new}, {sure} sure from {kinds}; {old} is kept, with {there} values"
 
     async def cursor_lost(self) -> str:
         """Contact loses its cursor: paused, proposed, decided, resumed."""

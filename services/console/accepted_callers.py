@@ -1,6 +1,6 @@
-"""Remembers for a minute which credentials /whoami accepted, for live events.
+"""Remembers for a minute which credentials /whoami accepted, for live updates.
 
-These are not read with the person's own credential.
+The console reads live events with its own token, so it has to check a person's credential itself.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _MOST: Final = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What is known of a caller."""
+    """What /whoami says about a caller."""
 
     scopes: frozenset[str]
     is_limited: bool
-    """Whether it sees only connections with certain labels."""
+    """Whether the caller sees only connections with certain labels."""
 
 
 class AcceptedCallers:
@@ -36,11 +36,11 @@ class AcceptedCallers:
         self._until: OrderedDict[bytes, tuple[float, Accepted]] = OrderedDict()
 
     async def accepted(self, credential: str, *, address: str) -> Accepted:
-        """The caller of a credential, which was sent from an address.
+        """The caller with this credential; `address` is the IP address that it was sent from.
 
         Raises:
-            SignedOut: it is no longer accepted.
-            ApiProblem: the orchestrator cannot tell now.
+            SignedOut: the credential is no longer accepted.
+            ApiProblem: the orchestrator did not answer, or refused for another reason.
         """
         key = hashlib.sha256(credential.encode()).digest()
         until, known = self._until.get(key, (0.0, None))

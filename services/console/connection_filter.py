@@ -23,7 +23,7 @@ SORTS: Final = ("health", "name", "created_at")
 COOKIE: Final = "aam-filter"
 PATH: Final = "/connections"
 SHOW_ALL: Final = f"{PATH}?show=all"
-"""Without any filter: it also ends the stored one."""
+"""The list without any filter; opening it also deletes the stored one."""
 _LABEL: Final = re.compile(r"[a-z0-9](?:[a-z0-9._/-]{0,61}[a-z0-9])?=[^\x00]{1,200}")
 _LONGEST: Final = 200
 _LONGEST_CURSOR: Final = 1_200
@@ -44,7 +44,7 @@ class Chip(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ConnectionFilter:
-    """A filter, an order and a position, of which nothing is invalid."""
+    """A valid filter, order and position in the list."""
 
     q: str = ""
     health: tuple[str, ...] = ()
@@ -57,7 +57,7 @@ class ConnectionFilter:
     back: tuple[str, ...] = ()
     """The cursors of the pages before this one, for Previous; the first page has none."""
     refused_label: str = ""
-    """What was given as a label and is invalid."""
+    """The first label of the address that is invalid; empty if all are valid."""
 
     @classmethod
     def of(cls, pairs: Sequence[tuple[str, str]]) -> ConnectionFilter:
@@ -173,7 +173,7 @@ class ConnectionFilter:
 
     @classmethod
     def restored(cls, cookie: str) -> ConnectionFilter:
-        """The filter of a cookie, which may hold anything."""
+        """The filter of a cookie; what is invalid in it is left out."""
         text = unquote(cookie[:_LONGEST_COOKIE], errors="replace")
         return replace(cls.of(parse_qsl(text)), after="", back=())
 

@@ -67,7 +67,7 @@ def check_token(given: str, secret: bytes) -> None:
     """Check a form's token against the session's secret.
 
     Raises:
-        CrossSite: it is of another session, or no token.
+        CrossSite: it belongs to another session, or is not a token.
     """
     try:
         both = base64.b64decode(given, altchars=b"-_", validate=True)

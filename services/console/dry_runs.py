@@ -1,4 +1,4 @@
-"""Whether the services rehearse orders with `dry_run`; an older one would carry them out."""
+"""Check that the drift_repair_agent knows `dry_run`; an older one would carry the request out."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from services.console.problems import ApiProblem, PageProblem
 
 
 async def expect_supported(api: Api) -> None:
-    """Check that the drift_repair_agent is not older than its dry runs.
+    """Check that the drift_repair_agent supports dry runs.
 
-    `GET /repairs/summary` came with them. A service without it ignores the unknown parameter, so a
-    preview during an upgrade would decide.
+    `GET /repairs/summary` was added together with them. An older service ignores the parameter
+    `dry_run`, so that a preview during an upgrade would be a decision.
 
     Raises:
-        PageProblem: it is older, or does not answer.
+        PageProblem: it does not support them, or does not answer.
     """
     try:
         await api.drift_repair_agent.get("/repairs/summary")

@@ -26,7 +26,7 @@ from shared.observability import logs
 log = logs.get(__name__)
 
 _LONGEST_NEXT: Final = 2_000
-_NO_DESTINATIONS: Final = frozenset({*BEFORE_SIGN_IN, "/logout"})
+_NOT_AFTER_SIGN_IN: Final = frozenset({*BEFORE_SIGN_IN, "/logout"})
 _TITLES: Final = {one.value: one.phrase for one in HTTPStatus} | {
     403: "Not allowed",
     404: "Not found",
@@ -38,7 +38,7 @@ _TITLES: Final = {one.value: one.phrase for one in HTTPStatus} | {
 
 
 class ErrorPages:
-    """ASGI middleware that answers what pages raise; the API's errors are left to its callers."""
+    """ASGI middleware that shows what a page raises as an error page, except below `/api/`."""
 
     def __init__(self, app: ASGIApp, *, cookies: Cookies, has_oidc_login: bool) -> None:
         self._app = app
@@ -88,18 +88,18 @@ class ErrorPages:
         return problem_page(request, _BUG)
 
     def _signed_out(self, request: Request) -> Response:
-        """To the login page, which leads back; the cookie of an ended session is deleted.
+        """Redirect to the login page, which leads back, and delete the cookie of the ended session.
 
-        If only the issuer's token has expired, first to the issuer, which may ask nothing.
+        If only the issuer's token has expired, redirect to the issuer, which may ask nothing.
         """
-        is_outlived = self._has_oidc_login and getattr(request.state, "is_outlived", False)
-        door = silent_url if is_outlived else login_url
+        is_silent = self._has_oidc_login and getattr(request.state, "only_token_expired", False)
+        sign_in = silent_url if is_silent else login_url
         if is_fragment(request):
             where = request.headers.get("hx-current-url", "")
-            response = Response(status_code=401, headers={"HX-Redirect": door(_path(where))})
+            response = Response(status_code=401, headers={"HX-Redirect": sign_in(_path(where))})
         elif request.method in csrf.SAFE_METHODS:
             where = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-            response = RedirectResponse(door(where), status_code=303)
+            response = RedirectResponse(sign_in(where), status_code=303)
         else:
             response = render(request, "signed_out.j2", status=401)
         for cookie in self._cookies.delete_session():
@@ -124,7 +124,7 @@ def problem_page(request: Request, problem: PageProblem, *, title: str | None = 
 
 
 def handle_http_errors(app: FastAPI) -> None:
-    """Show pages for addresses that no route has, or that routes cannot read."""
+    """Show error pages for addresses without a route, and for invalid parameters."""
 
     @app.exception_handler(HTTPException)
     async def no_route(request: Request, error: HTTPException) -> Response:
@@ -138,7 +138,7 @@ def handle_http_errors(app: FastAPI) -> None:
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         if any(one["loc"][0] == "path" for one in error.errors()):
             return problem_page(request, PageProblem(404, "not_found", _NO_PAGE))
-        sentence = "A parameter of this address is not valid."
+        sentence = "A parameter in this address is not valid."
         return problem_page(request, PageProblem(422, "invalid_request", sentence))
 
 
@@ -154,7 +154,7 @@ def own_path(given: str | None) -> str:
         or path.startswith(("//", "/api/", "/static/"))
         or "\\" in path
         or not path.isprintable()
-        or path.partition("?")[0] in _NO_DESTINATIONS
+        or path.partition("?")[0] in _NOT_AFTER_SIGN_IN
     ):
         return "/"
     return path
@@ -175,10 +175,10 @@ def silent_url(then: str) -> str:
     return _with_next("/login/oidc", then, silent="1")
 
 
-def _with_next(door: str, then: str, **query: str) -> str:
+def _with_next(page: str, then: str, **query: str) -> str:
     path = own_path(then)
     given = query if path == "/" else {"next": path, **query}
-    return f"{door}?{urlencode(given)}" if given else door
+    return f"{page}?{urlencode(given)}" if given else page
 
 
 def _path(url: str) -> str:
@@ -197,16 +197,19 @@ def _retry_url(request: Request, problem: PageProblem) -> str | None:
 
 def _cross_site(reason: str) -> PageProblem:
     if reason == "token":
-        sentence = "This form belongs to another session. Open the page again and repeat it."
+        sentence = (
+            "This form belongs to another session, so nothing was done. Open the page again, and "
+            "fill in the form again."
+        )
     else:
         sentence = (
             "This form was not sent by a page of this console, so nothing was done. Open the "
-            "console at the address of CONSOLE_URL."
+            "console at the address that its setting CONSOLE_URL has."
         )
     return PageProblem(403, f"cross_site_{reason}", sentence)
 
 
 _NO_PAGE: Final = "There is no such page."
 _BUG: Final = PageProblem(
-    500, "internal_error", "Unexpected error; the log has the details under the request's id."
+    500, "internal_error", "Unexpected error; the log has the details under this request id."
 )

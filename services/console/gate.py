@@ -29,7 +29,7 @@ BEFORE_SIGN_IN: Final = frozenset({"/login", "/login/oidc", "/login/callback", "
 class Gate:
     """ASGI middleware that sets `state.session` and, of a submitted form, `state.form`.
 
-    `state.is_outlived` is True where the session ended only since its issuer's token expired.
+    `state.only_token_expired` is True if the session ended only because its issuer's token expired.
 
     Raises, for the error pages:
         SignedOut: a page other than those before signing in was asked for without a session.
@@ -69,7 +69,7 @@ class Gate:
         if session is not None:
             state["session"] = session
         elif sealed:
-            state["is_outlived"] = self._sessions.is_outlived(sealed)
+            state["only_token_expired"] = self._sessions.only_token_expired(sealed)
         await self._check(scope, receive, session)
         written = self._to_write(path, session, sealed, state["session"])
         if session is not None and (path == LIVE or BACKGROUND in dict(scope["headers"])):

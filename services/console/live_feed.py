@@ -29,8 +29,9 @@ log = logs.get(__name__)
 SCOPE: Final = "events:read"
 _MEMBERS: Final = ("type", "connection_id", "ref", "status", "version", "code", "at")
 _KEPT: Final = 1_000
-"""Events that are remembered for pages which connect again."""
+"""Number of events that are remembered for pages which connect again."""
 _QUEUE: Final = 200
+"""Most messages that wait for one page; beyond that, the page gets a reset instead."""
 _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 20.0
 _AGAIN_S: Final = 0.2
@@ -56,9 +57,10 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What a page receives: an event, or by `kind` reset, away or back."""
+    """What a page receives."""
 
     kind: str = ""
+    """Empty for an event; otherwise `reset`, `away` or `back`."""
     data: bytes = b"{}"
     position: Position | None = None
     connection_id: str = ""
@@ -83,7 +85,7 @@ class Subscription(ReaderQueue[Message]):
         self.position = position
 
     def put(self, message: Message) -> None:
-        """Queue a message that is new here; a page that is too slow starts again."""
+        """Queue a message, unless the page has it already; a page that is too slow gets a reset."""
         at = message.position
         is_known = at is not None and self.position is not None and at <= self.position
         if is_known and message.kind != "reset":
@@ -121,7 +123,7 @@ class LiveFeed:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Follow the events within the block; without a key of the console there are none."""
+        """Follow the events within the block; do nothing without the console's key."""
         if self._signer is None:
             yield
             return
@@ -179,7 +181,7 @@ class LiveFeed:
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
 
     async def _read(self, lines: AsyncIterator[str]) -> None:
-        """Hand on a stream until it ends, as each does after some minutes."""
+        """Pass a stream's events on to the pages until it ends, as each does after some minutes."""
         kind, data, position = "", "", None
         async for line in lines:
             name, _, value = line.partition(":")
@@ -231,7 +233,7 @@ class LiveFeed:
 
 
 def _known(data: str) -> dict[str, Any]:
-    """An event's known members, whatever else the orchestrator may send one day.
+    """An event's known members; others, which a newer orchestrator may send, are left out.
 
     Raises:
         PageProblem: it is not a JSON object.

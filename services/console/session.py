@@ -104,8 +104,8 @@ class Sessions:
         session = self._read(text)
         return None if session is None or self._has_ended(session) else session
 
-    def is_outlived(self, text: str) -> bool:
-        """Whether a cookie's session would go on if its issuer's token had not expired."""
+    def only_token_expired(self, text: str) -> bool:
+        """Whether a cookie's session ended only because its issuer's token expired."""
         session = self._read(text)
         return (
             session is not None

@@ -273,7 +273,7 @@ async def test_key_is_shown_once(signed_in: Browser, double: Double) -> None:
     assert body["labels"] == {"team": "sales", "tier": "1"}
     assert "shown-once" not in (await signed_in.get("/access")).html
     answer = await signed_in.post("/access/keys/ab12cd34/revoke")
-    assert answer.location == "/access?gone=ab12cd34"
+    assert answer.location == "/access?revoked_key=ab12cd34"
     shown = await signed_in.post("/access/keys", {"owner": "bot"})
     assert (shown.status, "Choose at least one scope." in shown.text) == (422, True)
 

@@ -33,10 +33,10 @@ async def keys(
     api: CallerApi,
     after: Annotated[str | None, Query(max_length=200)] = None,
     revoked: Annotated[bool, Query()] = False,
-    gone: Annotated[str | None, Query(pattern="^[a-z0-9]{8}$")] = None,
+    revoked_key: Annotated[str | None, Query(pattern="^[a-z0-9]{8}$")] = None,
 ) -> Response:
     """Show the API keys, newest first, and the form of a new one."""
-    return await _keys(request, api, after=after, with_revoked=revoked, gone=gone)
+    return await _keys(request, api, after=after, with_revoked=revoked, revoked_key=revoked_key)
 
 
 @router.post("/access/keys")
@@ -77,7 +77,7 @@ async def revoke(api: CallerApi, key_id: str, form: SubmittedForm) -> Response:
     """Revoke a key for good."""
     del form
     await api.orchestrator.post("/api-keys/{}", key_id, method="DELETE")
-    return RedirectResponse(f"/access?gone={key_id}", status_code=303)
+    return RedirectResponse(f"/access?revoked_key={key_id}", status_code=303)
 
 
 @router.get("/access/credentials")
@@ -160,7 +160,7 @@ async def _keys(
     *,
     after: str | None = None,
     with_revoked: bool = False,
-    gone: str | None = None,
+    revoked_key: str | None = None,
     problem: PageProblem | None = None,
     given: dict[str, Any] | None = None,
 ) -> Response:
@@ -176,6 +176,6 @@ async def _keys(
         given=given or {"owner": "", "scopes": ["connections:read"], "days": "90", "labels": ""},
         problem=problem,
         with_revoked=with_revoked,
-        gone=gone,
+        revoked_key=revoked_key,
         is_first=after is None,
     )

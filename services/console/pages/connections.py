@@ -22,7 +22,7 @@ _ROWS: Final = 100
 
 @router.get("/connections")
 async def connections(request: Request, api: CallerApi) -> Response:
-    """Show one page of the list; without a query, the filter that was used last."""
+    """Show one page of the list; an address without a query leads to the filter used last."""
     kept = request.cookies.get(COOKIE, "")
     if not request.url.query and kept and not is_fragment(request):
         last = ConnectionFilter.restored(kept)
@@ -62,7 +62,7 @@ async def connections(request: Request, api: CallerApi) -> Response:
 
 
 def _matching(shown: ConnectionFilter, counts: dict[str, Any] | None) -> int | None:
-    """How many connections the filter leaves; None if it is not known."""
+    """How many connections match the filter; None if it is not known."""
     if counts is None or shown.is_archived:
         return None
     if not shown.health:
@@ -71,7 +71,7 @@ def _matching(shown: ConnectionFilter, counts: dict[str, Any] | None) -> int | N
 
 
 def _keep(request: Request, response: Response, shown: ConnectionFilter, kept: str) -> None:
-    """Store the filter in a cookie of the browser's session, if it is another one."""
+    """Store the filter in a session cookie, if it is not the stored one; delete it if empty."""
     cookies: Cookies = request.app.state.cookies
     value = shown.stored() if shown.is_filtered else ""
     if value == kept:

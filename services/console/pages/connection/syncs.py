@@ -135,7 +135,7 @@ async def log(
 async def cancel(
     request: Request, api: CallerApi, connection_id: UUID, job_id: UUID, form: SubmittedForm
 ) -> Response:
-    """Cancel a sync that runs; what is in the destination already stays there."""
+    """Cancel a sync that runs; rows that are already in the destination stay there."""
     try:
         reply = await api.orchestrator.post(
             "/connections/{}/jobs/{}/cancel",
