@@ -29,7 +29,7 @@ MEANINGS: dict[tuple[int, str], str] = {
     (409, "editing"): "The connection's settings are being changed.",
     (409, "heal_in_progress"): "A catalog is already being applied to the connection.",
     (409, "healing"): "A catalog is being applied to the connection; retry once it is ACTIVE.",
-    (409, "job_ended"): "The job has ended already; `job_status` is how.",
+    (409, "job_ended"): "The job has ended already; `job_status` says how.",
     (409, "already_managed"): (
         "AAM already has a connection for this Airbyte connection; see `connection_id`."
     ),
@@ -82,8 +82,8 @@ MEANINGS: dict[tuple[int, str], str] = {
     ): "A required field of the credential is missing; see `variable`.",
     (422, "credential_invalid"): "A field of the credential is invalid; see `variable`.",
     (422, "credential_not_found"): (
-        "The credential store has no credential with this id, or only connections use it that the"
-        " API key may not see."
+        "The credential store has no credential with this id, or it is used only by connections"
+        " that the API key may not see."
     ),
     (422, "credential_not_used"): "This source type does not take a `credential_id`.",
     (422, "admin_not_limited"): "A key that is limited by labels cannot have the scope admin.",
@@ -185,7 +185,7 @@ MEANINGS: dict[tuple[int, str], str] = {
     (422, "unknown_change"): "The repair has no change with this id.",
     (422, "unknown_connection"): "The connection that the webhook is for does not exist.",
     (422, "unknown_destination"): "Airbyte has no such destination.",
-    (422, "not_a_mapper"): "`choices` says what to do about the mappers of another kind of change.",
+    (422, "not_a_mapper"): "`choices` has a `mapper` for a change that is not a lapsed mapper.",
     (422, "secret_in_catalog"): (
         "The catalog has an encryption key of a mapper, which AAM does not store."
     ),
@@ -205,7 +205,7 @@ MEANINGS: dict[tuple[int, str], str] = {
     (422, "workspace_mismatch"): "The destination is in another workspace than `workspace_id`.",
     (429, "discovery_quota"): (
         "The source has reached its limit of discoveries in 24 hours, or the source type and"
-        " credential theirs of checks and previews."
+        " credential have reached that of checks and previews."
     ),
     (429, "too_many_failures"): "This address has failed to authenticate too often.",
     (429, "too_many_streams"): (
