@@ -26,7 +26,7 @@ async def test_head(signed_in: Browser, mesh: Double) -> None:
     assert shown.status == 200
     assert "Paused by repair" in shown.text
     assert "3 changes wait for review, 1 is breaking." in shown.text
-    assert "Decide the repair to resume the connection" in shown.text
+    assert "Decide on the repair to resume the connection" in shown.text
     assert f'href="/repairs/{REPAIR}">Review repair' in shown.html
     assert "Version 14" in shown.text
     assert "28 Nov 2026, 09:46 UTC" in shown.text

@@ -453,7 +453,7 @@ async def test_archiving_several_has_to_be_typed(signed_in: Browser, double: Dou
     assert "Archive 3 connections?" in asked.text
     assert "Billing Salesforce Deleted Ours Salesforce Stays Third Away." in asked.text
     wrong = await signed_in.post("/connections/bulk", fields | {"confirm": "archive 2"})
-    assert (wrong.status, "This is not what has to be typed." in wrong.text) == (422, True)
+    assert (wrong.status, "The typed text does not match." in wrong.text) == (422, True)
     assert not [one for one in double.asked if one.method == "DELETE"]
 
     shown = await signed_in.post("/connections/bulk", fields | {"confirm": " archive  3 "})

@@ -125,7 +125,7 @@ async def test_other_choices_are_previewed_first(signed_in: Browser, double: Dou
     )
 
     assert answer.status == 422
-    assert "The choices are not those of the preview." in answer.text
+    assert "The choices have changed since the preview." in answer.text
     assert [query for query, _ in orders(double)] == ["dry_run=true"] * 2
 
 

@@ -156,7 +156,7 @@ async def _asked_to_confirm(
         names=form.starting_with("name."),
         phrase=_PHRASE.format(len(ids)),
         typed=form.line("confirm"),
-        error="This is not what has to be typed." if is_wrong else None,
+        error="The typed text does not match." if is_wrong else None,
         back=back,
     )
 

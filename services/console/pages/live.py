@@ -91,7 +91,7 @@ async def live(
     streams: OpenStreams = request.app.state.open_streams
     session: Session = request.state.session
     if not feed.is_running:
-        raise PageProblem(503, "live_updates_off", "There are no live updates here.")
+        raise PageProblem(503, "live_updates_off", "Live updates are off here.")
     address = address_of(request)
     caller = await callers.accepted(session.credential, address=address)
     if SCOPE not in caller.scopes:

@@ -210,8 +210,8 @@ def _check_oidc_caller(caller: dict[str, Any], subject: str | None) -> None:
         raise PageProblem(
             403,
             "no_scopes",
-            f"You are {caller['name']}, but your token has no scope of AAM in the claim of "
-            "OIDC_SCOPE_CLAIM. Those who run the issuer can grant it.",
+            f"You are {caller['name']}, but your token has no scope of AAM in the claim that "
+            "OIDC_SCOPE_CLAIM names. The issuer's administrators can grant one.",
         )
 
 

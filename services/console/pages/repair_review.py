@@ -33,7 +33,7 @@ _WHY: Final = "Give a reason: something is lost or read again. It is saved with 
 _INCOMPLETE: Final = "Some answers are missing."
 _NOTHING: Final = "Nothing is decided yet: choose an answer for at least one change."
 _CHANGED: Final = (
-    "The choices are not those of the preview. Look at what they lead to now, then approve."
+    "The choices have changed since the preview. Check what they would do now, then approve."
 )
 
 

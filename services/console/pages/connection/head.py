@@ -27,7 +27,7 @@ _TABS: Final = (
 )
 _NEXT: Final = {
     "failed": "The timeline shows the operation that failed.",
-    "paused-by-repair": "Decide the repair to resume the connection where it stopped.",
+    "paused-by-repair": "Decide on the repair to resume the connection where it stopped.",
     "paused": "Resume it when it should sync again.",
     "needs-review": "Syncs continue with the current catalog until you decide.",
     "differs": "The timeline shows what was changed in Airbyte.",
