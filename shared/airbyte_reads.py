@@ -16,7 +16,7 @@ from shared.errors import (
     UpstreamUnreachable,
 )
 
-AWAY: Final = (UpstreamUnreachable, UpstreamUnknown, UpstreamConflict, UpstreamDenied)
+READ_FAILURES: Final = (UpstreamUnreachable, UpstreamUnknown, UpstreamConflict, UpstreamDenied)
 """The errors of a read after which nothing is known."""
 _WITHIN_S: Final = 10.0
 """How long one request's checks wait for Airbyte in all; shorter than PEER_TIMEOUT's default."""

@@ -57,7 +57,7 @@ class DestinationLimits:
             return {}
         try:
             destination = await self._destinations.read(now.row.airbyte_destination_id)
-        except airbyte_reads.AWAY as error:
+        except airbyte_reads.READ_FAILURES as error:
             if any(policy.reaction(verdict) is Reaction.APPLY for _, verdict in changes):
                 raise airbyte_reads.nothing_recorded(error) from None
             return {}
