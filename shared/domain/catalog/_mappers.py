@@ -138,7 +138,7 @@ def _is_filled(document: bytes, member: bytes) -> bool:
     return False
 
 
-def columns(mappers: Iterable[Mapper], field: str) -> str | None:
+def column_after(mappers: Iterable[Mapper], field: str) -> str | None:
     """The column in which a field arrives at the destination; None if a mapper removes it."""
     name: str | None = field
     for mapper in mappers:
