@@ -128,7 +128,7 @@ async def _shared(
     ours = [table for table in made if table.stream in new]
     with label_limits.registry_wide():
         return await shared_tables(
-            db, destination, row.airbyte_destination_id, ours, besides=row.id
+            db, destination, row.airbyte_destination_id, ours, excluding=row.id
         )
 
 

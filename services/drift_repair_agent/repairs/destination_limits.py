@@ -91,7 +91,7 @@ class DestinationLimits:
             destination,
             now.row.airbyte_destination_id,
             new,
-            besides=now.row.id,
+            excluding=now.row.id,
         )
         for stream, judgement in shared.items():
             found[stream] = judgement.joined(found.get(stream))
