@@ -29,7 +29,7 @@ _REMEMBERED_S: Final = 300.0
 _MOST_REMEMBERED: Final = 1_000
 _MOST_COMPARED: Final = 5_000
 _COMMIT_TAKES: Final = timedelta(minutes=1)
-"""How long a transaction that ends an operation may take; its end is when it began."""
+"""How long a transaction that ends an operation may take; it records its own start as the end."""
 _PAGE: Final = 10
 """Connections whose catalogs are read at once; each may have megabytes."""
 
@@ -72,36 +72,36 @@ async def shared_tables(
     destination_id: UUID,
     ours: Sequence[Table],
     *,
-    besides: UUID,
+    excluding: UUID,
 ) -> dict[StreamId, Judgement]:
-    """The streams whose table a stream of another live connection is written to, too.
+    """The streams whose table another live connection writes, too.
 
-    `besides` is the connection that writes `ours`. The first 5,000 connections are compared, and
+    `excluding` is the connection that writes `ours`. The first 5,000 connections are compared, and
     those that running operations are about to change.
     """
     async with db.read() as session:
         claims = await registry.claimed_streams(
-            session, destination_id, besides=besides, within=timedelta(0)
+            session, destination_id, excluding=excluding, within=timedelta(0)
         )
     found = _compared(destination, ours, claims)
     after, compared = UUID(int=0), 0
     while compared < _MOST_COMPARED:
         async with db.read() as session:
             others = await registry.page_of_written_streams(
-                session, destination_id, besides=besides, after=after, limit=_PAGE
+                session, destination_id, excluding=excluding, after=after, limit=_PAGE
             )
         for stream, judgement in _compared(destination, ours, others).items():
             found[stream] = judgement.joined(found.get(stream))
         if len(others) < _PAGE:
             return found
         after, compared = others[-1].connection_id, compared + len(others)
-    log.warning("tables_not_all_compared", destination=str(destination_id), of=compared)
+    log.warning("tables_not_all_compared", destination=str(destination_id), compared=compared)
     return found
 
 
 @dataclass(frozen=True, slots=True)
 class TableClaim:
-    """Tables that an operation is about to write; those written already were compared with them."""
+    """Tables that an operation is about to write; tables written already were compared before."""
 
     connection_id: UUID
     destination_id: UUID
@@ -111,15 +111,18 @@ class TableClaim:
     async def conflicts(
         self, session: AsyncSession, *, within: timedelta
     ) -> dict[StreamId, Judgement]:
-        """The streams whose table another operation has claimed, or has taken `within` this time.
+        """The streams whose table another operation claims, or has claimed `within` this time.
 
         Call it in the transaction that records the operation, since other claims of the destination
         then wait until that ends: of two operations that claim a table, the second one sees the
-        first. `within` goes back to before the tables were compared.
+        first. `within` must reach back to before the tables were compared.
         """
         await registry.lock_tables(session, self.destination_id)
         claims = await registry.claimed_streams(
-            session, self.destination_id, besides=self.connection_id, within=within + _COMMIT_TAKES
+            session,
+            self.destination_id,
+            excluding=self.connection_id,
+            within=within + _COMMIT_TAKES,
         )
         return _compared(self.destination, self.tables, claims)
 

@@ -15,7 +15,7 @@ from uuid import UUID
 import msgspec
 
 from shared.airbyte_client import AirbyteClient
-from shared.airbyte_reads import AWAY, nothing_recorded
+from shared.airbyte_reads import READ_FAILURES, nothing_recorded
 from shared.domain import catalog as catalogs
 from shared.domain.catalog import Catalog, InvalidCatalog, StreamId
 from shared.domain.cooperative import run_cooperatively
@@ -56,7 +56,7 @@ async def with_state(
         state = await airbyte.connection_state(airbyte_connection_id)
     except UpstreamMissing:
         return Reselection()  # a missing connection is reported by what follows
-    except AWAY as error:
+    except READ_FAILURES as error:
         raise nothing_recorded(error) from None
     if state.type == "not_set":
         return Reselection()
@@ -79,7 +79,7 @@ async def held_catalog(airbyte: AirbyteClient, airbyte_connection_id: UUID) -> C
     try:
         held = await airbyte.get_connection(airbyte_connection_id)
         return await run_cooperatively(catalogs.parse.steps(held.sync_catalog))
-    except AWAY as error:
+    except READ_FAILURES as error:
         raise nothing_recorded(error) from None
     except (UpstreamMissing, InvalidCatalog):
         return Catalog(())

@@ -72,7 +72,7 @@ class DestinationFit:
             destination,
             destination_id,
             [table for table in made if table.stream in left],
-            besides=connection_id,
+            excluding=connection_id,
         )
         if destination.is_known:
             _refuse({stream: one for stream, one in shared.items() if one.verdict != "safe"})
@@ -119,7 +119,7 @@ class DestinationFit:
             if stream not in clashed
         }
         shared = await shared_tables(
-            self._db, destination, destination_id, new, besides=connection_id
+            self._db, destination, destination_id, new, excluding=connection_id
         )
         found |= {stream: one.joined(found.get(stream)) for stream, one in shared.items()}
         if destination.is_known:
@@ -154,7 +154,7 @@ class DestinationFit:
         made = tables(destination, [stream.id for stream in catalog.streams], naming)
         new = [table for table in made if table.stream not in known]
         shared = await shared_tables(
-            self._db, destination, destination_id, new, besides=connection_id
+            self._db, destination, destination_id, new, excluding=connection_id
         )
         judged = await run_cooperatively(_judged(destination, changed, known))
         within = judge_tables(destination, made)

@@ -332,7 +332,7 @@ class Importing:
         destination = await self._destinations.read(held.destination_id)
         made = tables(destination, streams, naming_in(held))
         found = await shared_tables(
-            self._db, destination, held.destination_id, made, besides=UUID(int=0)
+            self._db, destination, held.destination_id, made, excluding=UUID(int=0)
         )
         return [
             SharedTableView(

@@ -36,7 +36,7 @@ FIELDS: Final = frozenset(
         "entrypoint", "group", "id", "job", "repair", "source", "webhook", "workspace",
         # properties and results
         "address", "attempt", "attempts", "cancelled", "cause", "changes",
-        "code", "deleted", "detail",
+        "code", "compared", "deleted", "detail",
         "entity", "error", "failed", "is_new", "kind", "left", "failures", "task",
         "method", "ms", "of", "path", "reason", "removed", "added", "retry_num", "seconds",
         "rows", "severity", "source_type", "status", "suggestions", "table", "tries", "type",

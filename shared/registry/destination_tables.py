@@ -24,7 +24,7 @@ class WrittenStreams:
 
     connection_id: UUID
     name: str
-    """Empty unless every caller who sees the other connection, `besides`, sees this one, too."""
+    """Empty unless every caller who sees the connection `excluding` sees this one, too."""
     naming: Naming
     streams: tuple[StreamId, ...]
 
@@ -45,12 +45,12 @@ def read_naming(stored: str | None) -> Naming:
 
 
 async def page_of_written_streams(
-    session: AsyncSession, destination_id: UUID, *, besides: UUID, after: UUID, limit: int
+    session: AsyncSession, destination_id: UUID, *, excluding: UUID, after: UUID, limit: int
 ) -> list[WrittenStreams]:
-    """Live connections to a destination by id, `besides` one, from `after` on."""
+    """Live connections to a destination by id, except `excluding`, from `after` on."""
     rows = await session.execute(
         _PAGE,
-        {"destination": destination_id, "besides": besides, "after": after, "limit": limit},
+        {"destination": destination_id, "excluding": excluding, "after": after, "limit": limit},
     )
     return [_read(*row) for row in rows]
 
@@ -64,15 +64,15 @@ _LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended('aam.tables ' || :de
 
 
 async def claimed_streams(
-    session: AsyncSession, destination_id: UUID, *, besides: UUID, within: timedelta
+    session: AsyncSession, destination_id: UUID, *, excluding: UUID, within: timedelta
 ) -> list[WrittenStreams]:
     """What running operations are about to write to a destination, and what ended ones write.
 
-    These are the onboardings, edits and changed catalogs of other connections than `besides` that
-    are running, or ended `within` this time. All connections count, also for a limited caller.
+    These are the onboardings, edits and changed catalogs that are running, or ended `within` this
+    time; not those of the connection `excluding`. All connections count, also for a limited caller.
     """
     rows = await session.execute(
-        _CLAIMS, {"destination": destination_id, "besides": besides, "within": within}
+        _CLAIMS, {"destination": destination_id, "excluding": excluding, "within": within}
     )
     return [_read(*row) for row in rows]
 
@@ -88,7 +88,7 @@ def _read(connection_id: UUID, name: str, naming: str | None, streams: str) -> W
 
 _NAME = """
     CASE WHEN c.labels @> coalesce(
-        (SELECT labels FROM public.connections WHERE id = :besides), '{}'
+        (SELECT labels FROM public.connections WHERE id = :excluding), '{}'
     ) THEN c.name ELSE '' END
 """
 
@@ -111,7 +111,7 @@ _PAGE = text(f"""
     JOIN sync_catalog_versions v
         ON v.connection_id = c.id AND v.version_number = c.catalog_version
     WHERE c.airbyte_destination_id = :destination AND c.archived_at IS NULL
-        AND c.id <> :besides AND c.id > :after
+        AND c.id <> :excluding AND c.id > :after
     ORDER BY c.id LIMIT :limit
 """)  # noqa: S608 - no input
 _CLAIMED = """
@@ -128,7 +128,7 @@ _CLAIMS = text(f"""
     JOIN public.connections c ON c.id = o.connection_id
     LEFT JOIN public.sync_catalog_versions v
         ON v.connection_id = c.id AND v.version_number = c.catalog_version
-    WHERE c.airbyte_destination_id = :destination AND c.archived_at IS NULL AND c.id <> :besides
+    WHERE c.airbyte_destination_id = :destination AND c.archived_at IS NULL AND c.id <> :excluding
         AND o.kind IN ('onboard', 'edit', 'apply')
         AND (o.status = 'running' OR o.ended_at > now() - CAST(:within AS interval))
     ORDER BY c.id

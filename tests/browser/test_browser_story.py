@@ -14,7 +14,7 @@ from local.mesh_client import MeshConnection
 from tests.browser import story
 from tests.browser.conftest import arrivals, running
 from tests.browser.person import Person
-from tests.browser.reviewing import approve, change, choose_rename, ends, preview
+from tests.browser.reviewing import approve, change, choose_rename, preview, wait_for_end
 
 pytestmark = [pytest.mark.deep, pytest.mark.timeout(600)]
 
@@ -43,18 +43,18 @@ async def take_back(one: Person, connection: MeshConnection) -> None:
     await expect(one.page.locator("main")).to_contain_text("Version 2 → 1, as version 3")
     await one.page.get_by_label("Why").fill("Not needed yet.\nAda")
     await one.page.get_by_role("button", name="Roll back").click()
-    await ends(one, "Airbyte has version 3")
+    await wait_for_end(one, "Airbyte has version 3")
     assert await connection.version() == 3
 
 
 async def decide(one: Person, connection: MeshConnection) -> int:
-    """From the inbox to the rename, with another name than the suggested one; the new version."""
+    """From the inbox to the rename, with another name than suggested; return the new version."""
     version = await connection.version() + 1
     await one.open("/")
     await one.page.get_by_role("link", name=re.compile("^Review")).first.click()
     await expect(one.page.get_by_role("heading", level=1)).to_contain_text("to decide")
     await expect(change(one, GONE)).to_contain_text(SUGGESTED)
-    # The likely rename lacks the answer about its column; the new field needs none.
+    # The suggested rename still needs a choice about its column; the new field needs no choice.
     decided = one.page.locator("[data-decided]")
     await expect(decided).to_contain_text("1/2")
     await choose_rename(one, GONE, CHOSEN)
@@ -64,7 +64,7 @@ async def decide(one: Person, connection: MeshConnection) -> int:
     await one.page.get_by_label("Why").fill(why)
     await preview(one)
     await approve(one)
-    await ends(one, f"Airbyte has version {version}")
+    await wait_for_end(one, f"Airbyte has version {version}")
     assert await connection.version() == version
     return version
 

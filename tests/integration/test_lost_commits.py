@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from tests.fakes.airbyte_server import AirbyteServer
-from tests.fakes.postgres_proxies import STORY, LossyCommit, moved
+from tests.fakes.postgres_proxies import SAGA, LossyCommit, moved
 from tests.integration.applying import GREW, apply, discovered, seen, streams_in_airbyte
 from tests.integration.conftest import ORDER, Mesh, add_destination, running, settings_for
 from tests.pools import Sql
@@ -20,17 +20,17 @@ from tests.pools import Sql
 async def mesh_behind(
     proxy: LossyCommit, registry_url: str, airbyte: AirbyteServer, redis_url: str, sql: Sql
 ) -> AsyncIterator[Mesh]:
-    """A mesh whose registry is behind the proxy, and whose background looks are long asleep."""
-    asleep = {"job_poll_interval": "600", "event_relay_interval": "600"}
+    """A mesh whose registry is behind the proxy, and whose periodic tasks do not run meanwhile."""
+    rare = {"job_poll_interval": "600", "event_relay_interval": "600"}
     add_destination(airbyte)
     redis = Redis.from_url(redis_url)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(redis.aclose)
         port = await stack.enter_async_context(proxy.opened())
-        settings = settings_for(airbyte, moved(registry_url, port), redis_url, **asleep)
+        settings = settings_for(airbyte, moved(registry_url, port), redis_url, **rare)
         parts: dict[str, Any] = {"sql": sql, "redis": redis, "order": ORDER}
         mesh = await stack.enter_async_context(running(settings, airbyte, **parts))
-        await proxy.until_quiet()  # their first looks commit, too
+        await proxy.until_quiet()  # the first runs of periodic tasks commit, too
         yield mesh
 
 
@@ -46,12 +46,12 @@ async def test_onboarding_survives_a_lost_commit_answer(
     sql: Sql,
 ) -> None:
     """ACTIVE with its source in Airbyte, or FAILED with nothing there; never PENDING."""
-    proxy = LossyCommit(registry_url, delivers=is_durable, spared=spared, about=STORY)
+    proxy = LossyCommit(registry_url, delivers=is_durable, spared=spared, about=SAGA)
     async with mesh_behind(proxy, registry_url, airbyte, redis_url, sql) as mesh:
         proxy.is_armed = True
         answer = await mesh.orchestrator.post("/connections/onboard", json=mesh.order)
         assert proxy.has_cut.is_set()
-        # At once: an answer is true when it is given, and not only when somebody has mended it.
+        # Read at once: a response must be true when it is sent, not only after a repair.
         rows = await sql.fetch("SELECT status, airbyte_source_id::text AS source FROM connections")
 
     if answer.status_code == 201:
@@ -75,7 +75,7 @@ async def test_applying_survives_a_lost_commit_answer(
     sql: Sql,
 ) -> None:
     """Version 2 once, ACTIVE, equal to Airbyte's; never HEALING."""
-    proxy = LossyCommit(registry_url, delivers=is_durable, spared=spared, about=STORY)
+    proxy = LossyCommit(registry_url, delivers=is_durable, spared=spared, about=SAGA)
     async with mesh_behind(proxy, registry_url, airbyte, redis_url, sql) as mesh:
         connection = await mesh.onboard()
         airbyte.offers(GREW)

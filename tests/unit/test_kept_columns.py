@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from services.drift_repair_agent import healing
 from services.drift_repair_agent.healing import HealImpossible, Instruction
 from shared.domain import catalog, drift
-from shared.domain.catalog._mappers import columns, effective_mappers
+from shared.domain.catalog._mappers import column_after, effective_mappers
 from tests.unit.catalogs import MOMENT, TEXT, Json, document, picked, stream
 from tests.unit.healing import ORDERS, PLAIN, Path, heal, healed
 from tests.unit.test_mappers import ROWS, encryption, filtering, hashing
@@ -62,7 +62,7 @@ def test_renaming_is_the_first_mapper_and_others_stay() -> None:
     assert "email" not in now["stream"]["jsonSchema"]["properties"]
     assert codes == ["column_kept"]
     config = catalog.parse(document(now)).streams[0].config
-    assert columns(effective_mappers(config), "mail") == "email_hashed"
+    assert column_after(effective_mappers(config), "mail") == "email_hashed"
 
 
 def test_hashed_fields_without_mappers_stay_hashed() -> None:
@@ -176,7 +176,7 @@ def test_front_of_the_list_through_every_history(
         plain = catalog.parse(document(stream(mappers=others))).streams[0]
         unmapped = effective_mappers(plain.config)
         for name, field in mapped.items():
-            assert columns(configured, field) == columns(unmapped, name)
+            assert column_after(configured, field) == column_after(unmapped, name)
 
 
 # -- the field comes back

@@ -13,7 +13,7 @@ from services.drift_repair_agent import healing
 from services.drift_repair_agent.healing import HealImpossible, Instruction
 from shared.domain import catalog, drift
 from shared.domain.catalog import InvalidCatalog
-from shared.domain.catalog._mappers import columns, effective_mappers, may_have_mappers
+from shared.domain.catalog._mappers import column_after, effective_mappers, may_have_mappers
 from shared.domain.drift import Change
 from tests.unit.catalogs import MOMENT, TEXT, Json, document, picked, stream
 from tests.unit.healing import ORDERS, Path, decided, heal, healed
@@ -307,7 +307,7 @@ def test_rename_of_a_hashed_field_names_both_columns() -> None:
     assert message.endswith("The column 'secret' is kept.")
     (pair,) = [stream(fields=FIELDS, mappers=mappers)]
     config = catalog.parse(document(pair)).streams[0].config
-    assert columns(effective_mappers(config), "mail") == "secret"
+    assert column_after(effective_mappers(config), "mail") == "secret"
 
 
 def test_rollback_checks_the_mappers_of_the_older_version() -> None:

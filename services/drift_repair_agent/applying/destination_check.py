@@ -7,7 +7,7 @@ from typing import Final
 
 from services.drift_repair_agent.applying.preflight import invalid
 from shared import registry
-from shared.airbyte_reads import AWAY, airbyte_answers_by, nothing_recorded
+from shared.airbyte_reads import READ_FAILURES, airbyte_answers_by, nothing_recorded
 from shared.auth import label_limits
 from shared.database import Database
 from shared.destinations import DestinationReader, shared_tables
@@ -110,7 +110,7 @@ async def _read(destinations: DestinationReader, row: Connection, deadline: floa
     try:
         async with airbyte_answers_by(deadline):
             return await destinations.read(row.airbyte_destination_id)
-    except AWAY as error:
+    except READ_FAILURES as error:
         raise nothing_recorded(error) from None
 
 
@@ -128,7 +128,7 @@ async def _shared(
     ours = [table for table in made if table.stream in new]
     with label_limits.registry_wide():
         return await shared_tables(
-            db, destination, row.airbyte_destination_id, ours, besides=row.id
+            db, destination, row.airbyte_destination_id, ours, excluding=row.id
         )
 
 

@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 
 from shared.airbyte_client import AirbyteClient
-from shared.airbyte_reads import AWAY, nothing_recorded
+from shared.airbyte_reads import READ_FAILURES, nothing_recorded
 from shared.domain import catalog as catalogs
 from shared.domain.catalog import (
     MAX_STREAMS,
@@ -131,7 +131,7 @@ async def expect_no_sync(
         statuses = await airbyte.connection_statuses([airbyte_connection_id])
     except (UpstreamRefused, UpstreamForbidden):
         return  # the operation will hit the same error and record it
-    except AWAY as error:
+    except READ_FAILURES as error:
         raise nothing_recorded(error) from None
     for status in statuses:
         if status.is_working:

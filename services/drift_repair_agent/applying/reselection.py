@@ -14,7 +14,7 @@ import msgspec
 
 from services.drift_repair_agent.healing import Effect
 from shared.airbyte_client import AirbyteClient
-from shared.airbyte_reads import AWAY, nothing_recorded
+from shared.airbyte_reads import READ_FAILURES, nothing_recorded
 from shared.domain.catalog import Catalog, StreamId
 from shared.errors import Conflict, Invalid, UpstreamRefused
 from shared.kept_state import (
@@ -141,7 +141,7 @@ async def _supports_refreshes(airbyte: AirbyteClient, destination_id: UUID) -> b
         return await airbyte.supports_refreshes(destination_id)
     except UpstreamRefused:
         return False
-    except AWAY as error:
+    except READ_FAILURES as error:
         raise nothing_recorded(error) from None
 
 

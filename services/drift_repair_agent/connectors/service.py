@@ -110,7 +110,7 @@ class Upgrades:
         try:
             async with airbyte_reads.airbyte_answers_by(airbyte_reads.airbyte_deadline()):
                 return await self._connectors.read(source_id)
-        except airbyte_reads.AWAY as error:
+        except airbyte_reads.READ_FAILURES as error:
             raise airbyte_reads.nothing_recorded(error) from None
 
 

@@ -145,7 +145,7 @@ class Continuity:
             return reason
         try:
             is_given = await self._support.is_given(now.row.airbyte_connection_id, configured.id)
-        except airbyte_reads.AWAY as error:
+        except airbyte_reads.READ_FAILURES as error:
             raise airbyte_reads.nothing_recorded(error) from None
         if not is_given:
             return _UNSUPPORTED

@@ -20,7 +20,7 @@ async def view_of(
     """The statement for a connection's destination; None if its dialect or table is unknown."""
     try:
         destination = await destinations.read(row.airbyte_destination_id)
-    except airbyte_reads.AWAY:
+    except airbyte_reads.READ_FAILURES:
         return None
     return compatibility_view(
         destination,

@@ -12,7 +12,7 @@ from shared.domain.catalog._mappers import (
     FIELD_RENAMING,
     PROTECTING,
     Mapper,
-    columns,
+    column_after,
     effective_mappers,
     read_mapper,
     renamed_in,
@@ -82,7 +82,7 @@ class MovedMappers:
 
     def _of_rename(self, stream: StreamId, old: str, new: str) -> str:
         message = f"The mappers of {stream} follow the rename of {shown(old)} to {shown(new)}."
-        before, after = columns(self._before, old), columns(self._after, new)
+        before, after = column_after(self._before, old), column_after(self._after, new)
         needed = source_fields(self._before)
         protecting = {
             mapper.type

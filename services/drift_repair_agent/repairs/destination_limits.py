@@ -57,7 +57,7 @@ class DestinationLimits:
             return {}
         try:
             destination = await self._destinations.read(now.row.airbyte_destination_id)
-        except airbyte_reads.AWAY as error:
+        except airbyte_reads.READ_FAILURES as error:
             if any(policy.reaction(verdict) is Reaction.APPLY for _, verdict in changes):
                 raise airbyte_reads.nothing_recorded(error) from None
             return {}
@@ -91,7 +91,7 @@ class DestinationLimits:
             destination,
             now.row.airbyte_destination_id,
             new,
-            besides=now.row.id,
+            excluding=now.row.id,
         )
         for stream, judgement in shared.items():
             found[stream] = judgement.joined(found.get(stream))

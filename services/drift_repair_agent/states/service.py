@@ -16,7 +16,7 @@ from services.drift_repair_agent.states.schemas import (
 from services.drift_repair_agent.states.shapes import shape_of
 from shared import registry
 from shared.airbyte_client import AirbyteClient, ConnectionState
-from shared.airbyte_reads import AWAY, nothing_recorded
+from shared.airbyte_reads import READ_FAILURES, nothing_recorded
 from shared.database import Database
 from shared.domain import catalog as catalogs
 from shared.domain.catalog import Catalog
@@ -53,7 +53,7 @@ class States:
         head = await self._head(row.id, row.catalog_version)
         try:
             state = await self._airbyte.connection_state(row.airbyte_connection_id)
-        except AWAY as error:
+        except READ_FAILURES as error:
             raise nothing_recorded(error) from None
         is_large = sum(map(len, state.streams.values())) + len(state.shared or b"") > _LARGE_BYTES
         streams, shared = (

@@ -10,8 +10,7 @@ import msgspec
 from msgspec import Raw
 
 from shared.domain.catalog import ConfiguredStream, Stream, StreamId
-from shared.domain.catalog._mappers import columns as column_after
-from shared.domain.catalog._mappers import effective_mappers
+from shared.domain.catalog._mappers import column_after, effective_mappers
 from shared.domain.catalog._model import listed, shown
 from shared.domain.catalog._validation import DEDUP
 from shared.domain.destination._facts import (

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from shared.domain.catalog import Catalog, ConfiguredStream, effective_mappers, identify
-from shared.domain.catalog._mappers import ROW_FILTERING, Mapper, columns, lapsed
+from shared.domain.catalog._mappers import ROW_FILTERING, Mapper, column_after, lapsed
 from shared.domain.catalog._model import STREAM, Document, StreamId, readable
 from shared.domain.cooperative import Steps, Stepwise
 from shared.domain.drift._diff import Change, Kind
@@ -48,7 +48,7 @@ def lapses(configured: Catalog, offered: Iterable[Document]) -> Steps[list[Chang
 
 
 def _change(stream: ConfiguredStream, field: str, mappers: list[Mapper]) -> Change:
-    column = columns(effective_mappers(stream.config), field)
+    column = column_after(effective_mappers(stream.config), field)
     listed = [{"type": one.type, "id": one.id, "column": column} for one in mappers]
     return Change(MAPPER_LAPSED, stream.id, (field,), before={"mappers": listed})
 
