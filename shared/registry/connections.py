@@ -23,6 +23,7 @@ from shared.models import (
     SyncCatalogVersion,
     VersionOrigin,
 )
+from shared.registry.arrays import one_of
 from shared.registry.health import mark_changed
 from shared.registry.paging import Cursor, after_cursor, page, stamp
 
@@ -107,7 +108,7 @@ async def connection_names(
     if not connection_ids:
         return {}
     rows = await session.execute(
-        select(Connection.id, Connection.name).where(Connection.id.in_(connection_ids))
+        select(Connection.id, Connection.name).where(one_of(Connection.id, connection_ids))
     )
     return {row.id: row.name for row in rows}
 
