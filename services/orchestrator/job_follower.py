@@ -16,7 +16,7 @@ from uuid import UUID, uuid4
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.orchestrator import job_queries, reconciliation_queries, workspace_queries
-from services.orchestrator.job_history import FAILED_SYNC, record_job, record_progress
+from services.orchestrator.job_history import FAILED_SYNC, is_of, record_job, record_progress
 from services.orchestrator.job_queries import RunningJob
 from services.orchestrator.sync_after_heal import follow_up_of_observed
 from services.orchestrator.volumes import Volumes
@@ -212,7 +212,7 @@ class JobFollower:
 
     async def _follow(self, row: RunningJob, listed: Mapping[int, Job]) -> None:
         job = listed.get(row.airbyte_job_id)
-        if not _is_of(job, row):
+        if job is None or not is_of(job, row.airbyte_connection_id):
             if self._is_waited_for(row):
                 return
             job = await self._asked_for(row)
@@ -244,8 +244,7 @@ class JobFollower:
             if not error.is_over or row.airbyte_connection_id is None:
                 raise
         else:
-            # After Airbyte's database was restored, an id may belong to another connection's job.
-            return job if _is_of(job, row) else None
+            return job if is_of(job, row.airbyte_connection_id) else None
         try:
             newest = await self._airbyte.list_jobs(row.airbyte_connection_id, limit=_LISTED_JOBS)
         except Upstream as error:
@@ -311,14 +310,6 @@ class JobFollower:
                 session, connection.id, started_at=written.started_at
             )
         await self._jobs.enqueue(session, job, str(payload), after=timedelta(0))
-
-
-def _is_of(job: Job | None, row: RunningJob) -> bool:
-    """Whether a job belongs to the row's connection; one without a connection id counts."""
-    return job is not None and (
-        None in (job.connection_id, row.airbyte_connection_id)
-        or job.connection_id == row.airbyte_connection_id
-    )
 
 
 def _differs(job: Job, row: RunningJob) -> bool:

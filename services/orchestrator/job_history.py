@@ -10,13 +10,34 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.orchestrator import job_queries
 from shared import outbox
-from shared.airbyte_client import Job
+from shared.airbyte_client import Job, LoggedJob
+from shared.errors import NotFound
 from shared.failure_causes import Cause
 from shared.models import Connection, JobHistory, JobStarter
 from shared.outbox import EventType
 
 FAILED_SYNC: Final = "failed_sync"
 """The job that follows up a failed sync; its payload is the id of the row."""
+
+
+def is_of(job: Job | LoggedJob, airbyte_connection_id: UUID | None) -> bool:
+    """Whether a job belongs to a connection; True if either has no id of a connection in Airbyte.
+
+    After Airbyte's database was restored, a recorded id may be that of another connection's job.
+    """
+    return None in (job.connection_id, airbyte_connection_id) or (
+        job.connection_id == airbyte_connection_id
+    )
+
+
+def expect_own(job: Job | LoggedJob, connection: Connection) -> None:
+    """Check that a job, which was read by its recorded id, belongs to the connection.
+
+    Raises:
+        NotFound: it belongs to another one.
+    """
+    if not is_of(job, connection.airbyte_connection_id):
+        raise NotFound(f"Airbyte no longer has job {job.id} of connection {connection.id}.")
 
 
 async def record_job(
