@@ -366,6 +366,7 @@ class Orchestrator:
                 row,
                 job_id=uuid4(),
                 airbyte_job_id=job.id,
+                kind=job.config_type,
                 status=job.status,
                 started_by=JobStarter.AIRBYTE,
                 started_at=job.created_at,

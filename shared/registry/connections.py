@@ -283,7 +283,7 @@ _JOB_JSON = f"""
     json_build_object(
         'job_id', t.id, 'connection_id', t.connection_id,
         'connection_name', (SELECT c.name FROM connections c WHERE c.id = t.connection_id),
-        'airbyte_job_id', t.airbyte_job_id, 'status', t.status,
+        'airbyte_job_id', t.airbyte_job_id, 'kind', t.kind, 'status', t.status,
         'started_by', t.started_by, 'requested_by', t.requested_by,
         'catalog_version', t.catalog_version, 'attempts', t.attempts,
         'records', t.records, 'bytes', t.bytes,
