@@ -102,6 +102,7 @@ DECLARE
         ['aam_schema_observer', 'events', 'SELECT, INSERT'],
         ['aam_schema_observer', 'job_history', 'SELECT (connection_id, started_at, ended_at)'],
         ['aam_schema_observer', 'job_history', 'SELECT (id, status, failure_code)'],
+        ['aam_schema_observer', 'job_history', 'SELECT (kind)'],
         ['aam_schema_observer', 'periodic_runs', 'SELECT, INSERT, UPDATE'],
         ['aam_schema_observer', 'observations', 'SELECT, INSERT, UPDATE, DELETE'],
         ['aam_schema_observer', 'operations', 'SELECT (connection_id, kind, status, created_at)'],

@@ -31,13 +31,14 @@ BEGIN
                 SELECT id FROM timeline_events WHERE at < until ORDER BY at LIMIT at_most FOR UPDATE SKIP LOCKED
             ));
         WHEN 'job_history' THEN
-            -- Except the newest of each connection, and those that a repair waits for.
+            -- Except the newest sync of each connection and the jobs after it, and those that a repair waits for.
             DELETE FROM job_history WHERE id = ANY (ARRAY(
                 SELECT j.id FROM job_history j
                 WHERE j.ended_at < until
                     AND EXISTS (
                         SELECT FROM job_history newer
                         WHERE newer.connection_id = j.connection_id AND newer.started_at > j.started_at
+                            AND newer.kind IN ('sync', 'refresh')
                     )
                     AND NOT EXISTS (
                         SELECT FROM repairs r

@@ -23,6 +23,7 @@ from shared.domain.health import TIMED, Health
 from shared.errors import Invalid
 from shared.models import ConnectionStatus
 from shared.registry import CONNECTION_FIELDS, like, read_cursor, stamp
+from shared.registry.job_kinds import is_sync
 
 
 class Sort(StrEnum):
@@ -298,13 +299,14 @@ def _page(
     """)  # noqa: S608 - no input
 
 
-_RECENT_SYNCS: Final = """(
+_RECENT_SYNCS: Final = f"""(
     SELECT coalesce(json_agg(json_build_object('status', j.status, 'records', j.records)), '[]')
     FROM (
-        SELECT status, records FROM job_history WHERE connection_id = t.id
-        ORDER BY started_at DESC LIMIT 12
+        SELECT s.status, s.records FROM job_history s
+        WHERE s.connection_id = t.id AND {is_sync("s")}
+        ORDER BY s.started_at DESC LIMIT 12
     ) j
-)"""
+)"""  # noqa: S608 - no input
 
 
 def _read_cursor(sort: Sort, after: str) -> dict[str, object]:

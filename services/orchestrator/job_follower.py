@@ -16,7 +16,7 @@ from uuid import UUID, uuid4
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.orchestrator import job_queries, reconciliation_queries, workspace_queries
-from services.orchestrator.job_history import FAILED_SYNC, record_job, record_progress
+from services.orchestrator.job_history import FAILED_SYNC, is_of, record_job, record_progress
 from services.orchestrator.job_queries import RunningJob
 from services.orchestrator.sync_after_heal import follow_up_of_observed
 from services.orchestrator.volumes import Volumes
@@ -41,6 +41,8 @@ after that it is recorded although the connection is busy."""
 _BEFORE_ANY_JOB = timedelta(days=1)
 """Maximum lag of Airbyte's clock behind the registry's, assumed until Airbyte has run a job."""
 _TASK = "new_jobs"
+_CHUNK = 1000
+"""How many new jobs are listed and recorded before the position of the search is saved."""
 _LISTED_JOBS = 100
 """How many of a connection's newest jobs are searched for a missing one."""
 
@@ -118,40 +120,67 @@ class JobFollower:
         because its connection is busy holds the position back for at most `_LONGEST_WAIT`. So does
         a running onboarding, since Airbyte may sync the new connection before AAM has recorded it.
         Small steps are not saved: the next search then begins a little earlier.
+
+        After a long pause there may be many jobs. They are listed in chunks, oldest first, and the
+        position is saved after each, so that an interrupted search continues from there.
         """
         async with self._db.read() as session:
             since = await reconciliation_queries.task_position(session, _TASK)
             began = await registry.now(session)
             is_onboarding = await reconciliation_queries.is_onboarding(session)
-        is_first = since is None
+        saved = since
         if since is None:
             newest = await self._airbyte.newest_job(workspaces)
             since = began - _BEFORE_ANY_JOB if newest is None else min(began, newest.created_at)
-        jobs = await self._airbyte.recent_jobs(since - _OVERLAP, workspaces)
+        seen, start, limit = since, since - _OVERLAP, _CHUNK
+        waiting: dict[int, tuple[Job, UUID]] = {}
+        while True:
+            jobs = await self._airbyte.recent_jobs(start, workspaces, limit=limit)
+            seen = min(began, max([seen, *(job.created_at for job in jobs)]))
+            waiting = await self._record_all(
+                waiting | await self._unrecorded(jobs), even_busy_before=seen - _LONGEST_WAIT
+            )
+            held_back = [job.created_at for job, _ in waiting.values()]
+            if is_onboarding:
+                held_back.append(since)
+            until = max(min([seen, *held_back]), seen - _LONGEST_WAIT)
+            if saved is None or until - saved >= _OVERLAP / 4:
+                async with self._db.transaction() as session:
+                    await reconciliation_queries.save_task_position(session, _TASK, until)
+                saved = until
+            if len(jobs) < limit:
+                return
+            # Creation times are whole seconds, so more jobs of the last one may follow.
+            is_one_second = jobs[-1].created_at <= start
+            start, limit = jobs[-1].created_at, limit * 2 if is_one_second else _CHUNK
+
+    async def _unrecorded(self, jobs: Sequence[Job]) -> dict[int, tuple[Job, UUID]]:
+        """The jobs of our connections that are not recorded, by Airbyte's id, with the connection.
+
+        Airbyte may have many more jobs, of connections that are not ours.
+        """
         async with self._db.read() as session:
             known = await reconciliation_queries.known_jobs(session, [job.id for job in jobs])
             ours = await reconciliation_queries.connections_in_airbyte(
                 session, {job.connection_id for job in jobs if job.connection_id}
             )
-        unknown = [
-            (job, ours[job.connection_id])
+        return {
+            job.id: (job, ours[job.connection_id])
             for job in jobs
             if job.connection_id in ours and (job.id, ours[job.connection_id]) not in known
-        ]
-        seen = min(began, max([since, *(job.created_at for job in jobs)]))
+        }
+
+    async def _record_all(
+        self, found: Mapping[int, tuple[Job, UUID]], *, even_busy_before: datetime
+    ) -> dict[int, tuple[Job, UUID]]:
+        """Record jobs that Airbyte started; those that cannot be recorded yet."""
         outcomes = await batches.each(
-            unknown,
-            partial(self._record, even_busy_before=seen - _LONGEST_WAIT),
+            found.values(),
+            partial(self._record, even_busy_before=even_busy_before),
             log_event="new_job_not_recorded",
             fields=lambda item: {"connection": str(item[1]), "id": item[0].id},
         )
-        waiting = [outcome.item[0].created_at for outcome in outcomes if not outcome.result]
-        if is_onboarding:
-            waiting.append(since)
-        until = max(min([seen, *waiting]), seen - _LONGEST_WAIT)
-        if is_first or until - since >= _OVERLAP / 4:
-            async with self._db.transaction() as session:
-                await reconciliation_queries.save_task_position(session, _TASK, until)
+        return {outcome.item[0].id: outcome.item for outcome in outcomes if not outcome.result}
 
     async def _record(self, item: tuple[Job, UUID], *, even_busy_before: datetime) -> bool:
         """Record a job that Airbyte started; False while its connection is busy.
@@ -169,6 +198,7 @@ class JobFollower:
                 row,
                 job_id=uuid4(),
                 airbyte_job_id=job.id,
+                kind=job.config_type,
                 status=job.status,
                 started_by=JobStarter.AIRBYTE,
                 started_at=job.created_at,
@@ -183,7 +213,7 @@ class JobFollower:
 
     async def _follow(self, row: RunningJob, listed: Mapping[int, Job]) -> None:
         job = listed.get(row.airbyte_job_id)
-        if not _is_of(job, row):
+        if job is None or not is_of(job, row.airbyte_connection_id):
             if self._is_waited_for(row):
                 return
             job = await self._asked_for(row)
@@ -215,8 +245,7 @@ class JobFollower:
             if not error.is_over or row.airbyte_connection_id is None:
                 raise
         else:
-            # After Airbyte's database was restored, an id may belong to another connection's job.
-            return job if _is_of(job, row) else None
+            return job if is_of(job, row.airbyte_connection_id) else None
         try:
             newest = await self._airbyte.list_jobs(row.airbyte_connection_id, limit=_LISTED_JOBS)
         except Upstream as error:
@@ -282,14 +311,6 @@ class JobFollower:
                 session, connection.id, started_at=written.started_at
             )
         await self._jobs.enqueue(session, job, str(payload), after=timedelta(0))
-
-
-def _is_of(job: Job | None, row: RunningJob) -> bool:
-    """Whether a job belongs to the row's connection; one without a connection id counts."""
-    return job is not None and (
-        None in (job.connection_id, row.airbyte_connection_id)
-        or job.connection_id == row.airbyte_connection_id
-    )
 
 
 def _differs(job: Job, row: RunningJob) -> bool:

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from shared import registry
 from shared.errors import NotFound
 from shared.models import Connection, JobHistory, JobStarter
+from shared.registry.job_kinds import is_sync
 
 
 class RunningJob(NamedTuple):
@@ -112,7 +113,7 @@ class FailedSync(NamedTuple):
     source_id: UUID
     started_at: datetime
     is_newest: bool
-    """Whether the connection has no newer job."""
+    """Whether the connection has no newer sync."""
 
 
 async def failed_sync(session: AsyncSession, job_id: UUID) -> FailedSync | None:
@@ -121,15 +122,16 @@ async def failed_sync(session: AsyncSession, job_id: UUID) -> FailedSync | None:
     return None if row is None else FailedSync(*row)
 
 
-_FAILED_SYNC = text("""
+_FAILED_SYNC = text(f"""
     SELECT j.id, j.connection_id, c.airbyte_source_id, j.started_at, NOT EXISTS (
         SELECT FROM job_history newer
         WHERE newer.connection_id = j.connection_id AND newer.started_at > j.started_at
+            AND {is_sync("newer")}
     )
     FROM job_history j JOIN connections c ON c.id = j.connection_id
     WHERE j.id = :id AND j.follow_up = 'due' AND c.archived_at IS NULL
         AND c.airbyte_source_id IS NOT NULL
-""")
+""")  # noqa: S608 - no input
 
 
 async def due_follow_ups(
@@ -184,7 +186,7 @@ class AwaitedHeal(NamedTuple):
 async def is_after_synced(
     session: AsyncSession, connection_id: UUID, *, started_at: datetime
 ) -> bool:
-    """Whether the one that started then is the sync after a heal, by the job before it."""
+    """Whether the one that started then is the sync after a heal, by the sync before it."""
     parameters = {"id": connection_id, "started_at": started_at, "route": HEALED_SYNC}
     return bool(await session.scalar(_AFTER_SYNCED, parameters))
 
@@ -198,7 +200,7 @@ _STARTED = """
 """Whether AAM has begun to start the sync that follows the job `j`."""
 _AFTER_SYNCED = text(f"""
     SELECT j.follow_up = 'synced' OR {_STARTED} FROM job_history j
-    WHERE j.connection_id = :id AND j.started_at < :started_at
+    WHERE j.connection_id = :id AND j.started_at < :started_at AND {is_sync("j")}
     ORDER BY j.started_at DESC LIMIT 1
 """)  # noqa: S608 - no input
 
@@ -223,6 +225,7 @@ _AWAITED = text(f"""
             c.archived_at IS NOT NULL OR j.ended_at < now() - CAST(:longest AS interval) OR EXISTS (
                 SELECT FROM job_history newer
                 WHERE newer.connection_id = j.connection_id AND newer.started_at > j.started_at
+                    AND {is_sync("newer")}
             ) AS is_over,
             c.status = 'ACTIVE' AND c.paused_by IS NULL AND c.pause_requested_by IS NULL
                 AND c.catalog_version > j.catalog_version AND v.origin = 'repair'

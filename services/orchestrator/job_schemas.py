@@ -40,6 +40,7 @@ JOB: dict[str, Any] = {
     "connection_id": "7d0c7f4e-6a3c-4b9d-9a57-0f3c1d2b4e5f",
     "connection_name": "Salesforce production",
     "airbyte_job_id": 42,
+    "kind": "sync",
     "status": "succeeded",
     "started_by": "aam",
     "requested_by": "ada@example.com (key ab12cd34)",
@@ -66,7 +67,7 @@ class SuspiciousStream(BaseModel):
 
 
 class JobView(BaseModel):
-    """One sync, with its progress; `records` and `bytes` count what was committed."""
+    """One job, with its progress; `records` and `bytes` count what was committed."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [JOB]})
 
@@ -74,6 +75,9 @@ class JobView(BaseModel):
     connection_id: UUID
     connection_name: str
     airbyte_job_id: int
+    kind: str
+    """Airbyte's word: `sync`, `refresh`, or `clear` and `reset_connection`, which only clear data
+    and do not count as syncs elsewhere."""
     status: str
     started_by: JobStarter
     requested_by: str | None = None

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.orchestrator import job_queries
 from services.orchestrator.credentials import OrderNote
+from services.orchestrator.job_history import expect_own
 from services.orchestrator.job_schemas import FailureView, JobLogView, Refresh, RefreshedStream
 from services.orchestrator.log_masking import masked
 from services.orchestrator.preflight import answered_soon
@@ -75,7 +76,7 @@ class Jobs:
         that follows the page; None for the end of the log.
 
         Raises:
-            NotFound: the connection has no such job.
+            NotFound: the connection has no such job, or Airbyte has another one by its id.
             Invalid: the job has no such attempt.
             Upstream: Airbyte is unavailable, or no longer has the job.
         """
@@ -84,6 +85,7 @@ class Jobs:
             recorded = await job_queries.job_of(session, connection_id, job_id)
             airbyte_job_id = recorded.airbyte_job_id
         job = await self._airbyte.get_job_with_logs(airbyte_job_id)
+        expect_own(job, row)
         chosen = _attempt(job.attempts, attempt)
         names = await self._names(row)
         lines = [] if chosen is None else chosen.lines
@@ -130,7 +132,7 @@ class Jobs:
         """Cancel a job that has not ended.
 
         Raises:
-            NotFound: the connection has no such job.
+            NotFound: the connection has no such job, or Airbyte has another one by its id.
             Conflict: `job_ended`; `job_status` is how it ended.
             NotActive: the connection is busy with another operation.
             Unavailable: Airbyte or the registry is unavailable; nothing was recorded.
@@ -139,12 +141,14 @@ class Jobs:
         if replay is not None:
             return replay
         async with self._db.read() as session:
+            row = await registry.find_connection(session, connection_id)
             recorded = await job_queries.job_of(session, connection_id, job_id)
             airbyte_job_id, status = recorded.airbyte_job_id, recorded.status
             has_ended = recorded.ended_at is not None
         if not has_ended:
             async with answered_soon():
                 job = await self._airbyte.get_job(airbyte_job_id)
+            expect_own(job, row)
             has_ended, status = job.ended, job.status
         if has_ended:
             raise _ended(job_id, status)

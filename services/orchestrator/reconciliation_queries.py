@@ -12,6 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.models import Connection, JobHistory, PeriodicRun
+from shared.registry.arrays import one_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ async def connections_in_airbyte(
     """The live connections that use these Airbyte connections, by Airbyte's id."""
     rows = await session.execute(
         select(Connection.airbyte_connection_id, Connection.id).where(
-            Connection.airbyte_connection_id.in_(airbyte_connection_ids),
+            one_of(Connection.airbyte_connection_id, airbyte_connection_ids),
             Connection.archived_at.is_(None),
         )
     )
@@ -116,7 +117,7 @@ async def known_jobs(
     """
     rows = await session.execute(
         select(JobHistory.airbyte_job_id, JobHistory.connection_id).where(
-            JobHistory.airbyte_job_id.in_(airbyte_job_ids)
+            one_of(JobHistory.airbyte_job_id, airbyte_job_ids)
         )
     )
     return {(job_id, connection_id) for job_id, connection_id in rows}

@@ -14,7 +14,7 @@ from services.orchestrator.destination_fit import DestinationFit
 from services.orchestrator.destinations import Destinations
 from services.orchestrator.job_history import record_job
 from services.orchestrator.preflight import answered_soon, nothing_recorded
-from services.orchestrator.sagas.archive import Archive, ArchiveSaga
+from services.orchestrator.sagas.archive import ArchiveSaga
 from services.orchestrator.sagas.onboard import OnboardSaga, Wiring, store_discovered, unreadable
 from services.orchestrator.sagas.sync import SyncSaga, order_for
 from services.orchestrator.schedule_validation import airbyte_schedule
@@ -366,6 +366,7 @@ class Orchestrator:
                 row,
                 job_id=uuid4(),
                 airbyte_job_id=job.id,
+                kind=job.config_type,
                 status=job.status,
                 started_by=JobStarter.AIRBYTE,
                 started_at=job.created_at,
@@ -388,12 +389,7 @@ class Orchestrator:
             Conflict: the connection is being onboarded, healed or archived.
         """
         async with self._db.read() as session:
-            row = await registry.find_connection(session, connection_id)
-        made = Archive(
-            None if row.imported else row.airbyte_connection_id,
-            None if row.imported else row.airbyte_source_id,
-            row.airbyte_workspace_id,
-        )
+            await registry.find_connection(session, connection_id)
 
         async def gate(session: AsyncSession, _operation_id: UUID) -> HttpResult | None:
             row = await registry.lock_connection(session, connection_id, even_archived=True)
@@ -401,7 +397,7 @@ class Orchestrator:
                 return HttpResult(204, "")
             return None
 
-        begun = await self._operations.begin(Intent("archive", connection_id, made), gate)
+        begun = await self._operations.begin(Intent("archive", connection_id, {}), gate)
         return await self._operations.outcome(begun, wait=wait)
 
 

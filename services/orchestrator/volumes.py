@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -24,10 +23,9 @@ from shared.domain import volume
 from shared.models import Connection, JobHistory
 from shared.observability import logs
 from shared.outbox import EventType
+from shared.registry.job_kinds import SYNCING
 
 log = logs.get(__name__)
-
-_READING_JOBS: Final = frozenset({"sync", "refresh"})
 
 
 class Volumes:
@@ -42,7 +40,7 @@ class Volumes:
         Nothing is judged if the job read no data, or if Airbyte reports no counts. A failure is
         logged, and must not prevent the job's end from being recorded.
         """
-        if job.ended_at is None or job.config_type not in _READING_JOBS:
+        if job.ended_at is None or job.config_type not in SYNCING:
             return ()
         (outcome,) = await batches.each(
             [job],

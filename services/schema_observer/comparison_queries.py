@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.schema_observer.mapper_queries import UNCHECKED
 from shared.models import ConnectionStatus, StreamSchema, Watch
+from shared.registry.arrays import one_of
 from shared.registry.connections import LIVE
 
 
@@ -147,9 +148,9 @@ async def stream_schemas(
     session: AsyncSession, hashes: Collection[bytes], *, names: Collection[str] | None = None
 ) -> Sequence[StreamSchema]:
     """These stream schemas, unordered; only of streams with these names where given."""
-    found = select(StreamSchema).where(StreamSchema.hash.in_(hashes))
+    found = select(StreamSchema).where(one_of(StreamSchema.hash, hashes))
     if names is not None:
-        found = found.where(StreamSchema.name.in_(names))
+        found = found.where(one_of(StreamSchema.name, names))
     return (await session.scalars(found)).all()
 
 
@@ -158,7 +159,7 @@ async def stream_names(
 ) -> set[tuple[str | None, str]]:
     """The streams that these schemas belong to, by namespace and name."""
     rows = await session.execute(
-        select(StreamSchema.namespace, StreamSchema.name).where(StreamSchema.hash.in_(hashes))
+        select(StreamSchema.namespace, StreamSchema.name).where(one_of(StreamSchema.hash, hashes))
     )
     return {(namespace, name) for namespace, name in rows}
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
+from shared.airbyte_client._job_schemas import read_uuid
 from shared.airbyte_client._schemas import JobId
 
 
@@ -46,6 +48,7 @@ class LoggedJob(msgspec.Struct, frozen=True):
     """A job with the logs of its attempts, the first attempt first."""
 
     id: int
+    connection_id: UUID | None
     status: str
     attempts: list[LoggedAttempt]
 
@@ -99,9 +102,10 @@ class _AttemptInfo(msgspec.Struct, frozen=True):
     logs: _Logs | None = None
 
 
-class _Job(msgspec.Struct, frozen=True):
+class _Job(msgspec.Struct, frozen=True, rename="camel"):
     id: JobId
     status: str
+    config_id: str = ""
 
 
 class JobWithLogs(msgspec.Struct, frozen=True):
@@ -121,7 +125,7 @@ class JobWithLogs(msgspec.Struct, frozen=True):
             )
             for info in self.attempts or ()
         ]
-        return LoggedJob(self.job.id, self.job.status, attempts)
+        return LoggedJob(self.job.id, read_uuid(self.job.config_id), self.job.status, attempts)
 
 
 def _failures(attempt: _Attempt) -> list[_Failure]:

@@ -203,7 +203,7 @@ def _job(job: _JobRead, attempts: Sequence[_AttemptRead]) -> Job:
     ended = job.status in _ENDED if is_known else last.ended_at is not None
     return Job(
         id=job.id,
-        connection_id=_uuid(job.config_id),
+        connection_id=read_uuid(job.config_id),
         config_type=job.config_type,
         status=job.status,
         created_at=_moment(job.created_at),
@@ -265,7 +265,8 @@ def _moment(epoch_s: int) -> datetime:
     return datetime.fromtimestamp(epoch_s, UTC)
 
 
-def _uuid(text: str) -> UUID | None:
+def read_uuid(text: str) -> UUID | None:
+    """An id; None where the text is not a UUID."""
     try:
         return UUID(text)
     except ValueError:

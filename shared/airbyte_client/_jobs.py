@@ -220,18 +220,27 @@ class Jobs(Connections):
         return max(found, key=lambda job: job.created_at, default=None)
 
     async def recent_jobs(
-        self, created_since: datetime, workspaces: Collection[UUID] = ()
+        self,
+        created_since: datetime,
+        workspaces: Collection[UUID] = (),
+        *,
+        limit: int = MOST_PAGES * PAGE,
     ) -> list[Job]:
         """The jobs of all the instance's connections that were created since then, oldest first.
+
+        Of more than `limit`, the oldest.
 
         Endpoint: POST jobs/list, without a configId: one call, however many connections there are
         Sends:    {"configTypes": [...], "createdAtStart": date-time, "pagination": {...}, ...}
         Receives: as `list_jobs`
         """
         found = await self._all_jobs(
-            {"createdAtStart": created_since.isoformat(timespec="seconds")}, workspaces
+            {"createdAtStart": created_since.isoformat(timespec="seconds")},
+            workspaces,
+            is_wanted=lambda job: job.created_at >= created_since,
+            limit=limit,
         )
-        return [job for job in found if job.created_at >= created_since]
+        return sorted(found, key=lambda job: (job.created_at, job.id))[:limit]
 
     async def running_jobs(self, workspaces: Collection[UUID] = ()) -> list[Job]:
         """The jobs of all the instance's connections that have not ended, oldest first.
@@ -244,7 +253,16 @@ class Jobs(Connections):
         """
         return await self._all_jobs({"statuses": RUNNING}, workspaces)
 
-    async def _all_jobs(self, filters: Json, workspaces: Collection[UUID]) -> list[Job]:
+    async def _all_jobs(
+        self,
+        filters: Json,
+        workspaces: Collection[UUID],
+        *,
+        is_wanted: Callable[[Job], bool] = lambda _job: True,
+        limit: int = MOST_PAGES * PAGE,
+    ) -> list[Job]:
+        """The wanted jobs by id; of more than `limit`, at least the `limit` oldest."""
+
         async def all_pages(place: Json) -> list[Job]:
             found: dict[int, Job] = {}
             async with self._listing("jobs/list"):
@@ -257,7 +275,9 @@ class Jobs(Connections):
                     # A server that ignores the offset returns the same page again and again.
                     if listed < PAGE or (jobs and len(found) == before):
                         break
-            return list(found.values())
+                    if sum(map(is_wanted, found.values())) >= limit:
+                        break
+            return [job for job in found.values() if is_wanted(job)]
 
         found = {job.id: job for job in await self._of_instance(all_pages, workspaces)}
         return sorted(found.values(), key=lambda job: job.id)

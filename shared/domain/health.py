@@ -43,7 +43,7 @@ class Health(StrEnum):
 TIMED: Final = (Health.HEALING, Health.SYNCING, Health.HEALTHY)
 """The words that OVERDUE goes before."""
 NEWEST_JOBS: Final = 10
-"""How many of a connection's jobs are facts; so many failures in a row are counted at most."""
+"""How many of a connection's syncs are facts; so many failures in a row are counted at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Facts:
     proposed: OpenRepair | None = None
     under_way: OpenRepair | None = None
     jobs: Sequence[JobFact] = ()
-    """The newest jobs, at most NEWEST_JOBS, newest first."""
+    """The newest syncs, at most NEWEST_JOBS, newest first; no jobs that only clear data."""
     observation: ObservationFact | None = None
 
 

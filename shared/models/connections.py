@@ -262,6 +262,8 @@ class JobHistory(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid4)
     connection_id: Mapped[UUID] = mapped_column(ForeignKey(Connection.id))
     airbyte_job_id: Mapped[int] = mapped_column(BigInteger)
+    kind: Mapped[str] = mapped_column(default="sync", server_default="sync")
+    """Airbyte's word: sync, refresh, clear or reset_connection; sync where not known."""
     status: Mapped[str]
     catalog_version: Mapped[int]
     """The head version when the job started."""

@@ -23,6 +23,7 @@ from shared.models import (
     SyncCatalogVersion,
     VersionOrigin,
 )
+from shared.registry.arrays import one_of
 from shared.registry.health import mark_changed
 from shared.registry.paging import Cursor, after_cursor, page, stamp
 
@@ -107,7 +108,7 @@ async def connection_names(
     if not connection_ids:
         return {}
     rows = await session.execute(
-        select(Connection.id, Connection.name).where(Connection.id.in_(connection_ids))
+        select(Connection.id, Connection.name).where(one_of(Connection.id, connection_ids))
     )
     return {row.id: row.name for row in rows}
 
@@ -282,7 +283,7 @@ _JOB_JSON = f"""
     json_build_object(
         'job_id', t.id, 'connection_id', t.connection_id,
         'connection_name', (SELECT c.name FROM connections c WHERE c.id = t.connection_id),
-        'airbyte_job_id', t.airbyte_job_id, 'status', t.status,
+        'airbyte_job_id', t.airbyte_job_id, 'kind', t.kind, 'status', t.status,
         'started_by', t.started_by, 'requested_by', t.requested_by,
         'catalog_version', t.catalog_version, 'attempts', t.attempts,
         'records', t.records, 'bytes', t.bytes,

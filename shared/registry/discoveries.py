@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.models import DiscoveryRow
 from shared.registry.connections import LIVE
+from shared.registry.job_kinds import is_sync
 from shared.registry.policies import layers_of
 
 _DAY = "interval '24 hours'"
@@ -94,7 +95,7 @@ _LOADS = text(f"""
         (SELECT min(since) FROM (
             SELECT j.started_at AS since FROM job_history j
             JOIN connections c ON c.id = j.connection_id
-            WHERE c.airbyte_source_id = source.id AND j.ended_at IS NULL
+            WHERE c.airbyte_source_id = source.id AND j.ended_at IS NULL AND {is_sync("j")}
             UNION ALL
             SELECT o.created_at FROM operations o JOIN connections c ON c.id = o.connection_id
             WHERE c.airbyte_source_id = source.id AND o.kind = 'sync'

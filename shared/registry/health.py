@@ -30,6 +30,7 @@ from shared.domain.health import (
     derive,
 )
 from shared.models import Connection, JobHistory, Repair
+from shared.registry.job_kinds import is_sync
 
 _CHANGED: Final = "aam.changed_connections"
 
@@ -47,7 +48,7 @@ _FACT_COLUMNS: Final = {
         "credential_rejected_since",
         "airbyte_source_id",
     ),
-    JobHistory: ("status", "started_at", "ended_at", "failure_code"),
+    JobHistory: ("kind", "status", "started_at", "ended_at", "failure_code"),
     Repair: ("state", "changes"),
 }
 """The columns that are facts; the others of these tables may change without effect."""
@@ -119,7 +120,7 @@ _LOCK = text("""
     ORDER BY connection_id FOR UPDATE
 """)
 
-_FACTS = text("""
+_FACTS = text(f"""
     SELECT c.id, c.updated_at, CAST(c.status AS text) AS status, c.archived_at, c.failure_code,
         c.failure_detail, c.upstream_code, c.drifted_upstream_at, c.paused_by, c.pause_requested_by,
         c.healing_since, c.credential_rejected_since,
@@ -137,14 +138,15 @@ _FACTS = text("""
             newest.id, newest.status, newest.started_at, newest.ended_at, newest.failure_code
         ) ORDER BY newest.started_at DESC, newest.id DESC) AS text) AS jobs
         FROM (
-            SELECT id, status, started_at, ended_at, failure_code FROM job_history
-            WHERE connection_id = c.id ORDER BY started_at DESC, id DESC LIMIT :newest
+            SELECT s.id, s.status, s.started_at, s.ended_at, s.failure_code FROM job_history s
+            WHERE s.connection_id = c.id AND {is_sync("s")}
+            ORDER BY s.started_at DESC, s.id DESC LIMIT :newest
         ) newest
     ) j ON true
     LEFT JOIN observations o ON o.airbyte_source_id = c.airbyte_source_id
     WHERE c.id = ANY(CAST(:ids AS uuid[]))
     ORDER BY c.id
-""")
+""")  # noqa: S608 - no input
 
 
 async def _read_facts(

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.errors import NotFound
 from shared.models import Snapshot, StreamSchema
+from shared.registry.arrays import one_of
 
 _HASH_BYTES = 16
 
@@ -130,7 +131,7 @@ async def snapshot_streams(session: AsyncSession, snapshot: Snapshot) -> list[by
     """A snapshot's streams, as the discovery returned them and in its order."""
     hashes = list(split_hashes(snapshot.stream_hashes))
     rows = await session.execute(
-        select(StreamSchema.hash, StreamSchema.body).where(StreamSchema.hash.in_(hashes))
+        select(StreamSchema.hash, StreamSchema.body).where(one_of(StreamSchema.hash, hashes))
     )
     bodies = {hash_: body.encode() for hash_, body in rows}
     return [bodies[hash_] for hash_ in hashes]

@@ -328,6 +328,29 @@ async def test_successful_sync_ends_a_rejection(unwatched: Mesh) -> None:
     await mesh.until_true("SELECT credential_rejected_since IS NULL FROM connections")
 
 
+@pytest.mark.parametrize("kind", ["clear", "reset_connection"])
+async def test_job_that_clears_data_ends_no_rejection(unwatched: Mesh, kind: str) -> None:
+    """It runs no source; the newest sync, and with it the health, is the one before."""
+    mesh = unwatched
+    connection = await mesh.onboard()
+    mesh.airbyte.accept_only(client_secret=NEW)
+    assert (await failed_sync(mesh, connection))["follow_up"] == "rejected"
+    health = "SELECT health, code, last_job_id, failed_syncs FROM connection_health"
+    before = await mesh.sql.fetchrow(health)
+    assert before is not None
+    assert (before["health"], before["failed_syncs"]) == ("sync_failing", 1)
+
+    job = mesh.airbyte.start_job(connection["airbyte_connection_id"], kind)
+    job["createdAt"] += 2  # whole seconds, and yet after the sync
+    mesh.airbyte.finish_job(job["id"])
+    await until(lambda: ended_jobs(mesh, connection, 2))
+
+    assert (await view(mesh, connection))["credential_rejected_since"] is not None
+    assert await mesh.sql.fetchrow(health) == before
+    listed = await mesh.orchestrator.get(f"/connections/{connection['id']}/jobs")
+    assert [one["kind"] for one in listed.json()["items"]] == [kind, "sync"]
+
+
 @pytest.mark.parametrize(
     "failure",
     [
@@ -386,6 +409,26 @@ async def test_follow_up_survives_an_unavailable_airbyte(unwatched: Mesh) -> Non
 
     mesh.airbyte.heal()
     await mesh.until_true("SELECT follow_up = 'observed' FROM job_history")
+
+
+async def test_follow_up_goes_on_after_a_job_that_clears_data(unwatched: Mesh) -> None:
+    """Such a job does not replace the sync; if it fails itself, it has no follow-up."""
+    mesh = unwatched
+    connection = await mesh.onboard()
+    mesh.airbyte.fault(CHECK, 503, times=None)
+    mesh.airbyte.jobs_end_with("failed", failure=REJECTED, times=1)
+    assert (await mesh.orchestrator.post(f"/connections/{connection['id']}/sync")).is_success
+    await until(lambda: mesh.airbyte.called(CHECK))
+
+    cleared = mesh.airbyte.start_job(connection["airbyte_connection_id"], "clear")
+    cleared["createdAt"] += 2  # whole seconds, and yet after the sync
+    mesh.airbyte.finish_job(cleared["id"], "failed", failure=REJECTED)
+    await until(lambda: ended_jobs(mesh, connection, 2))
+    mesh.airbyte.heal()
+
+    await mesh.until_true("SELECT NOT bool_or(follow_up = 'due') FROM job_history")
+    rows = await mesh.sql.fetch("SELECT kind, follow_up FROM job_history ORDER BY started_at, kind")
+    assert sorted(map(tuple, rows)) == [("clear", None), ("sync", "observed")]
 
 
 # Failed discoveries

@@ -192,8 +192,12 @@ async def test_job_id_reused_for_another_connection_is_lost(
     assert (ended["failure_code"], ended["records"]) == ("job_lost", None)
 
 
-async def test_airbyte_sync_is_recorded_after_hours(mesh: Mesh, follower: JobFollower) -> None:
-    """Its connection was busy for longer than the follower looks back."""
+@pytest.mark.parametrize("chunk", [1, 1000])
+async def test_airbyte_sync_is_recorded_after_hours(
+    mesh: Mesh, follower: JobFollower, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    """Its connection was busy for longer than the follower looks back, in one chunk or several."""
+    monkeypatch.setattr(job_follower, "_CHUNK", chunk)
     connection = await mesh.onboard()
     (other,) = await add_connections(mesh, connection, 1)
     await stop_following(mesh)
@@ -210,6 +214,35 @@ async def test_airbyte_sync_is_recorded_after_hours(mesh: Mesh, follower: JobFol
 
     ids = await mesh.sql.fetch("SELECT airbyte_job_id FROM job_history ORDER BY 1")
     assert [row["airbyte_job_id"] for row in ids] == [missed["id"], later["id"]]
+
+
+async def test_interrupted_search_for_new_jobs_continues(
+    mesh: Mesh, follower: JobFollower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a long pause: what was listed before the interruption is recorded, the rest later."""
+    monkeypatch.setattr(job_follower, "_CHUNK", 2)
+    connection = await mesh.onboard()
+    others = await add_connections(mesh, connection, 5)
+    await stop_following(mesh)
+    await mesh.sql.execute("UPDATE periodic_runs SET seen_until = now() - interval '9 hours'")
+    jobs = [mesh.airbyte.start_job(other) for other in others]
+    for job, hours in zip(jobs, (8, 7, 3, 3, 3), strict=True):
+        job["createdAt"] = jobs[0]["updatedAt"] - hours * 3600
+    mesh.airbyte.fault("jobs/list", 500, skip=1, times=None)
+
+    await follower.update_running()
+
+    assert await _recorded_jobs(mesh) == [job["id"] for job in jobs[:2]]
+    seen = await mesh.sql.fetchval(_SEEN_UNTIL)
+    assert seen.timestamp() == jobs[1]["createdAt"]
+    mesh.airbyte.heal()
+    await follower.update_running()
+    assert await _recorded_jobs(mesh) == [job["id"] for job in jobs]
+
+
+async def _recorded_jobs(mesh: Mesh) -> list[int]:
+    rows = await mesh.sql.fetch("SELECT airbyte_job_id FROM job_history ORDER BY 1")
+    return [row["airbyte_job_id"] for row in rows]
 
 
 async def test_sync_started_before_its_connection_is_recorded_is_found(

@@ -7,7 +7,9 @@ from typing import Any
 import httpx
 import pytest
 
+from services.orchestrator.sagas.cancel import CancelSaga
 from shared.auth.scopes import Scope
+from shared.operations import Operation
 from tests import access, leaks
 from tests.integration.conftest import Mesh
 
@@ -206,6 +208,51 @@ async def test_key_repeats_the_cancellations_answer(mesh: Mesh) -> None:
 
     assert (again.status_code, again.content) == (200, first.content)
     assert (await cancel(mesh, connection, job)).status_code == 409
+
+
+# Ids that Airbyte has given again, as after a restore of its database
+
+
+async def reuse(mesh: Mesh, airbyte_job_id: int) -> None:
+    """Make a job that of another connection, which it goes on syncing."""
+    other = await mesh.onboard(connection_name="Another one")
+    mesh.airbyte.jobs[airbyte_job_id]["configId"] = other["airbyte_connection_id"]
+
+
+async def test_job_of_another_connection_is_neither_shown_nor_cancelled(mesh: Mesh) -> None:
+    """Its log is another connection's, and its caller may not even see that connection."""
+    connection, job = await started(mesh)
+    mesh.airbyte.logs[job["airbyte_job_id"], 0] = ["Read 7 records"]
+    await reuse(mesh, job["airbyte_job_id"])
+
+    shown = await log(mesh, connection, job)
+    cancelled = await cancel(mesh, connection, job)
+
+    for refused in (shown, cancelled):
+        assert (refused.status_code, refused.json()["code"]) == (404, "not_found"), refused.text
+    assert mesh.airbyte.called(CANCEL) == []
+    assert mesh.airbyte.jobs[job["airbyte_job_id"]]["status"] == "running"
+
+
+async def test_id_that_is_reused_before_the_cancellation_is_not_cancelled(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The operation was recorded before the restore, and continues after it."""
+    connection, job = await started(mesh)
+    run = CancelSaga.run
+
+    async def after_restore(self: CancelSaga, operation: Operation) -> None:
+        await reuse(mesh, job["airbyte_job_id"])
+        await run(self, operation)
+
+    monkeypatch.setattr(CancelSaga, "run", after_restore)
+
+    refused = await cancel(mesh, connection, job)
+
+    assert (refused.status_code, refused.json()["code"]) == (404, "not_found"), refused.text
+    assert mesh.airbyte.called(CANCEL) == []
+    query = "SELECT ended_at IS NULL FROM job_history WHERE id = $1::uuid"
+    assert await mesh.sql.fetchval(query, job["job_id"])
 
 
 # Refreshes

@@ -144,9 +144,10 @@ async def test_jobs_are_pruned(db: Database, sql: Sql) -> None:
 
     await job(1, OLD + DAY)
     running, awaited, newest = await job(2, None), await job(3, OLD + DAY), await job(4, OLD)
+    cleared = await job(6, OLD - timedelta(hours=1), kind="clear")
     await a_repair(sql, connection, state="verifying", ended_at=None, job_id=awaited)
 
-    assert await pruned(db, sql, "job_history") == {running, awaited, newest}
+    assert await pruned(db, sql, "job_history") == {running, awaited, newest, cleared}
     young = await job(5, YOUNG)
     assert await pruned_again(db, sql, "job_history") == {running, awaited, young}
 

@@ -74,7 +74,7 @@ MATRIX: Mapping[str, Mapping[str, str]] = {
     "job_history": {
         "orchestrator": "SELECT INSERT UPDATE",
         "drift_repair_agent": "SELECT",
-        "schema_observer": "SELECT(id connection_id status failure_code started_at ended_at)",
+        "schema_observer": "SELECT(id connection_id kind status failure_code started_at ended_at)",
     },
     "knowledge": {"rag_engine": "SELECT INSERT"},
     "periodic_runs": {

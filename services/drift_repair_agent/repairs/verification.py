@@ -18,15 +18,13 @@ from shared.domain.volume import sentence
 from shared.errors import AamError, Invalid, NotActive, SyncRunning, UpstreamRefused
 from shared.models import Connection, JobHistory, Repair, RepairState
 from shared.observability import logs
+from shared.registry.job_kinds import SYNCING
 from shared.service_clients import Orchestrator
 
 log = logs.get(__name__)
 
 SCHEMA_REASONS: Final = frozenset({"refresh_schema", "config_error", "system_error"})
 """Airbyte's failure types that a catalog may have caused; it cannot have caused the others."""
-
-_READING_JOBS: Final = frozenset({"sync", "refresh"})
-"""Kinds of jobs that read data by the catalog; one that clears data proves nothing about it."""
 
 
 _MOST_STREAMS: Final = 10
@@ -95,7 +93,7 @@ class Verification:
     async def _running(self, repair: Repair, running: SyncRunning) -> UUID | None:
         """The running job, if it reads data and started with the version to verify."""
         found, kind = running.members.get("job_id"), running.members.get("job_kind", "sync")
-        if not isinstance(found, str) or kind not in _READING_JOBS:
+        if not isinstance(found, str) or kind not in SYNCING:
             return None
         async with self._db.read() as session:
             job = await session.get(JobHistory, UUID(found))

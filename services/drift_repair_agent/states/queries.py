@@ -10,6 +10,7 @@ from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.models import SavedState
+from shared.registry.job_kinds import is_sync
 from shared.saved_states.queries import Kind, NotSaved
 
 
@@ -85,10 +86,11 @@ async def last_full_read(
     return None if found is None else FullRead(found.took, found.records)
 
 
-_FULL_READ = text("""
+_FULL_READ = text(f"""
     SELECT j.ended_at - j.started_at AS took, j.records
     FROM job_history j JOIN connections c ON c.id = j.connection_id
-    WHERE j.connection_id = :id AND j.status = 'succeeded' AND j.ended_at IS NOT NULL AND (
+    WHERE j.connection_id = :id AND j.status = 'succeeded' AND j.ended_at IS NOT NULL
+        AND {is_sync("j")} AND (
         j.catalog_version = CAST(:version AS integer)
         OR CAST(:since_first AS boolean)
             AND (CAST(:kept AS interval) IS NULL OR c.created_at > now() - CAST(:kept AS interval))
@@ -96,6 +98,7 @@ _FULL_READ = text("""
             AND NOT EXISTS (
                 SELECT FROM job_history before
                 WHERE before.connection_id = j.connection_id AND before.started_at < j.started_at
+                    AND {is_sync("before")}
             )
             AND EXISTS (
                 SELECT FROM sync_catalog_versions v
@@ -104,4 +107,4 @@ _FULL_READ = text("""
             )
     )
     ORDER BY j.started_at DESC LIMIT 1
-""")
+""")  # noqa: S608 - no input

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from uuid import UUID
-
-import msgspec
 
 from services.orchestrator import job_queries
 from shared import outbox, registry
@@ -12,6 +11,7 @@ from shared.airbyte_client import AirbyteClient
 from shared.config import Settings
 from shared.database import Database
 from shared.errors import UpstreamForbidden, UpstreamMissing
+from shared.models import Connection
 from shared.observability import logs
 from shared.operations import Operation
 from shared.outbox import EventType
@@ -19,13 +19,21 @@ from shared.outbox import EventType
 log = logs.get(__name__)
 
 
-class Archive(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class _InAirbyte:
     """What to delete from Airbyte; nothing for a connection that was imported."""
 
-    airbyte_connection_id: UUID | None
-    airbyte_source_id: UUID | None
-    workspace_id: UUID | None = None
+    connection_id: UUID | None
+    source_id: UUID | None
+    workspace_id: UUID | None
     """The connection's own workspace, whatever the current setting; None where not known."""
+
+    @classmethod
+    def of(cls, row: Connection) -> _InAirbyte:
+        """What AAM created for a connection."""
+        if row.imported:
+            return cls(None, None, row.airbyte_workspace_id)
+        return cls(row.airbyte_connection_id, row.airbyte_source_id, row.airbyte_workspace_id)
 
 
 class ArchiveSaga:
@@ -37,19 +45,24 @@ class ArchiveSaga:
         self._airbyte = airbyte
 
     async def run(self, operation: Operation) -> None:
-        """Delete the connection, then the source, each until Airbyte no longer has it."""
-        made = msgspec.json.decode(operation.request, type=Archive)
+        """Delete the connection, then the source, each until Airbyte no longer has it.
+
+        What to delete is in the connection's row, which no other operation changes from now on; the
+        request may have been sent while an onboarding was about to record it.
+        """
+        async with self._db.read() as session:
+            made = _InAirbyte.of(await registry.find_connection(session, operation.connection_id))
 
         async def delete_connection() -> bool:
-            if made.airbyte_connection_id is not None:
+            if made.connection_id is not None:
                 await self._airbyte.delete_connection(
-                    made.airbyte_connection_id, workspace_id=await self._workspace_of(made)
+                    made.connection_id, workspace_id=await self._workspace_of(made)
                 )
             return True
 
         async def delete_source() -> bool:
-            if made.airbyte_source_id is not None:
-                await self._delete_unused_source(made.airbyte_source_id)
+            if made.source_id is not None:
+                await self._delete_unused_source(made.source_id)
             return True
 
         await operation.once("connection", delete_connection, within=4 * self._call_s)
@@ -82,12 +95,12 @@ class ArchiveSaga:
         async with self._db.transaction() as session:
             await operation.finish(session)
 
-    async def _workspace_of(self, made: Archive) -> UUID | None:
+    async def _workspace_of(self, made: _InAirbyte) -> UUID | None:
         """The workspace to check for the deletion; another workspace would not list it."""
-        if made.workspace_id is not None or made.airbyte_source_id is None:
+        if made.workspace_id is not None or made.source_id is None:
             return made.workspace_id
         try:
-            return (await self._airbyte.get_source(made.airbyte_source_id)).workspace_id
+            return (await self._airbyte.get_source(made.source_id)).workspace_id
         except (UpstreamMissing, UpstreamForbidden):
             return None
 

@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 
 from services.orchestrator import job_queries
-from services.orchestrator.job_history import record_progress
+from services.orchestrator.job_history import expect_own, record_progress
 from services.orchestrator.job_schemas import JobCancelled
 from services.orchestrator.volumes import Volumes
 from shared import registry
@@ -15,6 +15,7 @@ from shared.airbyte_client import AirbyteClient, Job
 from shared.config import Settings
 from shared.database import Database
 from shared.errors import UpstreamConflict, UpstreamUnknown
+from shared.models import Connection
 from shared.operations import Operation
 
 
@@ -39,16 +40,20 @@ class CancelSaga:
     async def run(self, operation: Operation) -> None:
         """Cancel the job, read it back, and record how it is now."""
         order = msgspec.json.decode(operation.request, type=Cancel)
+        async with self._db.read() as session:
+            own = await registry.find_connection(session, operation.connection_id)
 
         async def cancel() -> str:
-            return (await self._cancelled(order.airbyte_job_id)).status
+            # Airbyte cancels any job by its id, also another connection's that has it by now.
+            job = await self._read(order, own)
+            return job.status if job.ended else (await self._cancelled(order, own)).status
 
         async def ended() -> str | None:
-            job = await self._airbyte.get_job(order.airbyte_job_id)
+            job = await self._read(order, own)
             return job.status if job.ended else None
 
-        await operation.once("cancel", cancel, find=ended, within=3 * self._call_s)
-        job = await self._airbyte.get_job(order.airbyte_job_id)
+        await operation.once("cancel", cancel, find=ended, within=4 * self._call_s)
+        job = await self._read(order, own)
         volumes = await self._volumes.judge(operation.connection_id, order.job_id, job)
         async with self._db.transaction() as session:
             connection = await registry.lock_connection(
@@ -66,12 +71,22 @@ class CancelSaga:
             )
             await operation.finish(session, status=200, body=answer.model_dump_json())
 
-    async def _cancelled(self, airbyte_job_id: int) -> Job:
+    async def _read(self, order: Cancel, own: Connection) -> Job:
+        """The job as Airbyte has it.
+
+        Raises:
+            NotFound: the id is another connection's.
+        """
+        job = await self._airbyte.get_job(order.airbyte_job_id)
+        expect_own(job, own)
+        return job
+
+    async def _cancelled(self, order: Cancel, own: Connection) -> Job:
         """Cancel a job that has not ended; Airbyte answers 500 for one that has."""
         try:
-            return await self._airbyte.cancel_job(airbyte_job_id)
+            return await self._airbyte.cancel_job(order.airbyte_job_id)
         except (UpstreamUnknown, UpstreamConflict):
-            job = await self._airbyte.get_job(airbyte_job_id)
+            job = await self._read(order, own)
             if not job.ended:
                 raise
             return job

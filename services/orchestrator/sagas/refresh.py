@@ -96,6 +96,7 @@ class RefreshSaga:
                     row,
                     job_id=uuid4(),
                     airbyte_job_id=found["id"],
+                    kind="refresh",
                     status=found["status"],
                     started_by=JobStarter.AAM,
                     requested_by=operation.requested_by,

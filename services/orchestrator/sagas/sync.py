@@ -74,6 +74,7 @@ class SyncSaga:
                 row,
                 job_id=uuid4(),
                 airbyte_job_id=found["id"],
+                kind="sync",
                 status=found["status"],
                 started_by=JobStarter.AAM,
                 requested_by=operation.requested_by,
