@@ -497,6 +497,25 @@ async def expect_second_credential(mesh: Mesh, connection: dict[str, Any]) -> No
     assert [one["outcome"] for one in rotated.json()["connections"]] == ["unchanged"]
 
 
+async def test_settings_are_restored_though_airbyte_is_away_meanwhile(mesh: Mesh) -> None:
+    """They may have been changed: the response was lost, and Airbyte refuses to show them once."""
+    connection = await mesh.onboard()
+    read = "connections/get"
+    mesh.airbyte.fault(UPDATE, "reset", after_effect=True)
+    mesh.airbyte.fault(read, 500, times=None, skip=2)
+    editing = asyncio.create_task(edit(mesh, connection, prefix="x_"))
+    await mesh.until_true("SELECT waits_for IS NOT NULL FROM operations WHERE kind = 'edit'")
+    mesh.airbyte.heal()
+    mesh.airbyte.fault(read, 422)
+    mesh.airbyte.fault(read, 500, times=None)
+    await mesh.until_true("SELECT status = 'undoing' AND step = 'undo' AND waits_for IS NOT NULL"
+                          " FROM operations WHERE kind = 'edit'")  # fmt: skip
+    mesh.airbyte.heal()
+
+    assert (await editing).status_code == 422
+    assert (held(mesh, connection).get("prefix") or "") == ""
+
+
 async def test_shared_or_imported_source_keeps_its_credential(mesh: Mesh) -> None:
     """409 where another connection would get it, too; 422 where AAM did not create the source."""
     connection = await mesh.onboard()

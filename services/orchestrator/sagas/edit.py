@@ -311,7 +311,8 @@ class EditSaga:
         response to the update may have been lost.
         """
         edit = msgspec.json.decode(operation.request, type=Edit)
-        was_sent = "settings" in operation.results or operation.has_tried("settings")
+        if operation.has_tried("settings"):
+            operation.results["settings"] = False  # the next step would hide the attempt
         if edit.credential is not None and _has_reached_source(operation, edit):
             await self._look_up(operation, edit.credential)
 
@@ -321,6 +322,7 @@ class EditSaga:
             except UpstreamMissing:
                 return True
 
+        was_sent = "settings" in operation.results
         if was_sent and not await operation.once("undo", put_back, within=4 * self._call_s):
             operation.forget("undo")
             raise UpstreamMismatch("Airbyte accepted the settings, but has different ones.")
