@@ -40,6 +40,7 @@ from shared.errors import (
     NotFound,
     Unavailable,
     Upstream,
+    UpstreamDenied,
     UpstreamMismatch,
     UpstreamMissing,
     UpstreamRefused,
@@ -504,26 +505,44 @@ class RotateSaga:
                 _merged(source, configuration, specification, order),
                 name=f"{_MARKER.sub('', source.name)} {operation.marker}",
             )
-            if not await took_effect():
+            if not await self._has_arrived(operation, order):
                 raise UpstreamMismatch(
                     "Airbyte accepted the configuration, but has a different one."
                 )
             return True
 
         async def took_effect() -> bool | None:
-            held = await self._airbyte.get_source(order.airbyte_source_id)
-            return True if held.name.endswith(operation.marker) else None
+            return await self._has_arrived(operation, order) or None
 
         await operation.once(
             "update", update, find=took_effect, within=self._peer_s + 6 * self._call_s
         )
+        await self._end(operation, order)
+
+    async def _has_arrived(self, operation: Operation, order: Rotate) -> bool:
+        held = await self._airbyte.get_source(order.airbyte_source_id)
+        return held.name.endswith(operation.marker)
+
+    async def _end(self, operation: Operation, order: Rotate) -> None:
+        """Finish the operation, and record what the source was given."""
         async with self._db.transaction() as session:
             await _record(session, operation.id, order, self._jobs)
             await operation.finish(session, status=200, body="{}")
 
     async def undo(self, operation: Operation) -> None:
-        """Finish the operation; a refused update leaves the source as it was."""
-        await self.abandon(operation)
+        """Finish the operation; record an update whose response was lost, if it has arrived."""
+        order = msgspec.json.decode(operation.request, type=Rotate)
+
+        async def arrived() -> bool:
+            try:
+                return await self._has_arrived(operation, order)
+            except (UpstreamRefused, UpstreamDenied):
+                return False
+
+        if await operation.once("arrived", arrived, within=2 * self._call_s):
+            await self._end(operation, order)
+        else:
+            await self.abandon(operation)
 
     async def abandon(self, operation: Operation) -> None:
         """Finish the operation; the next rotation retries what is not known to have arrived."""

@@ -294,6 +294,25 @@ async def test_renewal_is_recorded_though_another_source_has_no_valid_configurat
     assert configuration_in_airbyte(mesh, a)["refresh_token"] == "renewed"
 
 
+async def test_update_that_arrived_counts_though_its_operation_fails(
+    mesh: Mesh, store: dict[str, str]
+) -> None:
+    """Airbyte's answer was lost, and then it refused to show the source once."""
+    connection = await mesh.onboard()
+    store[TOKEN] = "new token"
+    mesh.airbyte.fault(UPDATE, "reset", after_effect=True)
+    rotating = asyncio.create_task(rotate(mesh, status=502))
+    await until(lambda: mesh.airbyte.called(UPDATE))
+    mesh.airbyte.fault("sources/get", 422)
+
+    assert outcomes(await rotating) == ["failed"]
+
+    mesh.airbyte.renew(connection["airbyte_source_id"], refresh_token="renewed")
+    assert outcomes(await rotate(mesh)) == ["unchanged"]
+    assert len(mesh.airbyte.called(UPDATE)) == 1
+    assert configuration_in_airbyte(mesh, connection)["refresh_token"] == "renewed"
+
+
 async def test_without_digests_the_whole_credential_is_checked(
     mesh: Mesh, store: dict[str, str]
 ) -> None:
