@@ -176,6 +176,22 @@ class Rotator:
         """
         return await self._rotated(reference, uses, self._expect_digests(), wait=wait)
 
+    async def is_settled(self, reference: str) -> bool:
+        """Whether the watch has compared what the store has now, and is to repeat that only later.
+
+        Until then, a rotation would check it again with every source that could not be given it.
+
+        Raises:
+            Upstream: the auth_broker is unavailable.
+        """
+        digests = self._expect_digests()
+        async with self._db.read() as session:
+            version = await credential_queries.version_not_due(session, reference)
+        if version is None:
+            return False
+        (seen,) = await self._auth_broker.versions([reference], digest_key=digests.version_key)
+        return seen.version == version
+
     async def differing(self, reference: str, uses: Sequence[CredentialUse]) -> set[UUID]:
         """Those of the sources that were given another credential than the store has.
 
