@@ -193,7 +193,7 @@ def find(
             explanation += f" It is about: {', '.join(named)}."
     words = [word for word in _WORDS if _stands_alone(word, text)]
     if words and cause is not Cause.UNKNOWN:
-        explanation += f"The message contains: {', '.join(words)}."
+        explanation += f" The message contains: {', '.join(words)}."
     return Reason(cause, explanation, _log(run))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Literal
 from uuid import UUID
 
@@ -23,6 +24,7 @@ from shared.domain.destination import Naming
 from shared.errors import (
     Conflict,
     NotActive,
+    SyncRunning,
     UpstreamConflict,
     UpstreamMismatch,
     UpstreamMissing,
@@ -39,6 +41,8 @@ log = logs.get(__name__)
 
 _MAX_CONCURRENCY = 10
 _PAGE = 200
+_REFUSED_FOR = timedelta(days=1)
+"""How long a catalog version that Airbyte has refused is not applied again."""
 
 Difference = Literal[
     "upstream_missing",
@@ -165,8 +169,18 @@ class Reconciler:
         """Put the newest version back, unless that needs a person's decision.
 
         A stream that was deselected in Airbyte and depends on a global (CDC) state would miss what
-        changed meanwhile, so the connection stays reported.
+        changed meanwhile, so the connection stays reported. So it does during a sync, which would
+        end with parts of the other catalog, and for a day after Airbyte has refused the version.
         """
+        async with self._db.read() as session:
+            if await reconciliation_queries.was_reapply_refused(
+                session, head.connection_id, head.version, within=_REFUSED_FOR
+            ):
+                return
+        statuses = await self._airbyte.connection_statuses([head.airbyte_connection_id])
+        if any(status.is_working for status in statuses):
+            log.info("reapply_postponed", connection=str(head.connection_id), code=SyncRunning.code)
+            return
         if await self._would_leave_a_gap(head):
             log.warning("reapply_needs_decision", connection=str(head.connection_id))
             return

@@ -190,6 +190,20 @@ _WATCHED = text(f"""
 """)  # noqa: S608 - no input
 
 
+async def version_not_due(session: AsyncSession, credential_id: str) -> str | None:
+    """The version that not every source could be given, unless they are to be compared again now.
+
+    None also if there is no such version.
+    """
+    found: str | None = await session.scalar(_NOT_DUE, {"id": credential_id})
+    return found
+
+
+_NOT_DUE = text("""
+    SELECT version FROM credential_versions WHERE credential_id = :id AND compare_again_at > now()
+""")
+
+
 async def save_version(
     session: AsyncSession, seen: CredentialVersion, *, compare_again_at: datetime | None
 ) -> None:

@@ -216,7 +216,12 @@ class FollowUp:
     async def _is_compared(
         self, reference: str, source_id: UUID, uses: list[CredentialUse]
     ) -> bool:
-        """Give the sources the credential if it changed; False if that cannot be done now."""
+        """Give the sources the credential if it changed; False if that cannot be done now.
+
+        One that the watch has compared in vain is not checked with every source for each failure.
+        """
+        if await self._rotator.is_settled(reference):
+            return True
         try:
             rotation = await self._rotator.rotated(reference, uses, wait=self._wait_s)
         except Invalid:

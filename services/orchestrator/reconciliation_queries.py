@@ -51,6 +51,27 @@ _HEADS = text("""
 """)
 
 
+async def was_reapply_refused(
+    session: AsyncSession, connection_id: UUID, version: int, *, within: timedelta
+) -> bool:
+    """Whether the newest attempt to reapply a catalog version was refused less than `within` ago.
+
+    One that was given up at its deadline was not refused: Airbyte was unavailable.
+    """
+    values = {"connection": connection_id, "version": version, "within": within}
+    return bool(await session.scalar(_REFUSED, values))
+
+
+_REFUSED = text("""
+    SELECT status = 'failed' AND response_status <> 504
+        AND ended_at > now() - CAST(:within AS interval)
+    FROM operations
+    WHERE connection_id = :connection AND kind = 'reapply'
+        AND CAST(request ->> 'version' AS integer) = :version
+    ORDER BY created_at DESC LIMIT 1
+""")
+
+
 async def is_onboarding(session: AsyncSession) -> bool:
     """Whether an onboarding is open: Airbyte may have a connection not yet in the registry."""
     return bool(await session.scalar(_IS_ONBOARDING))

@@ -1,14 +1,15 @@
 """Rotation: gives a credential that changed in its store to every source that uses it.
 
 It is checked with Airbyte before anything is changed, and sources are updated in place, never
-recreated. A token that the connector renewed is preserved, unless the store has a newer one.
+recreated. A token that the connector renewed is preserved, unless the store has a newer one. A
+renewal by the check itself is recorded at once, since the store's token is used up by then.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -39,6 +40,7 @@ from shared.errors import (
     NotFound,
     Unavailable,
     Upstream,
+    UpstreamDenied,
     UpstreamMismatch,
     UpstreamMissing,
     UpstreamRefused,
@@ -46,7 +48,7 @@ from shared.errors import (
 )
 from shared.job_queue import Jobs
 from shared.observability import logs
-from shared.operations import HttpResult, Intent, Operation, Operations
+from shared.operations import HttpResult, Intent, Key, Operation, Operations
 from shared.outbox import EventType
 from shared.service_clients import AuthBroker
 
@@ -69,8 +71,6 @@ class Rotate(msgspec.Struct, frozen=True):
     """The values that differ from what Airbyte was given last, by their pointers."""
     dropped: list[str]
     """Those that it was given last and that are no longer in the store."""
-    is_there_already: bool
-    """Whether the connector renewed a secret in its check, so that Airbyte has all values."""
     connection_ids: list[UUID]
     """Every connection that uses the source."""
     configuration: dict[str, Any] = {}
@@ -86,6 +86,8 @@ class _Verdict(msgspec.Struct, frozen=True):
     code: str | None = None
     failed: ConnectorFailed | None = None
     """The failure of the check."""
+    operation_id: UUID | None = None
+    """The rotation that the check itself has completed."""
 
     def outcomes(self, outcome: Outcome, code: str | None = None, **more: Any) -> list[RotatedView]:
         if self.failed is not None:
@@ -140,6 +142,7 @@ class Rotator:
         self._auth_broker = auth_broker
         self._configurations = configurations
         self._operations = operations
+        self._jobs = jobs
         self._digests = digests
         if digests is not None:
             saga = RotateSaga(settings, db, airbyte, auth_broker, configurations, jobs, digests)
@@ -172,6 +175,22 @@ class Rotator:
             Invalid, Upstream, Unavailable: as `rotate`, if nothing could be compared.
         """
         return await self._rotated(reference, uses, self._expect_digests(), wait=wait)
+
+    async def is_settled(self, reference: str) -> bool:
+        """Whether the watch has compared what the store has now, and is to repeat that only later.
+
+        Until then, a rotation would check it again with every source that could not be given it.
+
+        Raises:
+            Upstream: the auth_broker is unavailable.
+        """
+        digests = self._expect_digests()
+        async with self._db.read() as session:
+            version = await credential_queries.version_not_due(session, reference)
+        if version is None:
+            return False
+        (seen,) = await self._auth_broker.versions([reference], digest_key=digests.version_key)
+        return seen.version == version
 
     async def differing(self, reference: str, uses: Sequence[CredentialUse]) -> set[UUID]:
         """Those of the sources that were given another credential than the store has.
@@ -221,9 +240,10 @@ class Rotator:
         for verdict in verdicts:
             order = verdict.order
             if order is None:
-                rotated += verdict.outcomes(verdict.outcome, verdict.code)
-            # What the connector renewed during its check is already in use, whatever else failed.
-            elif hindered and not order.is_there_already:
+                rotated += verdict.outcomes(
+                    verdict.outcome, verdict.code, operation_id=verdict.operation_id
+                )
+            elif hindered:
                 rotated += verdict.outcomes("skipped")
             else:
                 to_begin.append((verdict, order))
@@ -247,7 +267,7 @@ class Rotator:
     ) -> list[RotatedView]:
         """Update one source; the outcomes for its connections."""
         try:
-            begun = await self._begin(verdict.uses[0], order)
+            begun = await self._operations.begin(*_intent(verdict.uses[0], order))
         except (Conflict, NotFound) as busy:
             return verdict.outcomes("busy", busy.code)
         outcome, code = _outcome(await self._operations.outcome(begun, wait=wait))
@@ -299,11 +319,9 @@ class Rotator:
             compared = await self._compared(
                 reference, first.airbyte_source_id, uses, credential, digests
             )
-            if not compared.is_different:
-                return _Verdict(uses)
-            renewed = await self._check(
-                compared, changed=compared.changed, dropped=compared.dropped
-            )
+            return await self._checked(reference, uses, compared)
+        except (Conflict, NotFound) as busy:
+            return _Verdict(uses, outcome="busy", code=busy.code)
         except UpstreamMissing as missing:
             return _Verdict(uses, outcome="failed", code=missing.code)
         except UpstreamRefused as refused:
@@ -313,18 +331,36 @@ class Rotator:
             return _Verdict(uses, outcome=outcome, code=refused.code, failed=failed)
         except Upstream as error:
             return _Verdict(uses, outcome="unchecked", code=error.code)
+
+    async def _checked(
+        self, reference: str, uses: Sequence[CredentialUse], compared: _Compared
+    ) -> _Verdict:
+        """Check what is new, unless the source cannot be updated now: a check can use up a token.
+
+        Raises:
+            Conflict, NotFound: the first connection is busy, or received another credential.
+            UpstreamRefused: the source cannot be reached with the credential.
+            Upstream, Unavailable: it cannot be checked now.
+        """
+        if not compared.is_different:
+            return _Verdict(uses)
+        first = uses[0]
         order = Rotate(
             credential_id=reference,
             source_type=first.source_type,
-            airbyte_source_id=first.airbyte_source_id,
+            airbyte_source_id=compared.source_id,
             digests=compared.digests,
             changed=compared.changed,
             dropped=compared.dropped,
-            is_there_already=renewed,
             connection_ids=[use.connection_id for use in uses],
             configuration=dict(first.configuration),
         )
-        return _Verdict(uses, order)
+        await self._operations.rehearse(*_intent(first, order))
+        renewed = await self._check(compared, changed=compared.changed, dropped=compared.dropped)
+        if not renewed:
+            return _Verdict(uses, order)
+        operation_id = await self._record_renewal(first, order)
+        return _Verdict(uses, outcome="updated", operation_id=operation_id)
 
     async def _compared(
         self,
@@ -371,19 +407,65 @@ class Rotator:
         )
         return await self._airbyte.check_source_update(compared.source_id, whole, name=source.name)
 
-    async def _begin(self, use: CredentialUse, order: Rotate) -> HttpResult | UUID:
-        """Record the order, unless the source was updated since the comparison."""
+    async def _record_renewal(self, use: CredentialUse, order: Rotate) -> UUID:
+        """Record a rotation that the connector completed by renewing a secret in its check.
 
-        async def gate(session: AsyncSession, _operation_id: UUID) -> None:
-            row = await registry.lock_connection(session, use.connection_id)
-            is_other = row.airbyte_source_id != order.airbyte_source_id
-            if is_other or credential_queries.digests_given(row) != use.digests:
-                raise NotActive(
-                    f"Connection {row.id} received another credential in the meantime.",
-                    code="rotating",
-                )
+        Airbyte has stored the whole configuration by then, so nothing is left to be sent. Another
+        operation may have begun on the connection meanwhile. Returns the operation's id.
 
-        return await self._operations.begin(Intent("rotate", use.connection_id, order), gate)
+        Raises:
+            NotActive: the connection received another credential during the check.
+            Unavailable, UpstreamUnknown: the registry was unavailable for too long.
+        """
+        intent, gate = _intent(use, order)
+        key = Key("AAM", "rotate", str(intent.id), intent.id.bytes)
+
+        async def record(session: AsyncSession) -> HttpResult:
+            await gate(session, intent.id)
+            await _record(session, intent.id, order, self._jobs)
+            registry.record_discovery(session, order.airbyte_source_id, "check", is_renewed=True)
+            return HttpResult(200, "{}")
+
+        await self._operations.at_once(replace(intent, key=key), record, until_committed=True)
+        log.info("renewed_by_check", source=str(order.airbyte_source_id), operation=str(intent.id))
+        return intent.id
+
+
+def _intent(
+    use: CredentialUse, order: Rotate
+) -> tuple[Intent, Callable[[AsyncSession, UUID], Awaitable[None]]]:
+    """An order as an operation, and its gate.
+
+    The gate raises NotActive if the source was updated since the comparison.
+    """
+
+    async def gate(session: AsyncSession, _operation_id: UUID) -> None:
+        row = await registry.lock_connection(session, use.connection_id)
+        is_other = row.airbyte_source_id != order.airbyte_source_id
+        if is_other or credential_queries.digests_given(row) != use.digests:
+            raise NotActive(
+                f"Connection {row.id} received another credential in the meantime.",
+                code="rotating",
+            )
+
+    return Intent("rotate", use.connection_id, order), gate
+
+
+async def _record(session: AsyncSession, operation_id: UUID, order: Rotate, jobs: Jobs) -> None:
+    """Record for each connection of the source what it has been given."""
+    was_rejected = False
+    for connection_id in sorted(order.connection_ids):
+        row = await registry.lock_connection(session, connection_id, even_archived=True)
+        if row.credential_id == order.credential_id:
+            credential_queries.save_digests(row, order.digests)
+        was_rejected |= row.credential_rejected_since is not None
+        credential_queries.accept(row)
+        outbox.record(session, EventType.CREDENTIAL_ROTATED, row, ref=operation_id)
+    await registry.forget_renewals(session, order.airbyte_source_id)
+    if was_rejected:
+        # Its next observation may be hours away, since the last ones have failed.
+        source = str(order.airbyte_source_id)
+        await jobs.enqueue(session, OBSERVE_SOURCE, source, after=timedelta(0))
 
 
 class RotateSaga:
@@ -439,42 +521,44 @@ class RotateSaga:
                 _merged(source, configuration, specification, order),
                 name=f"{_MARKER.sub('', source.name)} {operation.marker}",
             )
-            if not await took_effect():
+            if not await self._has_arrived(operation, order):
                 raise UpstreamMismatch(
                     "Airbyte accepted the configuration, but has a different one."
                 )
             return True
 
         async def took_effect() -> bool | None:
-            held = await self._airbyte.get_source(order.airbyte_source_id)
-            return True if held.name.endswith(operation.marker) else None
+            return await self._has_arrived(operation, order) or None
 
         await operation.once(
             "update", update, find=took_effect, within=self._peer_s + 6 * self._call_s
         )
+        await self._end(operation, order)
+
+    async def _has_arrived(self, operation: Operation, order: Rotate) -> bool:
+        held = await self._airbyte.get_source(order.airbyte_source_id)
+        return held.name.endswith(operation.marker)
+
+    async def _end(self, operation: Operation, order: Rotate) -> None:
+        """Finish the operation, and record what the source was given."""
         async with self._db.transaction() as session:
-            was_rejected = False
-            for connection_id in sorted(order.connection_ids):
-                row = await registry.lock_connection(session, connection_id, even_archived=True)
-                if row.credential_id == order.credential_id:
-                    credential_queries.save_digests(row, order.digests)
-                was_rejected |= row.credential_rejected_since is not None
-                credential_queries.accept(row)
-                outbox.record(session, EventType.CREDENTIAL_ROTATED, row, ref=operation.id)
-            await registry.forget_renewals(session, order.airbyte_source_id)
-            if order.is_there_already:
-                registry.record_discovery(
-                    session, order.airbyte_source_id, "check", is_renewed=True
-                )
-            if was_rejected:
-                # Its next observation may be hours away, since the last ones have failed.
-                source = str(order.airbyte_source_id)
-                await self._jobs.enqueue(session, OBSERVE_SOURCE, source, after=timedelta(0))
+            await _record(session, operation.id, order, self._jobs)
             await operation.finish(session, status=200, body="{}")
 
     async def undo(self, operation: Operation) -> None:
-        """Finish the operation; a refused update leaves the source as it was."""
-        await self.abandon(operation)
+        """Finish the operation; record an update whose response was lost, if it has arrived."""
+        order = msgspec.json.decode(operation.request, type=Rotate)
+
+        async def arrived() -> bool:
+            try:
+                return await self._has_arrived(operation, order)
+            except (UpstreamRefused, UpstreamDenied):
+                return False
+
+        if await operation.once("arrived", arrived, within=2 * self._call_s):
+            await self._end(operation, order)
+        else:
+            await self.abandon(operation)
 
     async def abandon(self, operation: Operation) -> None:
         """Finish the operation; the next rotation retries what is not known to have arrived."""
@@ -523,7 +607,7 @@ def _merged(
         specified=specification,
         changed=order.changed,
         dropped=order.dropped,
-        keep_secrets=order.is_there_already,
+        keep_secrets=False,
     )
 
 

@@ -148,18 +148,25 @@ class Recorder:
         return None
 
     async def at_once(
-        self, intent: Intent, write: Callable[[AsyncSession], Awaitable[HttpResult]]
+        self,
+        intent: Intent,
+        write: Callable[[AsyncSession], Awaitable[HttpResult]],
+        *,
+        until_committed: bool = False,
     ) -> HttpResult:
         """Run `write` in one transaction, and record its result if the intent has a key.
 
-        Such an operation has ended when it is recorded, so another one may be open meanwhile.
+        Such an operation has ended when it is recorded, so another one may be open meanwhile. With
+        `until_committed`, an intent with a key is retried while the registry is unavailable: see
+        `Database.retry_until_committed`.
 
         Raises:
             KeyReused: the key was used for a different request.
             Unavailable: nothing was recorded.
             UpstreamUnknown: it may have been recorded; retry with the same key.
         """
-        async with self._db.transaction() as session:
+
+        async def record(session: AsyncSession) -> HttpResult:
             if intent.key is None:
                 return await write(session)
             values = _columns(intent) | _key_columns(intent.key)
@@ -170,6 +177,11 @@ class Recorder:
             answer = await write(session)
             await _end(session, intent.id, answer)
             return answer
+
+        if until_committed and intent.key is not None:
+            return await self._db.retry_until_committed(record)
+        async with self._db.transaction() as session:
+            return await record(session)
 
     async def _taken(
         self, session: AsyncSession, intent: Intent, owner: UUID

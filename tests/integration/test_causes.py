@@ -47,7 +47,7 @@ def explained(found: Json) -> None:
     """A writer gets the cause, an explanation, and where the log is."""
     assert found["cause"] == CAUSE
     assert "credential" in found["explanation"]
-    assert found["explanation"].endswith("The message contains: invalid_grant, 401.")
+    assert found["explanation"].endswith(". The message contains: invalid_grant, 401.")
     assert found["log"].startswith("Airbyte run ")
 
 

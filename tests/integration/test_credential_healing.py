@@ -315,6 +315,27 @@ async def is_other(mesh: Mesh, query: str, before: Any) -> bool:
     return bool(await mesh.sql.fetchval(query) != before)
 
 
+async def test_refused_credential_is_checked_once_for_each_failure(
+    mesh: Mesh, store: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The watch has checked it with every source, so a follow-up checks its own source alone."""
+    # The search would repeat a follow-up that its job is just ending.
+    monkeypatch.setattr(follow_up, "_LEFT_TO_ITS_JOB", timedelta(minutes=1))
+    connections = [await mesh.onboard(connection_name=name) for name in "ABCDE"]
+    await compared(mesh)
+    mesh.airbyte.accept_only(client_secret=NEW)
+    store[SECRET] = "AAMCANARY-mistyped"
+    await mesh.until_true("SELECT true FROM credential_versions WHERE compare_again_at > now()")
+    assert len(mesh.airbyte.called(CHECK)) == 5
+
+    for connection in connections:
+        assert (await failed_sync(mesh, connection))["follow_up"] == "rejected"
+
+    assert len(mesh.airbyte.called(CHECK)) == 10
+    store[SECRET] = NEW
+    await until(lambda: [secret_in_airbyte(mesh, one) for one in connections] == [NEW] * 5)
+
+
 async def test_successful_sync_ends_a_rejection(unwatched: Mesh) -> None:
     """The credential was repaired at the source itself."""
     mesh = unwatched

@@ -455,6 +455,67 @@ async def test_refused_source_restores_the_settings(mesh: Mesh) -> None:
     assert await history(mesh, connection) == []
 
 
+@pytest.mark.parametrize("refused_path", ["sources/update", UPDATE])
+async def test_credential_renewed_by_the_check_is_recorded(mesh: Mesh, refused_path: str) -> None:
+    """Airbyte has stored it with the check, so it stays, whichever later step is refused."""
+    connection = await mesh.onboard()
+    mesh.airbyte.renew_on_check(refresh_token="renewed")
+    mesh.airbyte.fault(refused_path, 422)
+
+    refused = await edit(mesh, connection, credential_id="salesforce-second", prefix="x_")
+
+    assert (refused.status_code, refused.json()["code"]) == (422, "upstream_rejected")
+    assert (held(mesh, connection).get("prefix") or "") == ""
+    await expect_second_credential(mesh, connection)
+    assert configuration(mesh, connection)["refresh_token"] == "renewed"
+
+
+async def test_credential_is_recorded_though_its_operation_fails(mesh: Mesh) -> None:
+    """The response to the update was lost, and then Airbyte refused to show the source once."""
+    connection = await mesh.onboard()
+    mesh.airbyte.fault("sources/update", "reset", after_effect=True)
+    editing = asyncio.create_task(
+        edit(mesh, connection, credential_id="salesforce-second", prefix="x_")
+    )
+    await until(lambda: mesh.airbyte.called("sources/update"))
+    mesh.airbyte.fault("sources/get", 422)
+
+    assert (await editing).status_code == 422
+
+    assert (held(mesh, connection).get("prefix") or "") == ""
+    await expect_second_credential(mesh, connection)
+    assert len(mesh.airbyte.called("sources/update")) == 1
+
+
+async def expect_second_credential(mesh: Mesh, connection: dict[str, Any]) -> None:
+    """The registry has the second credential, and the source what is stored of it."""
+    shown = (await mesh.orchestrator.get(f"/connections/{connection['id']}")).json()
+    assert shown["credential_id"] == "salesforce-second"
+    (entry,) = await history(mesh, connection)
+    assert list(entry["change"]) == ["credential_id"]
+    rotated = await mesh.orchestrator.post("/credentials/salesforce-second/rotate")
+    assert [one["outcome"] for one in rotated.json()["connections"]] == ["unchanged"]
+
+
+async def test_settings_are_restored_though_airbyte_is_away_meanwhile(mesh: Mesh) -> None:
+    """They may have been changed: the response was lost, and Airbyte refuses to show them once."""
+    connection = await mesh.onboard()
+    read = "connections/get"
+    mesh.airbyte.fault(UPDATE, "reset", after_effect=True)
+    mesh.airbyte.fault(read, 500, times=None, skip=2)
+    editing = asyncio.create_task(edit(mesh, connection, prefix="x_"))
+    await mesh.until_true("SELECT waits_for IS NOT NULL FROM operations WHERE kind = 'edit'")
+    mesh.airbyte.heal()
+    mesh.airbyte.fault(read, 422)
+    mesh.airbyte.fault(read, 500, times=None)
+    await mesh.until_true("SELECT status = 'undoing' AND step = 'undo' AND waits_for IS NOT NULL"
+                          " FROM operations WHERE kind = 'edit'")  # fmt: skip
+    mesh.airbyte.heal()
+
+    assert (await editing).status_code == 422
+    assert (held(mesh, connection).get("prefix") or "") == ""
+
+
 async def test_shared_or_imported_source_keeps_its_credential(mesh: Mesh) -> None:
     """409 where another connection would get it, too; 422 where AAM did not create the source."""
     connection = await mesh.onboard()

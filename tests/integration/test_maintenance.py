@@ -375,6 +375,56 @@ async def test_difference_is_reverted_with_on_upstream_drift_reapply(
     assert tuple(saved) == ("heal", 1, "no_key")
 
 
+async def test_refused_version_is_reapplied_once_a_day(mesh: Mesh, tools: Tools) -> None:
+    """Each attempt saves the state and records two events, so it is not made every five minutes."""
+    connection = await mesh.onboard()
+    held = mesh.airbyte.connections[connection["airbyte_connection_id"]]
+    _drop_a_stream(mesh, connection)
+    mesh.airbyte.fault("connections/update", 422, times=None)
+    reconciler = tools.reconciler(on_upstream_drift="reapply")
+    ended = """
+        SELECT count(*) = $1 AND bool_and(status = 'failed') FROM operations WHERE kind = 'reapply'
+    """
+
+    for _ in range(2):
+        await reconciler.reconcile(dry_run=False)
+        await mesh.until_true(ended, 1)
+    assert len(mesh.airbyte.called("connections/update")) == 1
+    assert await _is_drifted(mesh) is True
+
+    aged = "UPDATE operations SET ended_at = ended_at - interval '1 day' WHERE kind = 'reapply'"
+    await mesh.sql.execute(aged)
+    await reconciler.reconcile(dry_run=False)
+    await mesh.until_true(ended, 2)
+    # An attempt that was given up at its deadline was not refused.
+    await mesh.sql.execute("UPDATE operations SET response_status = 504 WHERE kind = 'reapply'")
+    mesh.airbyte.heal()
+    await reconciler.reconcile(dry_run=False)
+    await until_not(lambda: _is_drifted(mesh))
+    assert len(held["syncCatalog"]["streams"]) == 2
+
+
+async def test_catalog_is_not_reapplied_during_a_sync(mesh: Mesh, tools: Tools) -> None:
+    """The difference is reported at once, and resolved when the job has ended."""
+    connection = await mesh.onboard()
+    reconciler = tools.reconciler(on_upstream_drift="reapply")
+    started = await mesh.orchestrator.post(f"/connections/{connection['id']}/sync")
+    assert started.status_code == 202, started.text
+    _drop_a_stream(mesh, connection)
+
+    report = await reconciler.reconcile(dry_run=False)
+
+    assert report.drifted == {UUID(connection["id"]): "catalog_differs"}
+    assert await _is_drifted(mesh) is True
+    reapplied = "SELECT count(*) FROM operations WHERE kind = 'reapply'"
+    assert await mesh.sql.fetchval(reapplied) == 0
+
+    mesh.airbyte.finish_job(started.json()["airbyte_job_id"])
+    await reconciler.reconcile(dry_run=False)
+    await until_not(lambda: _is_drifted(mesh))
+    assert len(mesh.airbyte.called("connections/update")) == 1
+
+
 async def test_stream_of_a_global_state_is_not_put_back(mesh: Mesh, tools: Tools) -> None:
     """It would miss what changed meanwhile; the difference stays reported."""
     connection = await mesh.onboard()

@@ -25,6 +25,7 @@ SECRET, TOKEN = (
 )
 DATE = "CREDENTIAL_SALESFORCE_PROD__START_DATE"
 UPDATE, CHECK = "sources/update", "sources/check_connection_for_update"
+NO_OPERATION = "SELECT count(*) = 0 FROM operations WHERE status IN ('running', 'undoing')"
 
 pytestmark = pytest.mark.exact
 
@@ -200,6 +201,116 @@ async def test_renewal_by_a_check_is_kept_though_another_check_fails(
     assert outcomes(results) == ["updated", "check_failed"]
     assert configuration_in_airbyte(mesh, a)["refresh_token"] == "renewed"
     assert configuration_in_airbyte(mesh, b)["refresh_token"] == CREDENTIALS[TOKEN]
+
+
+async def test_renewal_is_recorded_before_the_other_checks_end(
+    mesh: Mesh, store: dict[str, str]
+) -> None:
+    """They may take minutes, in which the process can crash."""
+    await two(mesh)
+    store[TOKEN] = "used once"
+    mesh.airbyte.renew_on_check(refresh_token="renewed")
+    mesh.airbyte.fault(CHECK, "hang", skip=1)
+    rotating = asyncio.create_task(rotate(mesh, status=503))
+
+    await mesh.until_true("SELECT count(*) = 1 FROM operations"
+                          " WHERE kind = 'rotate' AND status = 'done'")  # fmt: skip
+    assert not rotating.done()
+
+    mesh.airbyte.heal()
+    results = await rotating
+    assert sorted(outcomes(results)) == ["unchecked", "updated"]
+
+
+async def test_busy_connection_is_not_checked(mesh: Mesh, store: dict[str, str]) -> None:
+    """The check would use up the store's token for a rotation that cannot begin."""
+    connection = await mesh.onboard()
+    path = f"/connections/{connection['id']}"
+    store[TOKEN] = "used once"
+    mesh.airbyte.accept_only(refresh_token="used once")
+    mesh.airbyte.renew_on_check(refresh_token="renewed")
+    mesh.airbyte.fault("connections/update", "hang", after_effect=True)
+    await mesh.orchestrator.patch(path, params={"wait": 0}, json={"prefix": "x_"})
+
+    (result,) = await rotate(mesh, status=409)
+
+    assert (result["outcome"], result["code"]) == ("busy", "editing")
+    assert mesh.airbyte.called(CHECK) == []
+    mesh.airbyte.heal()
+    await mesh.until_true(NO_OPERATION)
+    assert outcomes(await rotate(mesh)) == ["updated"]
+    assert configuration_in_airbyte(mesh, connection)["refresh_token"] == "renewed"
+    assert outcomes(await rotate(mesh)) == ["unchanged"]
+
+
+async def test_renewal_is_recorded_though_another_operation_began(
+    mesh: Mesh, store: dict[str, str]
+) -> None:
+    """It began during the check; the rotation has an operation of its own, which has ended."""
+    connection = await mesh.onboard()
+    path = f"/connections/{connection['id']}"
+    store[TOKEN] = "used once"
+    mesh.airbyte.accept_only(refresh_token="used once")
+    mesh.airbyte.renew_on_check(refresh_token="renewed")
+    mesh.airbyte.fault(CHECK, "slow", seconds=1.0)
+    rotating = asyncio.create_task(rotate(mesh))
+    await until(lambda: mesh.airbyte.called(CHECK))
+    mesh.airbyte.fault("connections/update", "hang", after_effect=True)
+    editing = await mesh.orchestrator.patch(path, params={"wait": 0}, json={"prefix": "x_"})
+    assert editing.status_code == 202, editing.text
+
+    (result,) = await rotating
+
+    assert result["outcome"] == "updated"
+    kept = (await mesh.orchestrator.get(f"/operations/{result['operation_id']}")).json()
+    assert (kept["kind"], kept["status"]) == ("rotate", "done")
+    assert kept["requested_by"].startswith("tests")
+    assert not await mesh.sql.fetchval(NO_OPERATION)
+    assert mesh.airbyte.called(UPDATE) == []
+    mesh.airbyte.heal()
+    await mesh.until_true(NO_OPERATION)
+    assert outcomes(await rotate(mesh)) == ["unchanged"]
+    assert configuration_in_airbyte(mesh, connection)["refresh_token"] == "renewed"
+    rotated = [one for one in await mesh.events(3) if one["type"] == "credential.rotated"]
+    assert [one["ref"] for one in rotated] == [result["operation_id"]]
+
+
+async def test_renewal_is_recorded_though_another_source_has_no_valid_configuration(
+    mesh: Mesh, store: dict[str, str]
+) -> None:
+    """The rotation is refused as a whole, but not what has happened already."""
+    a, b = await two(mesh)
+    ordered = "UPDATE connections SET source_configuration = $1 WHERE id = $2::uuid"
+    await mesh.sql.execute(ordered, '{"is_sandbox": "perhaps"}', b["id"])
+    store[TOKEN] = "used once"
+    mesh.airbyte.renew_on_check(refresh_token="renewed")
+
+    refused = await mesh.orchestrator.post(PATH)
+
+    assert refused.status_code == 422, refused.text
+    await mesh.sql.execute(ordered, "{}", b["id"])
+    mesh.airbyte.fail_check(source=b["airbyte_source_id"])
+    assert outcomes(await rotate(mesh, status=422)) == ["unchanged", "check_failed"]
+    assert configuration_in_airbyte(mesh, a)["refresh_token"] == "renewed"
+
+
+async def test_update_that_arrived_counts_though_its_operation_fails(
+    mesh: Mesh, store: dict[str, str]
+) -> None:
+    """Airbyte's answer was lost, and then it refused to show the source once."""
+    connection = await mesh.onboard()
+    store[TOKEN] = "new token"
+    mesh.airbyte.fault(UPDATE, "reset", after_effect=True)
+    rotating = asyncio.create_task(rotate(mesh, status=502))
+    await until(lambda: mesh.airbyte.called(UPDATE))
+    mesh.airbyte.fault("sources/get", 422)
+
+    assert outcomes(await rotating) == ["failed"]
+
+    mesh.airbyte.renew(connection["airbyte_source_id"], refresh_token="renewed")
+    assert outcomes(await rotate(mesh)) == ["unchanged"]
+    assert len(mesh.airbyte.called(UPDATE)) == 1
+    assert configuration_in_airbyte(mesh, connection)["refresh_token"] == "renewed"
 
 
 async def test_without_digests_the_whole_credential_is_checked(

@@ -87,9 +87,9 @@ def test_each_cause_has_an_explanation(cause: Cause) -> None:
 def test_only_listed_words_and_fields_are_repeated() -> None:
     """An error code that Salesforce writes, a field that AAM knows; no value of either."""
     found = find(f"400: invalid_grant for {SECRET}; invalid_granted 4010")
-    assert found.explanation.endswith("The message contains: invalid_grant.")
+    assert found.explanation.endswith(". The message contains: invalid_grant.")
     found = find(f"Config validation error: 'client_secret' is a required property; '{SECRET}'")
-    assert found.explanation.endswith("It is about: client_secret.")
+    assert found.explanation.endswith(". It is about: client_secret.")
     assert "AAMCANARY" not in found.explanation
 
 

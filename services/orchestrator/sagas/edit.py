@@ -27,6 +27,7 @@ from shared.domain.specification import Specification
 from shared.errors import (
     Conflict,
     UpstreamConflict,
+    UpstreamDenied,
     UpstreamMismatch,
     UpstreamMissing,
     UpstreamRefused,
@@ -237,19 +238,22 @@ class EditSaga:
             )
             name = f"{MARKER.sub('', source.name)} {operation.marker}"
             await self._airbyte.update_source(new.airbyte_source_id, whole, name=name)
-            if not await took_effect():
+            if not await self._is_replaced(operation, new):
                 raise UpstreamMismatch(
                     "Airbyte accepted the configuration, but has a different one."
                 )
             return True
 
         async def took_effect() -> bool | None:
-            held = await self._airbyte.get_source(new.airbyte_source_id)
-            return True if held.name.endswith(operation.marker) else None
+            return await self._is_replaced(operation, new) or None
 
         await operation.once(
             "source", update, find=took_effect, within=self._peer_s + 6 * self._call_s
         )
+
+    async def _is_replaced(self, operation: Operation, new: NewCredential) -> bool:
+        held = await self._airbyte.get_source(new.airbyte_source_id)
+        return held.name.endswith(operation.marker)
 
     async def _built(self, new: NewCredential) -> tuple[Specification, dict[str, Any]]:
         """The source's specification, and its whole configuration with the new credential.
@@ -301,8 +305,16 @@ class EditSaga:
         )
 
     async def undo(self, operation: Operation) -> None:
-        """Restore the settings in Airbyte, if they may have been changed."""
+        """Restore the settings in Airbyte, if they may have been changed.
+
+        A credential is not taken back; whether the source has got it is looked up first, since the
+        response to the update may have been lost.
+        """
         edit = msgspec.json.decode(operation.request, type=Edit)
+        if operation.has_tried("settings"):
+            operation.results["settings"] = False  # the next step would hide the attempt
+        if edit.credential is not None and _has_reached_source(operation, edit):
+            await self._look_up(operation, edit.credential)
 
         async def put_back() -> bool:
             try:
@@ -310,24 +322,36 @@ class EditSaga:
             except UpstreamMissing:
                 return True
 
-        was_sent = "settings" in operation.results or operation.has_tried("settings")
+        was_sent = "settings" in operation.results
         if was_sent and not await operation.once("undo", put_back, within=4 * self._call_s):
             operation.forget("undo")
             raise UpstreamMismatch("Airbyte accepted the settings, but has different ones.")
         await self.abandon(operation)
 
+    async def _look_up(self, operation: Operation, new: NewCredential) -> None:
+        """Find out whether the source has got the credential, as far as Airbyte shows it."""
+
+        async def replaced() -> bool:
+            try:
+                return await self._is_replaced(operation, new)
+            except (UpstreamRefused, UpstreamDenied):
+                return False
+
+        await operation.once("replaced", replaced, within=2 * self._call_s)
+
     async def abandon(self, operation: Operation) -> None:
         """End the operation; the registry keeps the settings of before.
 
-        A credential that the source has got already is recorded, since it is not taken back: the
-        name can still be taken by an onboarding after that.
+        A credential that the source has got already is recorded, since it is not taken back: by the
+        update, after which the name can still be taken by an onboarding, or by a check in which the
+        connector renewed a secret.
         """
         edit = msgspec.json.decode(operation.request, type=Edit)
         async with self._db.transaction() as session:
             row = await registry.lock_connection(
                 session, operation.connection_id, even_archived=True
             )
-            if edit.credential is not None and "source" in operation.results:
+            if edit.credential is not None and _is_given(operation):
                 await _note_credential(session, operation, row, edit.credential)
                 outbox.record(session, EventType.CONNECTION_EDITED, row, ref=operation.id)
                 await registry.record_setting_change(
@@ -339,6 +363,23 @@ class EditSaga:
                     requested_by=operation.requested_by,
                 )
             await operation.finish(session)
+
+
+def _has_reached_source(operation: Operation, edit: Edit) -> bool:
+    """Whether every step before the source's update is done, so that it may have been sent."""
+    results = operation.results
+    is_set = edit.wanted == ConnectionSettings() or bool(results.get("settings"))
+    return "check" in results and is_set and "source" not in results
+
+
+def _is_given(operation: Operation) -> bool:
+    """Whether the source has the new credential, as far as AAM knows.
+
+    After a renewal in the check it has, since Airbyte stores the whole configuration with it.
+    """
+    results = operation.results
+    is_replaced = "source" in results or bool(results.get("replaced"))
+    return is_replaced or bool(results.get("check", {}).get("renewed"))
 
 
 def _note_naming(row: Connection, edit: Edit) -> None:
