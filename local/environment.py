@@ -150,7 +150,7 @@ class Environments:
         )
 
     def console(self) -> dict[str, str]:
-        """The environment of the console: no login, no credential, and a key for events alone."""
+        """The environment of the console: no login, no credential, and its own key."""
         return (
             self.inherited("CONSOLE_")
             | self._generated_key("CONSOLE_SESSION_KEYS")

@@ -41,8 +41,9 @@ def build(settings: ConsoleSettings) -> FastAPI:
         idle=settings.console_session_idle,
         lifetime=settings.console_session_lifetime,
     )
-    clients = Clients(settings)
-    live_feed = LiveFeed(clients, signer_of_console(settings.service_private_key_dir))
+    signer = signer_of_console(settings.service_private_key_dir)
+    clients = Clients(settings, signer)
+    live_feed = LiveFeed(clients, signer)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
