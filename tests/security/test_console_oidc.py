@@ -477,15 +477,40 @@ async def test_issuer_that_cannot_be_used(
     assert set(idp.asked) <= {DISCOVERY, "/keys"}
 
 
-async def test_failed_exchanges_are_limited(idp: Idp, installation: Installation) -> None:
-    """By address, so that the console cannot be used to flood the issuer."""
+def _refusing(status: int, body: str = '{"error": "invalid_grant"}') -> Callable[[], Any]:
+    async def answer() -> Response:
+        return Response(body, status_code=status)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    "answer, status",
+    [
+        (None, 403),
+        (_refusing(401), 403),
+        (_refusing(403), 403),
+        (_refusing(403, "<html>"), 503),
+        (_refusing(429), 503),
+        (_refusing(500), 503),
+        (_unavailable, 503),
+        (_elsewhere, 503),
+        (_huge, 503),
+    ],
+)
+async def test_failed_exchanges_are_limited(
+    idp: Idp, installation: Installation, answer: Any, status: int
+) -> None:
+    """By address, whatever the issuer answers, so that the console cannot be used to flood it."""
+    if answer is not None:
+        idp.instead[TOKEN] = answer
     browser = installation.browser(failed_keys_per_minute=2)
     statuses = []
     for _ in range(4):
         back = await _back(await _started(browser))
         statuses.append((await browser.get(_changed(back, code="x"))).status)
 
-    assert statuses == [403, 403, 429, 429]
+    assert statuses == [status, status, 429, 429]
     assert idp.asked.count(TOKEN) == 2
 
 

@@ -14,7 +14,7 @@ from services.console.api import Clients, address_of
 from services.console.cookies import Cookies, CookieTooLarge
 from services.console.error_pages import login_url, oidc_url, own_path, problem_page
 from services.console.forms import SubmittedForm
-from services.console.oidc_login import CALLBACK, NeedsAPerson, OidcLogin
+from services.console.oidc_login import CALLBACK, ExchangeFailed, NeedsAPerson, OidcLogin
 from services.console.problems import PageProblem, SignedOut
 from services.console.rendering import render
 from services.console.session import Sessions
@@ -135,9 +135,8 @@ async def _finished(request: Request, sealed: str | None) -> Response:
     except SignedOut:
         guesses.fail(address)
         raise PageProblem(403, "token_not_accepted", _NOT_ACCEPTED) from None
-    except PageProblem as problem:
-        if problem.code == "sign_in_code_refused":
-            guesses.fail(address)
+    except ExchangeFailed:
+        guesses.fail(address)
         raise
 
 
