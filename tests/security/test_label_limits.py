@@ -568,6 +568,42 @@ async def test_onboarded_connection_has_the_labels(teams: Teams) -> None:
         assert (refused.status_code, refused.json()["code"]) == (403, "label_limited")
 
 
+async def test_webhook_ends_with_the_view_of_its_creator(teams: Teams) -> None:
+    """A connection that was given to another team announces nothing to the former one's URL."""
+    async with teams.client("drift_repair_agent", key=teams.key.key) as client:
+        order = {"url": "http://127.0.0.1:1/", "connection_id": teams.ours}
+        made = await client.post("/webhooks", json=order)
+    assert made.status_code == 201, made.text
+    admins = teams.our_ids["webhook_id"]
+
+    async def announced(field: str) -> set[str]:
+        """The webhooks that get a message about the loss of a field."""
+        before = {row[0] for row in await teams.sql.fetch("SELECT id FROM webhook_deliveries")}
+        teams.mesh.airbyte.drop_field("Contact", field)
+        seen = await teams.mesh.schema_observer.post(
+            f"/connections/{teams.ours}/observe", json={"accept_missing": True}
+        )
+        assert seen.status_code == 200, seen.text
+        found: set[str] = set()
+
+        async def is_announced() -> bool:
+            rows = await teams.sql.fetch(
+                "SELECT webhook_id::text FROM webhook_deliveries WHERE id <> ALL($1)"
+                " AND type = 'repair.proposed'",
+                list(before),
+            )
+            found.update(row[0] for row in rows)
+            return admins in found
+
+        await until(is_announced)
+        return found
+
+    path = f"/connections/{teams.ours}"
+    assert await announced("Email") == {admins, made.json()["id"]}
+    await teams.mesh.orchestrator.patch(path, json={"labels": {"team": "b"}})
+    assert await announced("LastName") == {admins}
+
+
 async def test_no_spelling_leads_to_another_teams_credential(teams: Teams) -> None:
     """With or without its store, however the other team's connection names it, and unread."""
     at = f"/connections/{teams.ours}"
