@@ -27,6 +27,7 @@ from shared.auth.failed_attempts import Guesses
 from shared.config import load
 from shared.http.request_log import RequestLog
 from shared.http.shutdown import for_server, stop_on_signal
+from shared.http.single_flight import SingleFlight
 from shared.observability import logs, tracing
 
 
@@ -63,6 +64,7 @@ def build(settings: ConsoleSettings) -> FastAPI:
     )
     app.state.settings = settings
     app.state.clients = clients
+    app.state.readiness = SingleFlight[dict[str, str]]()
     app.state.cookies = cookies
     app.state.live_feed = live_feed
     app.state.open_streams = OpenStreams()
