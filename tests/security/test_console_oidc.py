@@ -32,6 +32,7 @@ from tests.fakes.oidc_issuer import (
 )
 from tests.integration.conftest import serving
 from tests.security.conftest import build, close
+from tests.waiting import until
 
 CONSOLE = "http://localhost:8006"
 CALLBACK = f"{CONSOLE}/login/callback"
@@ -512,6 +513,35 @@ async def test_failed_exchanges_are_limited(
 
     assert statuses == [status, status, 429, 429]
     assert idp.asked.count(TOKEN) == 2
+
+
+async def test_exchanges_at_once_are_limited(idp: Idp, installation: Installation) -> None:
+    """One cookie is enough for any number of requests before the first of them has failed."""
+    goes_on = asyncio.Event()
+
+    async def slow() -> Response:
+        await goes_on.wait()
+        return Response('{"error": "invalid_grant"}', status_code=400)
+
+    idp.instead[TOKEN] = slow
+    browser = installation.browser(failed_keys_per_minute=2)
+    back = _changed(await _back(await _started(browser)), code="x")
+    asked = [asyncio.create_task(browser.client.get(back)) for _ in range(6)]
+    await until(lambda: sum(task.done() for task in asked) == 4)
+    goes_on.set()
+
+    answers = await asyncio.gather(*asked)
+
+    assert sorted(answer.status_code for answer in answers) == [403, 403, 429, 429, 429, 429]
+    assert idp.asked.count(TOKEN) == 2
+
+
+async def test_sign_ins_that_succeed_are_not_counted(idp: Idp, installation: Installation) -> None:
+    """Nor those that never reach the issuer's tokens."""
+    browser = installation.browser(failed_keys_per_minute=2)
+    for _ in range(3):
+        assert (await _signed_in(browser)).status == 303
+        assert (await browser.get(CALLBACK)).status == 403
 
 
 async def test_previews_use_nothing_up(idp: Idp, installation: Installation) -> None:

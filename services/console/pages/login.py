@@ -123,21 +123,16 @@ async def come_back_from_issuer(request: Request) -> Response:
 
 async def _finished(request: Request, sealed: str | None) -> Response:
     guesses: Guesses = request.app.state.guesses
-    address = address_of(request)
-    guesses.expect_few(address, "")
     try:
-        found = await _oidc(request).finish(sealed, request.query_params)
-        return await _with_session(
-            request, "oidc", found.access_token, found.then, subject=found.subject
-        )
+        with guesses.attempt(address_of(request), failures=(SignedOut, ExchangeFailed)):
+            found = await _oidc(request).finish(sealed, request.query_params)
+            return await _with_session(
+                request, "oidc", found.access_token, found.then, subject=found.subject
+            )
     except NeedsAPerson as asked:
         return RedirectResponse(login_url(asked.then), status_code=303)
     except SignedOut:
-        guesses.fail(address)
         raise PageProblem(403, "token_not_accepted", _NOT_ACCEPTED) from None
-    except ExchangeFailed:
-        guesses.fail(address)
-        raise
 
 
 def _oidc(request: Request) -> OidcLogin:
