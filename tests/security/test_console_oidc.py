@@ -527,8 +527,10 @@ async def test_exchanges_at_once_are_limited(idp: Idp, installation: Installatio
     browser = installation.browser(failed_keys_per_minute=2)
     back = _changed(await _back(await _started(browser)), code="x")
     asked = [asyncio.create_task(browser.client.get(back)) for _ in range(6)]
-    await until(lambda: sum(task.done() for task in asked) == 4)
-    goes_on.set()
+    try:
+        await until(lambda: sum(task.done() for task in asked) == 4, within=4)
+    finally:
+        goes_on.set()
 
     answers = await asyncio.gather(*asked)
 
