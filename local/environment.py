@@ -35,6 +35,8 @@ _OF_SOME_PROCESSES: Final = (
     "SAMPLE_ORG_",
     "SAMPLE_API_",
     "CONSOLE_",
+    "OIDC_CLIENT_SECRET",
+    "WAREHOUSE_",
 )
 """What variables begin with that only some processes get."""
 _WITHHELD: Final = (
@@ -150,9 +152,9 @@ class Environments:
         )
 
     def console(self) -> dict[str, str]:
-        """The environment of the console: no login, no credential, and a key for events alone."""
+        """The environment of the console: no login, no credential, and its own key."""
         return (
-            self.inherited("CONSOLE_")
+            self.inherited("CONSOLE_", "OIDC_CLIENT_SECRET")
             | self._generated_key("CONSOLE_SESSION_KEYS")
             | self._peers()
             | {

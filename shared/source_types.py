@@ -10,6 +10,21 @@ CREDENTIAL_REFERENCE = r"^(?:(?:env|file|vault):)?[a-z0-9][a-z0-9-]{0,62}$"
 
 No underscores, so that no two ids share an environment variable: `a-b` is A_B, `a_b` is invalid.
 """
+_STORES = ("env", "file", "vault")
+
+
+def credential_name(reference: str) -> str:
+    """A credential's id without its store: the same for all references that may lead to it."""
+    return reference.rpartition(":")[2]
+
+
+def references_alike(reference: str) -> tuple[str, ...]:
+    """Every reference that may lead to the same credential, itself included.
+
+    Only the auth_broker knows its default store, so `a` may be any of `env:a`, `file:a`, `vault:a`.
+    """
+    name = credential_name(reference)
+    return (name, *(f"{store}:{name}" for store in _STORES))
 
 
 @dataclass(frozen=True, slots=True)

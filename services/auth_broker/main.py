@@ -158,13 +158,16 @@ class VersionsView(BaseModel):
     response_model=VersionsView,
     responses=problems(422, 503),
 )
-async def versions(order: VersionsOrder, service: Service) -> Response:
+async def versions(order: VersionsOrder, request: Request, service: Service) -> Response:
     """Get the versions of credentials, to find those that have changed; never their values.
 
     A version is the store's own, or a digest of the values under `digest_key`. A credential that
-    cannot be read has a `code` instead and does not affect the others. No audit entry is recorded.
+    cannot be read has a `code` instead and does not affect the others. No audit entry is recorded,
+    so a token may be used again, and one that names a credential is refused (403
+    `wrong_credential`).
     """
-    found = await service.versions(order.credential_ids, key=order.digest_key.get_secret_value())
+    key = order.digest_key.get_secret_value()
+    found = await service.versions(caller_of(request), order.credential_ids, key=key)
     return raw_json(msgspec.json.encode({"credentials": found}))
 
 

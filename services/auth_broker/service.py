@@ -78,12 +78,19 @@ class AuthBroker:
         credential = await self._credential(credential_id)
         return salesforce.configuration(credential)
 
-    async def versions(self, references: Collection[str], *, key: str) -> list[CredentialVersion]:
+    async def versions(
+        self, caller: Caller, references: Collection[str], *, key: str
+    ) -> list[CredentialVersion]:
         """Each credential's version and expiry, in order; one that cannot be read has a code.
 
         The version is the store's own, or a digest of the values under `key`. Not recorded: no
         value is returned. A store that is unavailable is not called again for the others.
+
+        Raises:
+            Forbidden: the caller's token is for reading one credential, once.
         """
+        if caller.credential_id is not None:
+            raise Forbidden("The token is valid only for one credential.", code="wrong_credential")
         unavailable: set[StoreName] = set()
         found = []
         for reference in references:

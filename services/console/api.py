@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 from urllib.parse import quote
 
@@ -22,6 +23,8 @@ from httpx_aiohttp import AiohttpTransport
 
 from services.console.problems import ApiProblem, PageProblem, SignedOut
 from services.console.settings import ConsoleSettings
+from shared.auth import forwarded_addresses
+from shared.auth.service_tokens import Signer
 from shared.observability import logs, tracing
 from shared.tls import authorities
 
@@ -103,13 +106,13 @@ class Service:
         credential: str,
         deadline_s: float,
         *,
-        address: str = "",
+        forwarded: Callable[[], Mapping[str, str]],
     ) -> None:
         self.name = name
         self._client = client
         self._credential = credential
         self._deadline_s = deadline_s
-        self._address = address
+        self._forwarded = forwarded
 
     async def get(self, path: str, *segments: object, **query: object) -> Any:
         """Read JSON; a query parameter that is None is left out, a list is repeated.
@@ -162,8 +165,7 @@ class Service:
         headers = {"Authorization": f"Bearer {self._credential}"}
         if request_id := logs.request_id():
             headers[logs.REQUEST_ID_HEADER] = request_id
-        if self._address:
-            headers["X-Forwarded-For"] = self._address
+        headers |= self._forwarded()
         if content is not None:
             headers["Content-Type"] = "application/json"
         if idempotency_key is not None:
@@ -232,7 +234,8 @@ class Api:
 class Clients:
     """The pooled HTTP clients of a process."""
 
-    def __init__(self, settings: ConsoleSettings) -> None:
+    def __init__(self, settings: ConsoleSettings, signer: Signer | None = None) -> None:
+        self._signer = signer
         self._deadline_s = settings.peer_timeout.total_seconds()
         self._clients: dict[ServiceName, httpx.AsyncClient] = {
             name: httpx.AsyncClient(
@@ -256,6 +259,20 @@ class Clients:
         """The client of one service, without a credential."""
         return self._clients[name]
 
+    def forwarded(self, name: ServiceName, address: str) -> dict[str, str]:
+        """The headers that say for whom the console calls a service; none if that is unknown.
+
+        Without a signer, a service believes them only if its FORWARDED_ALLOW_IPS names the console.
+        """
+        if not address:
+            return {}
+        headers = {"X-Forwarded-For": address}
+        if self._signer is not None:
+            headers[forwarded_addresses.HEADER] = forwarded_addresses.signed(
+                self._signer, name, address
+            )
+        return headers
+
     def acting_with(self, credential: str, *, address: str = "") -> Api:
         """The services as one person may use them.
 
@@ -263,7 +280,13 @@ class Clients:
         """
         return Api(
             **{
-                name: Service(name, client, credential, self._deadline_s, address=address)
+                name: Service(
+                    name,
+                    client,
+                    credential,
+                    self._deadline_s,
+                    forwarded=partial(self.forwarded, name, address),
+                )
                 for name, client in self._clients.items()
             }
         )

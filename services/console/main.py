@@ -27,6 +27,7 @@ from shared.auth.failed_attempts import Guesses
 from shared.config import load
 from shared.http.request_log import RequestLog
 from shared.http.shutdown import for_server, stop_on_signal
+from shared.http.single_flight import SingleFlight
 from shared.observability import logs, tracing
 
 
@@ -41,8 +42,9 @@ def build(settings: ConsoleSettings) -> FastAPI:
         idle=settings.console_session_idle,
         lifetime=settings.console_session_lifetime,
     )
-    clients = Clients(settings)
-    live_feed = LiveFeed(clients, signer_of_console(settings.service_private_key_dir))
+    signer = signer_of_console(settings.service_private_key_dir)
+    clients = Clients(settings, signer)
+    live_feed = LiveFeed(clients, signer)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -62,6 +64,7 @@ def build(settings: ConsoleSettings) -> FastAPI:
     )
     app.state.settings = settings
     app.state.clients = clients
+    app.state.readiness = SingleFlight[dict[str, str]]()
     app.state.cookies = cookies
     app.state.live_feed = live_feed
     app.state.open_streams = OpenStreams()

@@ -64,6 +64,10 @@ class NeedsAPerson(Exception):
         self.then = then
 
 
+class ExchangeFailed(PageProblem):
+    """The issuer was asked for tokens, and gave none. Whoever sends codes can cause it."""
+
+
 class _SignIn(msgspec.Struct, frozen=True):
     """A sign-in that is under way at the issuer."""
 
@@ -150,6 +154,7 @@ class OidcLogin:
         """Finish a sign-in with its cookie and the query that the issuer led back with.
 
         Raises:
+            ExchangeFailed: the issuer did not accept the code, or did not answer.
             PageProblem: it is another sign-in's, the issuer refused it, or is away.
             NeedsAPerson: a silent sign-in was not possible.
         """
@@ -204,6 +209,9 @@ class OidcLogin:
         Endpoint: POST its `token_endpoint`
         Sends:    grant_type, code, redirect_uri, code_verifier, and the client's id and secret
         Receives: {"access_token": str, "id_token": str, "token_type": "Bearer", ...}
+
+        Raises:
+            ExchangeFailed: it was refused, or there was no answer.
         """
         form = {
             "grant_type": "authorization_code",
@@ -227,9 +235,10 @@ class OidcLogin:
                 return await issuer_http.submit(client, endpoints.token, form, basic)
         except IssuerRefused as error:
             # nosemgrep: logged-exception-text - one of a few fixed words
-            raise _refused("sign_in_code_refused", str(error)) from None
+            raise _refused("sign_in_code_refused", str(error), ExchangeFailed) from None
         except (IssuerAway, TimeoutError):
-            raise _away("The issuer of OIDC_ISSUER did not answer in time.") from None
+            sentence = "The issuer of OIDC_ISSUER did not answer in time."
+            raise _away(sentence, ExchangeFailed) from None
 
 
 _SENTENCES: Final = {
@@ -242,13 +251,13 @@ _SENTENCES: Final = {
 }
 
 
-def _refused(code: str, reason: str) -> PageProblem:
+def _refused(code: str, reason: str, kind: type[PageProblem] = PageProblem) -> PageProblem:
     log.warning("oidc_sign_in_refused", code=code, reason=reason)
-    return PageProblem(403, code, _SENTENCES[code])
+    return kind(403, code, _SENTENCES[code])
 
 
-def _away(sentence: str) -> PageProblem:
-    return PageProblem(503, "issuer_unavailable", f"{sentence} You can try again in a moment.")
+def _away(sentence: str, kind: type[PageProblem] = PageProblem) -> PageProblem:
+    return kind(503, "issuer_unavailable", f"{sentence} You can try again in a moment.")
 
 
 def _is_token(value: object) -> TypeGuard[str]:

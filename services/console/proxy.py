@@ -129,7 +129,7 @@ async def forward(request: Request) -> Response:
         guesses.expect_few(address, presented)
         raw_path = request.scope["raw_path"].decode("latin-1").removeprefix(PREFIX)
         service = table.find(request.method, raw_path)
-        answer = await _sent(request, clients.client(service), raw_path, service)
+        answer = await _sent(request, clients, raw_path, service)
     except AamError as error:
         wait_s = error.members.get("wait_s")
         headers = {} if wait_s is None else {"Retry-After": f"{int(wait_s) + 1}"}
@@ -146,17 +146,17 @@ async def forward(request: Request) -> Response:
 
 
 async def _sent(
-    request: Request, client: httpx.AsyncClient, raw_path: str, service: ServiceName
+    request: Request, clients: Clients, raw_path: str, service: ServiceName
 ) -> httpx.Response:
+    client = clients.client(service)
     query = request.scope["query_string"]
     base = client.base_url.raw_path.rstrip(b"/")
     target = base + raw_path.encode("latin-1") + (b"?" + query if query else b"")
-    headers = _chosen(request.headers, _SENT) | {
-        logs.REQUEST_ID_HEADER: logs.request_id(),
-        "Accept-Encoding": "identity",
-    }
-    if address := address_of(request):
-        headers["X-Forwarded-For"] = address
+    headers = (
+        _chosen(request.headers, _SENT)
+        | {logs.REQUEST_ID_HEADER: logs.request_id(), "Accept-Encoding": "identity"}
+        | clients.forwarded(service, address_of(request))
+    )
     has_body = "content-length" in request.headers or "transfer-encoding" in request.headers
     outgoing = client.build_request(
         "HEAD" if is_head(request) else request.method,

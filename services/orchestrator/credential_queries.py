@@ -21,6 +21,10 @@ from shared.registry.connections import LIVE
 Reaction = Literal["apply", "propose", "ignore"]
 _STRICTNESS: Final[tuple[Reaction, ...]] = ("apply", "propose", "ignore")
 
+_IS_LIVE = Connection.archived_at.is_(None) & (
+    (Connection.status != ConnectionStatus.FAILED) | Connection.airbyte_connection_id.is_not(None)
+)
+
 
 @dataclass(frozen=True, slots=True)
 class CredentialUse:
@@ -41,17 +45,13 @@ class CredentialUse:
 
 async def credential_uses(session: AsyncSession, credential_id: str) -> list[CredentialUse]:
     """The live connections that use a credential, or a source that does; oldest first."""
-    is_live = Connection.archived_at.is_(None) & (
-        (Connection.status != ConnectionStatus.FAILED)
-        | Connection.airbyte_connection_id.is_not(None)
-    )
-    uses_it = is_live & (Connection.credential_id == credential_id)
+    uses_it = _IS_LIVE & (Connection.credential_id == credential_id)
     their_sources = select(Connection.airbyte_source_id).where(
         uses_it, Connection.airbyte_source_id.is_not(None)
     )
     rows = await session.scalars(
         select(Connection)
-        .where(uses_it | (is_live & Connection.airbyte_source_id.in_(their_sources)))
+        .where(uses_it | (_IS_LIVE & Connection.airbyte_source_id.in_(their_sources)))
         .order_by(Connection.created_at, Connection.id)
     )
     return [
@@ -66,6 +66,14 @@ async def credential_uses(session: AsyncSession, credential_id: str) -> list[Cre
         )
         for row in rows
     ]
+
+
+async def used_among(session: AsyncSession, references: Collection[str]) -> set[str]:
+    """Those of the references that a live connection uses."""
+    found = await session.scalars(
+        select(Connection.credential_id).where(_IS_LIVE, Connection.credential_id.in_(references))
+    )
+    return {reference for reference in found if reference is not None}
 
 
 def digests_given(connection: Connection) -> dict[str, str]:

@@ -31,7 +31,7 @@ from shared.errors import (
     UpstreamUnreachable,
 )
 from shared.service_clients import AuthBroker
-from shared.source_types import SourceType
+from shared.source_types import SourceType, references_alike
 
 _FOR_GOOD = frozenset({"credential_not_found", "store_denied"})
 
@@ -70,20 +70,22 @@ class CredentialShared(Conflict):
 async def expect_own_credential(db: Database, reference: str | None) -> None:
     """Check that a caller limited by labels does not take a credential from others.
 
-    It may use one that its connections use, or that no connection uses yet.
+    It may use one that its connections use, by that reference, or one that no connection uses yet
+    by any reference which may lead to it.
 
     Raises:
-        Invalid: `credential_not_found`, as for an unknown one: only connections that it may not see
-            use the credential.
+        Invalid: `credential_not_found`, as for an unknown one: connections that it may not see use
+            the credential, and its own do not.
     """
     if reference is None or not label_limits.current():
         return
+    alike = references_alike(reference)
     async with db.read() as session:
-        is_own = bool(await credential_queries.credential_uses(session, reference))
+        own = await credential_queries.used_among(session, alike)
     with label_limits.registry_wide():
         async with db.read() as session:
-            is_used = bool(await credential_queries.credential_uses(session, reference))
-    if is_used and not is_own:
+            used = await credential_queries.used_among(session, alike)
+    if reference not in own and used - own:
         raise Invalid(f"No credential {reference}.", code="credential_not_found")
 
 

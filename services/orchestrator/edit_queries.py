@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import exists, select
+from sqlalchemy import exists, select, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -42,6 +42,19 @@ async def rename(session: AsyncSession, connection: Connection, name: str) -> No
             await session.flush()
     except IntegrityError:
         raise NameTaken("Another connection already has this name.") from None
+
+
+async def pausing_repair(session: AsyncSession, connection_id: UUID) -> UUID | None:
+    """The open repair with a change that pauses the connection until a decision; None without."""
+    found: UUID | None = await session.scalar(_PAUSING, {"connection_id": connection_id})
+    return found
+
+
+_PAUSING = text("""
+    SELECT id FROM repairs
+    WHERE connection_id = :connection_id AND state = 'proposed'
+        AND summary->'by_reaction'->'pause' IS NOT NULL
+""")
 
 
 async def others_of_source(

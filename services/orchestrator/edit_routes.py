@@ -63,7 +63,8 @@ async def edit(
     credential that fails its check, changes nothing.
 
     A connection that a person paused stays paused until a person resumes it. To resume one that a
-    repair has paused, repairs:decide is needed, too; the repair still waits for its decision.
+    repair keeps paused, or to take its pause over, repairs:decide is needed, too; the repair still
+    waits for its decision.
     """
     return answered(await edits.edit(connection_id, order, key=key, wait=wait))
 

@@ -80,8 +80,8 @@ PAUSE_TAKEN_OVER = OrderNote(
 )
 REPAIR_STAYS_OPEN = OrderNote(
     "repair_stays_open",
-    "A repair had paused the connection. The repair still waits for a decision, and its changes do "
-    "not pause the connection again.",
+    "A repair keeps the connection paused until it is decided. It still waits for a decision, and "
+    "its changes do not pause the connection again.",
 )
 BREAKING_CHANGE_FLAGGED = OrderNote(
     "breaking_change_flagged",
@@ -168,8 +168,8 @@ class Editor:
             NameTaken: another live connection has the name.
             SyncRunning: the tables change while a sync is running.
             Invalid: `destination_cannot_hold`; a table would be another connection's, too.
-            Forbidden: it ends a repair's pause or changes the policy by a label, and the caller may
-                not decide repairs.
+            Forbidden: it takes over or ends a repair's pause, or changes the policy by a label, and
+                the caller may not decide repairs.
             Conflict: the credential cannot be replaced, or the connection has just been changed.
             CheckFailed: the new credential does not work; nothing was changed.
             Unavailable: Airbyte or the registry is unavailable; nothing was recorded.
@@ -192,7 +192,8 @@ class Editor:
         await self._expect_labels_allowed(draft)
         _settings(draft, order, row)
         credential = await self._credential(draft, order, row)
-        paused = _pause(draft, order, row)
+        pausing = await self._pausing_repair(order, row)
+        paused = _pause(draft, order, row, pausing=pausing)
         if draft.changed.keys() & _TABLES:
             draft.effects.insert(0, NEW_TABLES)
             await self._expect_no_job(connection_id, airbyte_connection_id)
@@ -207,6 +208,7 @@ class Editor:
             effects=draft.effects,
             name=order.name if "name" in draft.changed else None,
             paused=paused,
+            overruled=pausing if paused is False else None,
             naming=None if new_tables is None else new_tables.naming,
             credential=credential,
             by=order.by,
@@ -216,7 +218,10 @@ class Editor:
         async def gate(session: AsyncSession, _operation_id: UUID) -> HttpResult | None:
             now = await registry.lock_connection(session, connection_id)
             _expect_editable(now)
-            if _facts(now) != _facts(row):
+            is_same = _facts(now) == _facts(row)
+            if is_same and edit.paused is False:
+                is_same = await edit_queries.pausing_repair(session, connection_id) == pausing
+            if not is_same:
                 raise Conflict(
                     f"Connection {connection_id} was changed in the meantime: try again.",
                     code="changed_meanwhile",
@@ -250,6 +255,13 @@ class Editor:
         async with self._db.read() as session:
             if await registry.labels_with_policies(session, labels):
                 scopes.require(Scope.REPAIRS_DECIDE)
+
+    async def _pausing_repair(self, order: ConnectionEdit, row: Connection) -> UUID | None:
+        """The repair that a request to resume overrules, if it is open; None without one."""
+        if "paused" not in order.model_fields_set or order.paused:
+            return None
+        async with self._db.read() as session:
+            return await edit_queries.pausing_repair(session, row.id)
 
     async def _read(self, airbyte_connection_id: UUID) -> AirbyteConnection:
         async with answered_soon():
@@ -450,12 +462,18 @@ def _namespace(draft: _Draft, order: ConnectionEdit) -> None:
         draft.wanted["namespace_format"] = namespace_format
 
 
-def _pause(draft: _Draft, order: ConnectionEdit, row: Connection) -> bool | None:
+def _pause(
+    draft: _Draft, order: ConnectionEdit, row: Connection, *, pausing: UUID | None
+) -> bool | None:
     """Whether a person pauses or resumes the connection; None if it stays as it is.
+
+    `pausing` is the open repair that keeps the connection paused until it is decided. Where a
+    person had paused the connection before, it has not paused it itself.
 
     Raises:
         UpstreamRefused: Airbyte itself has locked or deleted the connection.
-        Forbidden: it ends a repair's pause, and the caller may not decide repairs.
+        Forbidden: it takes over a repair's pause, or ends one, and the caller may not decide
+            repairs.
     """
     if "paused" not in order.model_fields_set or draft.held is None:
         return None
@@ -468,10 +486,13 @@ def _pause(draft: _Draft, order: ConnectionEdit, row: Connection) -> bool | None
     if is_done:
         return None
     expect_settable(draft.settings)
+    # Who takes a repair's pause over can also end it, so both overrule the policy.
+    overrules = row.paused_by is not None or pausing not in (None, row.unpaused_repair_id)
+    if overrules:
+        scopes.require(Scope.REPAIRS_DECIDE)
     if order.paused and is_paused:
         draft.effects.append(PAUSE_TAKEN_OVER)
-    if not order.paused and row.paused_by is not None:
-        scopes.require(Scope.REPAIRS_DECIDE)
+    if not order.paused and overrules:
         draft.effects.append(REPAIR_STAYS_OPEN)
     if not order.paused and draft.held.breaking_change:
         draft.effects.append(BREAKING_CHANGE_FLAGGED)

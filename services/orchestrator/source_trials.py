@@ -42,7 +42,7 @@ from shared.errors import AamError, Conflict, TooManyRequests, UpstreamMismatch
 from shared.models import SourceTrial
 from shared.observability import logs
 from shared.operations import marker
-from shared.source_types import SourceType
+from shared.source_types import SourceType, credential_name
 
 log = logs.get(__name__)
 
@@ -163,7 +163,9 @@ class SourceTrials:
         workspace_id: UUID,
     ) -> AsyncIterator[UUID]:
         """Record a trial before and after the block, within the limits of its account."""
-        account = uuid5(_NAMESPACE, f"{source_type.definition_id} {order.credential_id or ''}")
+        # All references that may lead to one credential share its limit.
+        credential = credential_name(order.credential_id or "")
+        account = uuid5(_NAMESPACE, f"{source_type.definition_id} {credential}")
         trial_id = await self._begin(account, purpose, within, workspace_id)
         try:
             yield trial_id

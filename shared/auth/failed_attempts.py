@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from shared.errors import TooManyRequests
 from shared.http.rate_limit import Rates
@@ -57,6 +58,30 @@ class Guesses:
     def fail(self, address: str) -> None:
         """Count a failed attempt."""
         self._failed.wait_s(network(address))
+        self._log(address)
+
+    @contextmanager
+    def attempt(self, address: str, *, failures: tuple[type[Exception], ...]) -> Iterator[None]:
+        """Count the block from its start; it is taken back unless it ends with one of `failures`.
+
+        For an attempt that costs others something, so that those at the same time count, too.
+
+        Raises:
+            TooManyRequests: the address is over the limit.
+        """
+        self.expect_few(address, "")
+        self._failed.wait_s(network(address))
+        try:
+            yield
+        except failures:
+            self._log(address)
+            raise
+        except BaseException:
+            self._failed.give_back(network(address))
+            raise
+        self._failed.give_back(network(address))
+
+    def _log(self, address: str) -> None:
         if not self._logged.wait_s(""):
             log.warning("authentication_failed", address=network(address))
 

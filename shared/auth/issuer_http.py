@@ -26,6 +26,8 @@ _ERRORS = frozenset(
     }
 )
 """Source: RFC 6749, section 5.2."""
+_REFUSALS = (400, 401, 403)
+"""RFC 6749 has the first two; Auth0 answers an invalid code with 403 `invalid_grant`."""
 
 
 class IssuerAway(Exception):
@@ -73,7 +75,7 @@ async def submit(
     """Send a form once, and return the JSON object that answers it.
 
     Raises:
-        IssuerRefused: the issuer answered 400 or 401, in JSON.
+        IssuerRefused: the issuer answered 400, 401 or, as Auth0 does, 403 in JSON.
         IssuerAway: there is no such answer. The form may have taken effect.
     """
     return await _answer(client, "POST", url, data=form, auth=basic)
@@ -86,7 +88,7 @@ async def _answer(
     try:
         async with client.stream(method, url, **options) as answer:
             status = answer.status_code
-            if status not in (200, 400, 401) or "content-encoding" in answer.headers:
+            if status not in (200, *_REFUSALS) or "content-encoding" in answer.headers:
                 raise IssuerAway(f"it answered {status}, or encoded")
             async for part in answer.aiter_raw():
                 body += part

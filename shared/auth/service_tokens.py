@@ -58,6 +58,8 @@ class Claims:
     expires_at: datetime
     labels: Labels = ()
     """The limit of the caller on whose behalf the service calls; empty for none."""
+    client: str | None = None
+    """The address of that caller, in a token that only says this."""
 
 
 def key_id(key: Ed25519PublicKey) -> str:
@@ -144,12 +146,18 @@ class Signer:
         self._headers = {"typ": _TYPE, "kid": key_id(self._key.public_key())}
 
     def token(
-        self, audience: str, scope: str, *, request_id: str = "", credential_id: str | None = None
+        self,
+        audience: str,
+        scope: str,
+        *,
+        request_id: str = "",
+        credential_id: str | None = None,
+        client: str | None = None,
     ) -> str:
         """A token for one call; the auth broker accepts it once, for this credential only.
 
         It carries the label limit of the current caller, so that the called service applies it,
-        too; the auth broker knows no connections.
+        too; the auth broker knows no connections. `client` is for `forwarded_addresses` alone.
         """
         now = int(time.time())
         claims = {
@@ -165,6 +173,8 @@ class Signer:
         }
         if credential_id is not None:
             claims["cid"] = credential_id
+        if client is not None:
+            claims["client"] = client
         if audience != "auth_broker" and (labels := label_limits.current()):
             claims["labels"] = dict(labels)
         return jwt.encode(claims, self._key, algorithm=_ALGORITHM, headers=self._headers)
@@ -220,6 +230,7 @@ class _Payload(msgspec.Struct, frozen=True):
     scope: str
     cid: str | None = None
     labels: dict[str, str] = {}
+    client: str | None = None
 
 
 _HEADER = msgspec.json.Decoder(_Header)
@@ -273,6 +284,7 @@ def _checked(claims: _Payload, service: str, audience: str) -> Claims:
         claims.cid,
         expires_at,
         label_limits.of(claims.labels),
+        claims.client,
     )
 
 

@@ -24,6 +24,7 @@ from shared import registry
 from shared.auth import label_limits, scopes
 from shared.auth.api_keys import KeyRing
 from shared.auth.failed_attempts import Guesses, network
+from shared.auth.forwarded_addresses import forwarded_address
 from shared.auth.oidc import Issuer
 from shared.auth.refusals import Refusals
 from shared.auth.scopes import SERVICE_CALLS, Caller
@@ -104,6 +105,8 @@ class Access:
     """The request rate of each caller; None for no limit."""
     guesses: Guesses | None = None
     """How often authentication from one address may fail; None for no limit."""
+    forwarded: Verifier | None = None
+    """Verifies the addresses that the console forwards; None where it never calls."""
     docs_are_open: bool = True
     refusals: Refusals | None = None
     """Records what is refused; None where there is no registry."""
@@ -160,8 +163,8 @@ def access_for(service: str, settings: ProcessSettings, db: Database | None = No
                     scope_claim=settings.oidc_scope_claim,
                 )
             )
+    folder = settings.service_public_keys_dir
     if any(called == service for _, called in SERVICE_CALLS):
-        folder = settings.service_public_keys_dir
         if folder is None or not read_public_keys(folder):
             raise SystemExit("SERVICE_PUBLIC_KEYS_DIR is not a directory with the services' keys")
         proofs.append(Services(service, Verifier(service, folder)))
@@ -170,6 +173,7 @@ def access_for(service: str, settings: ProcessSettings, db: Database | None = No
         anybody=None if db is None or settings.oidc_issuer is not None else ring.any,
         rates=Rates(settings.requests_per_second),
         guesses=Guesses(settings.failed_keys_per_minute),
+        forwarded=None if db is None or folder is None else Verifier(service, folder),
         docs_are_open=settings.aam_docs == "on",
         refusals=None if db is None else Refusals(db, service),
     )
@@ -217,13 +221,14 @@ class Gate:
             await send({"type": "websocket.close", "code": 1008})
             return
         caller: Caller | None = None
+        address = self._address(scope)
         try:
-            caller, presented = await self._caller(scope)
+            caller, presented = await self._caller(scope, address)
             self._measure(caller)
             self._require(caller, scope)
         except AamError as error:
             _count(error, scope)
-            self._record(error, scope, caller)
+            self._record(error, scope, caller, address)
             refusal = self._answer(error)
             refusal.headers["connection"] = "close"  # the request's body is not read
             if isinstance(error, TooManyRequests):
@@ -243,13 +248,20 @@ class Gate:
             return not any(name == b"authorization" for name, _ in scope["headers"])
         return path in OPEN or (self._known.docs_are_open and path in DOCS)
 
-    async def _caller(self, scope: Scope) -> tuple[Caller, str]:
+    def _address(self, scope: Scope) -> str:
+        """Where a request comes from: what the console forwards, or else the other side."""
+        forwarded = None
+        if self._known.forwarded is not None:
+            forwarded = forwarded_address(self._known.forwarded, scope["headers"])
+        return forwarded or (scope.get("client") or ("", 0))[0]
+
+    async def _caller(self, scope: Scope, address: str) -> tuple[Caller, str]:
         """The caller of a request, and the credential that it presents."""
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         if len(given) == 1 and len(given[0]) <= _LONGEST:
             presented = _PRESENTED.fullmatch(given[0])
             token = presented[1].decode("ascii") if presented else ""
-            guesses, address = self._known.guesses, (scope.get("client") or ("", 0))[0]
+            guesses = self._known.guesses
             if guesses is not None:
                 guesses.expect_few(address, token)
             if token and (caller := await self._known.caller(token)) is not None:
@@ -288,14 +300,13 @@ class Gate:
                 return route
         return None
 
-    def _record(self, error: AamError, scope: Scope, caller: Caller | None) -> None:
+    def _record(self, error: AamError, scope: Scope, caller: Caller | None, address: str) -> None:
         """Count who was refused what; an outage is no refusal."""
         if self._known.refusals is None or isinstance(error, Unavailable):
             return
         route = self._route(scope)
-        address = network((scope.get("client") or ("", 0))[0])
         self._known.refusals.add(
-            registry.ADDRESS + address if caller is None else caller.id,
+            registry.ADDRESS + network(address) if caller is None else caller.id,
             method=scope["method"],
             route="-" if route is None else route.path,
             status=error.status,

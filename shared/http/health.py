@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import APIRouter, Response
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from shared.errors import AamError
 from shared.http.dependencies import from_state
 from shared.http.problems import RETRY_SOON
+from shared.http.single_flight import SingleFlight
 
 Check = Callable[[], Awaitable[object]]
 
@@ -29,6 +30,21 @@ class Checks:
     """Of dependencies that every request needs."""
     others: Mapping[str, Check]
     """Of dependencies that only some requests need."""
+    _flight: SingleFlight[dict[str, str]] = field(default_factory=SingleFlight, init=False)
+
+    async def states(self) -> dict[str, str]:
+        """`ok` or the reason of each, decisive ones first.
+
+        Anybody may ask for this without credentials, so at most one run is in progress.
+        """
+        return await self._flight.run(self._run)
+
+    async def _run(self) -> dict[str, str]:
+        found = await asyncio.gather(
+            *(_state_of(check, within_s=_DECISIVE_WITHIN_S) for check in self.decisive.values()),
+            *(_state_of(check, within_s=_OTHERS_WITHIN_S) for check in self.others.values()),
+        )
+        return dict(zip([*self.decisive, *self.others], found, strict=True))
 
 
 class Health(BaseModel):
@@ -88,14 +104,9 @@ async def readiness(
     While another dependency, for example Airbyte, is unavailable, the service is `degraded`:
     callers can still read and decide, so a load balancer should keep it in rotation.
     """
-    decisive, others = checks.decisive, checks.others
-    found = await asyncio.gather(
-        *(_state_of(check, within_s=_DECISIVE_WITHIN_S) for check in decisive.values()),
-        *(_state_of(check, within_s=_OTHERS_WITHIN_S) for check in others.values()),
-    )
-    shown = dict(zip([*decisive, *others], found, strict=True))
-    is_ready = all(shown[name] == "ok" for name in decisive)
-    away = [name for name in others if shown[name] != "ok"]
+    shown = await checks.states()
+    is_ready = all(shown[name] == "ok" for name in checks.decisive)
+    away = [name for name in checks.others if shown[name] != "ok"]
     if not is_ready:
         response.status_code = 503
         response.headers.update(RETRY_SOON)

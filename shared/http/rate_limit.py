@@ -41,6 +41,11 @@ class Rates:
         self._paid_until[caller] = until
         return 0.0
 
+    def give_back(self, caller: str) -> None:
+        """Take one counted request of this caller back."""
+        if caller in self._paid_until:
+            self._paid_until[caller] -= self._each_s
+
     def left_s(self, caller: str) -> float:
         """How many seconds a request of this caller would have to wait; nothing is counted."""
         now = self._clock()

@@ -48,6 +48,8 @@ class Webhook(Base):
     """The event types that are sent to it, as a JSON array."""
     connection_id: Mapped[UUID | None] = mapped_column(ForeignKey(Connection.id))
     """The only connection whose events are sent to it; None for all."""
+    labels: Mapped[str] = mapped_column(RawJson(), default="{}", server_default=text("'{}'"))
+    """The label limit of who created it, a JSON object of texts: a connection must have them."""
     generation: Mapped[int] = mapped_column(default=1, server_default="1")
     """The generation of its current secret; the previous one signs as well for a day."""
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

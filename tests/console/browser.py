@@ -40,11 +40,13 @@ class Page:
 
 
 class Browser:
-    """One browser; `get` and `post` follow no redirect."""
+    """One browser at an address; `get` and `post` follow no redirect."""
 
-    def __init__(self, app: ASGIApp, url: str = "http://localhost:8006") -> None:
+    def __init__(
+        self, app: ASGIApp, url: str = "http://localhost:8006", *, address: str = "127.0.0.1"
+    ) -> None:
         self.client = httpx.AsyncClient(
-            transport=httpx.ASGITransport(app),
+            transport=httpx.ASGITransport(app, client=(address, 123)),
             base_url=url,
             event_hooks={"response": [leaks.add_answer]},
         )

@@ -126,7 +126,7 @@ async def test_other_routes_are_refused(
 
 
 async def test_guessing_through_it_is_throttled(double: Double, console: Console) -> None:
-    """The services see only the console's address, so it counts the caller's."""
+    """By the caller's address, before anything is passed on."""
     browser = Browser(console(failed_keys_per_minute=2))
     statuses = [
         (

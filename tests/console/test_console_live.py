@@ -283,6 +283,24 @@ async def test_limited_key_sees_events_of_its_connections(
     assert len(double.of("GET", f"/connections/{IDS[1]}")) == 1
 
 
+async def test_connection_with_other_labels_leaves_open_pages(
+    running: Running, events: Events, double: Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The console asks again after a while, here at once."""
+    monkeypatch.setattr(live, "KNOWN_FOR_S", 0.0)
+    double.labels = {"team": "sales"}
+    for id_ in IDS[1:3]:
+        double.answers[f"GET /connections/{id_}"] = {"id": id_}
+    async with running.stream() as stream:
+        await _until(lambda: running.feed.pages == 1)
+        events.event(101, connection_id=IDS[2])
+        assert (await anext(stream)).split()[0] == "101-0"
+        del double.answers[f"GET /connections/{IDS[2]}"]
+        events.event(102, connection_id=IDS[2])
+        events.event(103)
+        assert (await anext(stream)).split()[0] == "103-0"
+
+
 async def test_who_may_follow(running: Running, double: Double, signed_in: Browser) -> None:
     """Keys with connections:read, over a console with a key, and not too often at once."""
     assert (await signed_in.get("/live")).status == 503  # this console has no key

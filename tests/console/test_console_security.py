@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from html import unescape
@@ -90,6 +91,16 @@ async def test_headers_of_every_route(app: FastAPI, signed_in: Browser) -> None:
             if not path.startswith("/static/"):
                 assert answer.headers["cache-control"] == "no-store", where
     await other.client.aclose()
+
+
+async def test_concurrent_probes_share_one_run(browser: Browser, double: Double) -> None:
+    """Anybody may send them, and each run asks every service."""
+    double.delays["GET /health"] = 0.3
+
+    answers = await asyncio.gather(*(browser.client.get("/ready") for _ in range(50)))
+
+    assert {answer.status_code for answer in answers} == {200}
+    assert len(double.of("GET", "/health")) == 4
 
 
 async def test_every_page_needs_a_session(app: FastAPI, browser: Browser) -> None:

@@ -21,7 +21,7 @@ import pytest
 
 from local import env_files
 from local.processes import servers
-from local.processes.servers import SERVICES
+from local.processes.servers import CONSOLE, SERVICES
 from local.settings import Settings
 from tests import leaks, processes, reaper
 from tests.processes import are_gone, becomes_true, family, variables
@@ -29,6 +29,7 @@ from tests.processes import are_gone, becomes_true, family, variables
 pytestmark = pytest.mark.process
 
 READY_TIMEOUT_S = 90
+CLIENT_SECRET = leaks.canary("the console's secret at the issuer, given to `up`")
 
 
 class Up:
@@ -111,6 +112,12 @@ def up() -> Iterator[Up]:
 
 def test_up_supervises_and_stops_the_mesh(up: Up) -> None:
     """It restarts killed processes, rejects a second mesh, and cleans up on exit."""
+    up.environment |= {
+        "OIDC_ISSUER": "http://127.0.0.1:1",
+        "OIDC_AUDIENCE": "aam",
+        "OIDC_CLIENT_ID": "console",
+        "OIDC_CLIENT_SECRET": CLIENT_SECRET,
+    }
     up.start()
     environment = env_files.read(up.state / "env")
     for name in SERVICES:
@@ -243,6 +250,7 @@ def _assert_secrets_are_where_they_belong(
         "airbyte": addresses["AIRBYTE_API_KEY"],
         "sample org": (up.state / "sample_org" / "auth").read_text().split()[-1],
         "credential": "CREDENTIAL_SALESFORCE_PROD__CLIENT_SECRET=",
+        "client of the issuer": CLIENT_SECRET,
     }
     callers = {"orchestrator", "drift_repair_agent", "schema_observer"}
     shared_password = (postgres / "services_password").read_text()
@@ -258,8 +266,10 @@ def _assert_secrets_are_where_they_belong(
         "airbyte": callers,
         "sample org": set(),
         "credential": {"auth_broker"},
+        "client of the issuer": {CONSOLE, "up"},  # which gives it to the console
     }
-    names = {up.pid_of(name): name for name in (*SERVICES, "airbyte", "sample_org", "valkey")}
+    others = (CONSOLE, "airbyte", "sample_org", "valkey")
+    names = {up.pid_of(name): name for name in (*SERVICES, *others)} | {up.process.pid: "up"}
     held: dict[str, set[str]] = {name: set() for name in secrets}
     for pid in found:
         try:

@@ -433,6 +433,8 @@ async def test_trials_are_limited(
         over = await trial(mesh, "check")
 
         assert (over.status_code, over.json()["code"]) == (429, "discovery_quota")
+        same = await trial(mesh, "check", credential_id="env:widgets")
+        assert (same.status_code, same.json()["code"]) == (429, "discovery_quota")
         assert int(over.headers["retry-after"]) > 80_000
         numbers: Json = {
             "source_type": "Hardcoded Records",

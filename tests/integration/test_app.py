@@ -25,6 +25,7 @@ from shared.http.uvicorn_protocol import Http
 from shared.observability import logs
 from tests import access
 from tests.integration.conftest import serving
+from tests.waiting import until
 
 CANARY = "AAMCANARY-app"
 LIMIT = 1000
@@ -64,6 +65,9 @@ class Checks:
         self.hangs = False
         self.is_airbyte_away = False
         self.airbyte_hangs = False
+        self.goes_on = asyncio.Event()
+        self.goes_on.set()
+        self.runs = 0
 
     async def airbyte(self) -> bool:
         """Whether Airbyte is healthy."""
@@ -73,6 +77,8 @@ class Checks:
 
     async def registry(self) -> None:
         """Say whether it is there."""
+        self.runs += 1
+        await self.goes_on.wait()
         if self.hangs:
             await asyncio.Event().wait()
         if self.missing is not None:
@@ -382,6 +388,25 @@ async def test_readiness_names_what_is_missing(client: httpx.AsyncClient, checks
     assert away.headers["retry-after"] == "1"
     assert there.json() == {"ready": True, "checks": {"registry": "ok", "airbyte": "ok"}}
     assert "retry-after" not in there.headers
+
+
+async def test_concurrent_probes_share_one_run(client: httpx.AsyncClient, checks: Checks) -> None:
+    """Anybody may send them; one who leaves does not end the run for the others."""
+    checks.goes_on.clear()
+    asked = [asyncio.create_task(client.get("/ready")) for _ in range(50)]
+    await until(lambda: checks.runs)
+    left, *others = asked
+    left.cancel()
+    await asyncio.wait([left])
+    await asyncio.sleep(0.2)  # until the others have joined, which nothing shows
+    checks.missing = Unavailable("It is away.")
+    checks.goes_on.set()
+
+    assert {answer.status_code for answer in await asyncio.gather(*others)} == {503}
+    assert checks.runs == 1
+    checks.missing = None
+    assert (await client.get("/ready")).status_code == 200
+    assert checks.runs == 2
 
 
 async def test_hanging_optional_dependency_does_not_delay_the_probe(

@@ -51,6 +51,29 @@ async def test_version_changes_with_any_value(sql: Sql, registry_url: str) -> No
     assert await audited(sql) == []
 
 
+async def test_token_of_one_credential_is_refused(sql: Sql, registry_url: str) -> None:
+    """It is for one read; an intercepted one must not show versions, and stays usable."""
+    app = broker_for(registry_url, {f"{PREFIX}CLIENT_SECRET": SECRET})
+    transport = httpx.ASGITransport(app)
+    headers = {"Authorization": f"Bearer {token('salesforce-prod')}"}
+    async with httpx.AsyncClient(transport=transport, base_url="http://aam") as client:
+        answers = [
+            await client.post(
+                "/credentials/versions",
+                headers=headers,
+                json={"credential_ids": ["salesforce-prod"], "digest_key": KEY},
+            )
+            for _ in range(2)
+        ]
+        read = await client.get(
+            "/credentials/salesforce-prod/document", headers=headers, params={"source_type": "x"}
+        )
+
+    assert [one.status_code for one in answers] == [403, 403]
+    assert {one.json()["code"] for one in answers} == {"wrong_credential"}
+    assert read.status_code == 200
+
+
 async def test_unreadable_credential_does_not_affect_the_others(
     sql: Sql, registry_url: str, tmp_path: Path
 ) -> None:

@@ -377,14 +377,17 @@ async def test_ending_a_repairs_pause_needs_the_scope_of_decisions(mesh: Mesh) -
     connection = await mesh.onboard()
     mesh.airbyte.disable(connection["airbyte_connection_id"], breaking=False)
     await mesh.sql.execute("UPDATE connections SET paused_by = gen_random_uuid()")
+    repair = await mesh.sql.fetchval("SELECT paused_by FROM connections")
     key = await access.insert(mesh.sql, Scope.CONNECTIONS_WRITE)
-    refused = await mesh.orchestrator.patch(
-        f"/connections/{connection['id']}",
-        json={"paused": False},
-        headers={"Authorization": f"Bearer {key.key}"},
-    )
-    assert (refused.status_code, refused.json()["scope"]) == (403, "repairs:decide")
-    assert held(mesh, connection)["status"] == "inactive"
+    for paused in (False, True, False):
+        refused = await mesh.orchestrator.patch(
+            f"/connections/{connection['id']}",
+            json={"paused": paused},
+            headers={"Authorization": f"Bearer {key.key}"},
+        )
+        assert (refused.status_code, refused.json()["scope"]) == (403, "repairs:decide")
+        assert held(mesh, connection)["status"] == "inactive"
+    assert await mesh.sql.fetchval("SELECT paused_by FROM connections") == repair
 
     body = await edited(mesh, connection, paused=False)
 

@@ -224,6 +224,29 @@ async def test_volumes_are_converted(database: Sql) -> None:
     assert await database.fetchval("SELECT count(*) FROM stream_volumes") == 0
 
 
+async def test_webhooks_get_the_limit_of_their_key(database: Sql) -> None:
+    """By the key's id at the end of `created_by`; an owner's name may contain anything."""
+    await alembic("upgrade", "0031")
+    await database.execute("""
+        INSERT INTO api_keys (id, digest, scopes, labels, owner, created_by)
+        SELECT id, convert_to(id, 'UTF8'), '{}', CAST(labels AS jsonb), 'x', 'x'
+        FROM (VALUES ('limited1', '{"team": "a"}'), ('freekey1', '{}')) made (id, labels)
+    """)
+    makers = ("a (key limited1)", "a (key freekey1)", "(key limited1) (key freekey1)", "a", None)
+    for number, maker in enumerate(makers):
+        await database.execute(
+            "INSERT INTO webhooks (id, url, created_by) VALUES (gen_random_uuid(), $1, $2)",
+            str(number),
+            maker,
+        )
+
+    await alembic("upgrade", "0033")
+
+    rows = await database.fetch("SELECT labels::text FROM webhooks ORDER BY url")
+    assert [row[0] for row in rows] == ['{"team": "a"}', "{}", "{}", "{}", "{}"]
+    await alembic("downgrade", "0031")
+
+
 @pytest.mark.process
 async def test_concurrent_migrations_take_turns(
     database: Sql,

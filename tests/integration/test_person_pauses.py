@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx
 import pytest
 
 from services.drift_repair_agent.repairs.executor import RepairExecutor
+from shared.auth.scopes import Scope
+from tests import access
 from tests.integration.applying import seen
 from tests.integration.conftest import Mesh
 from tests.integration.drifting import ACCOUNT, drift, offering, planned, repairs, repairs_until
@@ -112,6 +115,36 @@ async def test_persons_pause_holds_for_new_repairs(mesh: Mesh) -> None:
     (repair,) = await repairs_until(mesh, connection, ["proposed"])
     await approve(mesh, repair)
     assert upstream(mesh, connection)["status"] == "inactive"
+
+
+async def test_pause_before_a_repair_does_not_lift_its_own(mesh: Mesh) -> None:
+    """Who may not decide repairs cannot resume the connection while one requires a pause."""
+    connection = await mesh.onboard()
+    key = await access.insert(mesh.sql, Scope.CONNECTIONS_WRITE)
+
+    async def asked(*, paused: bool) -> httpx.Response:
+        return await mesh.orchestrator.patch(
+            f"/connections/{connection['id']}",
+            json={"paused": paused},
+            headers={"Authorization": f"Bearer {key.key}"},
+        )
+
+    assert (await asked(paused=True)).status_code == 200
+    await planned(mesh, connection, await drift(mesh, connection, LOST))
+    refused = await asked(paused=False)
+    assert (refused.status_code, refused.json()["scope"]) == (403, "repairs:decide")
+    assert upstream(mesh, connection)["status"] == "inactive"
+
+    body = await set_paused(mesh, connection, paused=False)
+
+    assert [one["code"] for one in body["effects"]] == ["repair_stays_open"]
+    assert upstream(mesh, connection)["status"] == "active"
+    # Who may not decide can pause and resume again what somebody else has decided to resume.
+    assert [(await asked(paused=one)).status_code for one in (True, False)] == [200, 200]
+    also_less = offering({"Id": "string", "Name": "string"}, cursor=None)
+    await planned(mesh, connection, await drift(mesh, connection, also_less))
+    assert [(await asked(paused=one)).status_code for one in (True, False)] == [200, 200]
+    assert upstream(mesh, connection)["status"] == "active"
 
 
 async def test_approval_is_applied_although_the_connection_is_paused_meanwhile(

@@ -32,6 +32,7 @@ from tests.fakes.oidc_issuer import (
 )
 from tests.integration.conftest import serving
 from tests.security.conftest import build, close
+from tests.waiting import until
 
 CONSOLE = "http://localhost:8006"
 CALLBACK = f"{CONSOLE}/login/callback"
@@ -477,16 +478,72 @@ async def test_issuer_that_cannot_be_used(
     assert set(idp.asked) <= {DISCOVERY, "/keys"}
 
 
-async def test_failed_exchanges_are_limited(idp: Idp, installation: Installation) -> None:
-    """By address, so that the console cannot be used to flood the issuer."""
+def _refusing(status: int, body: str = '{"error": "invalid_grant"}') -> Callable[[], Any]:
+    async def answer() -> Response:
+        return Response(body, status_code=status)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    "answer, status",
+    [
+        (None, 403),
+        (_refusing(401), 403),
+        (_refusing(403), 403),
+        (_refusing(403, "<html>"), 503),
+        (_refusing(429), 503),
+        (_refusing(500), 503),
+        (_unavailable, 503),
+        (_elsewhere, 503),
+        (_huge, 503),
+    ],
+)
+async def test_failed_exchanges_are_limited(
+    idp: Idp, installation: Installation, answer: Any, status: int
+) -> None:
+    """By address, whatever the issuer answers, so that the console cannot be used to flood it."""
+    if answer is not None:
+        idp.instead[TOKEN] = answer
     browser = installation.browser(failed_keys_per_minute=2)
     statuses = []
     for _ in range(4):
         back = await _back(await _started(browser))
         statuses.append((await browser.get(_changed(back, code="x"))).status)
 
-    assert statuses == [403, 403, 429, 429]
+    assert statuses == [status, status, 429, 429]
     assert idp.asked.count(TOKEN) == 2
+
+
+async def test_exchanges_at_once_are_limited(idp: Idp, installation: Installation) -> None:
+    """One cookie is enough for any number of requests before the first of them has failed."""
+    goes_on = asyncio.Event()
+
+    async def slow() -> Response:
+        await goes_on.wait()
+        return Response('{"error": "invalid_grant"}', status_code=400)
+
+    idp.instead[TOKEN] = slow
+    browser = installation.browser(failed_keys_per_minute=2)
+    back = _changed(await _back(await _started(browser)), code="x")
+    asked = [asyncio.create_task(browser.client.get(back)) for _ in range(6)]
+    try:
+        await until(lambda: sum(task.done() for task in asked) == 4, within=4)
+    finally:
+        goes_on.set()
+
+    answers = await asyncio.gather(*asked)
+
+    assert sorted(answer.status_code for answer in answers) == [403, 403, 429, 429, 429, 429]
+    assert idp.asked.count(TOKEN) == 2
+
+
+async def test_sign_ins_that_succeed_are_not_counted(idp: Idp, installation: Installation) -> None:
+    """Nor those that never reach the issuer's tokens."""
+    browser = installation.browser(failed_keys_per_minute=2)
+    for _ in range(3):
+        assert (await _signed_in(browser)).status == 303
+        assert (await browser.get(CALLBACK)).status == 403
 
 
 async def test_previews_use_nothing_up(idp: Idp, installation: Installation) -> None:

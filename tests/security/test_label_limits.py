@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 from uuid import uuid4
 
@@ -565,6 +566,88 @@ async def test_onboarded_connection_has_the_labels(teams: Teams) -> None:
     async with teams.client("drift_repair_agent", key=teams.key.key) as client:
         refused = await client.post("/webhooks", json=hook)
         assert (refused.status_code, refused.json()["code"]) == (403, "label_limited")
+
+
+async def test_webhook_ends_with_the_view_of_its_creator(teams: Teams) -> None:
+    """A connection that was given to another team announces nothing to the former one's URL."""
+    async with teams.client("drift_repair_agent", key=teams.key.key) as client:
+        order = {"url": "http://127.0.0.1:1/", "connection_id": teams.ours}
+        made = await client.post("/webhooks", json=order)
+    assert made.status_code == 201, made.text
+    admins = teams.our_ids["webhook_id"]
+
+    async def announced(field: str) -> set[str]:
+        """The webhooks that get a message about the loss of a field."""
+        before = {row[0] for row in await teams.sql.fetch("SELECT id FROM webhook_deliveries")}
+        teams.mesh.airbyte.drop_field("Contact", field)
+        seen = await teams.mesh.schema_observer.post(
+            f"/connections/{teams.ours}/observe", json={"accept_missing": True}
+        )
+        assert seen.status_code == 200, seen.text
+        found: set[str] = set()
+
+        async def is_announced() -> bool:
+            rows = await teams.sql.fetch(
+                "SELECT webhook_id::text FROM webhook_deliveries WHERE id <> ALL($1)"
+                " AND type = 'repair.proposed'",
+                list(before),
+            )
+            found.update(row[0] for row in rows)
+            return admins in found
+
+        await until(is_announced)
+        return found
+
+    path = f"/connections/{teams.ours}"
+    assert await announced("Email") == {admins, made.json()["id"]}
+    await teams.mesh.orchestrator.patch(path, json={"labels": {"team": "b"}})
+    assert await announced("LastName") == {admins}
+
+
+async def test_no_spelling_leads_to_another_teams_credential(teams: Teams) -> None:
+    """With or without its store, however the other team's connection names it, and unread."""
+    at = f"/connections/{teams.ours}"
+    reads = "SELECT count(*) FROM credential_audit WHERE credential_id LIKE '%salesforce-b'"
+    before = await teams.sql.fetchval(reads)
+    spellings = [f"{store}salesforce-b" for store in ("", "env:", "file:", "vault:")]
+    new = ORDER | {"connection_name": "New of team A", "prefix": "new_"}
+    trial = {"source_type": "Salesforce"}
+    wrong = []
+    async with teams.client("orchestrator", key=teams.key.key) as client:
+        for theirs, named in product(spellings, spellings):
+            await _use_credential(teams, teams.theirs, theirs)
+            for method, path, body in (
+                ("POST", "/sources/check", trial),
+                ("POST", "/sources/preview", trial),
+                ("POST", "/connections/onboard", new),
+                ("PATCH", at, {}),
+            ):
+                answer = await client.request(method, path, json=body | {"credential_id": named})
+                if (answer.status_code, answer.json().get("code")) != (422, "credential_not_found"):
+                    wrong.append(f"{theirs}, {named}: {path} {answer.text[:200]}")
+    assert wrong == []
+    assert await teams.sql.fetchval(reads) == before > 0
+
+
+async def test_own_credential_has_other_spellings(teams: Teams) -> None:
+    """Those that no other team uses; what the own connection has may be used in any case."""
+    async with teams.client("orchestrator", key=teams.key.key) as client:
+
+        async def checked(named: str) -> int:
+            order = {"source_type": "Salesforce", "credential_id": named}
+            return (await client.post("/sources/check", json=order)).status_code
+
+        own, other = "salesforce-prod", "env:salesforce-prod"
+        assert [await checked(own), await checked(other)] == [200, 200]
+        await _use_credential(teams, teams.theirs, other)
+        assert [await checked(own), await checked(other)] == [200, 422]
+
+
+async def _use_credential(teams: Teams, connection_id: str, reference: str) -> None:
+    """Let a connection have another reference, as if it had been onboarded with it."""
+    await teams.sql.execute(
+        "UPDATE connections SET credential_id = $2 WHERE id::text = $1", connection_id, reference
+    )
 
 
 async def test_forwarded_calls_keep_the_limit(teams: Teams) -> None:

@@ -25,6 +25,7 @@ MOST_STREAMS: Final = 500
 MOST_OF_CALLER: Final = 12
 LIFETIME_S: Final = 15 * 60.0
 HEARTBEAT_S: Final = 15.0
+KNOWN_FOR_S: Final = 60.0
 _RETRY_MS: Final = 3_000
 _HEADERS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
@@ -55,11 +56,15 @@ class OpenStreams:
 
 
 class Visible:
-    """Which connections a person may see whose key is limited by labels, asked once for a page."""
+    """Which connections a person may see whose key is limited by labels.
+
+    It asks again after a minute, since a connection can get other labels while a page is open.
+    """
 
     def __init__(self, api: Api) -> None:
         self._api = api
-        self._known: dict[str, bool] = {"": True}
+        self._known: dict[str, tuple[bool, float]] = {"": (True, float("inf"))}
+        """With the time until which each is known."""
 
     async def has(self, connection_id: str) -> bool:
         """Whether the person sees a connection; an event without one concerns everybody.
@@ -67,16 +72,19 @@ class Visible:
         Raises:
             SignedOut: the person's credential is no longer accepted.
         """
-        if connection_id not in self._known:
-            try:
-                await self._api.orchestrator.get("/connections/{}", connection_id)
-            except ApiProblem as problem:
-                if problem.status != 404:  # asked again with the next event
-                    return False
-                self._known[connection_id] = False
-            else:
-                self._known[connection_id] = True
-        return self._known[connection_id]
+        has, until = self._known.get(connection_id, (False, 0.0))
+        if time.monotonic() < until:
+            return has
+        try:
+            await self._api.orchestrator.get("/connections/{}", connection_id)
+        except ApiProblem as problem:
+            if problem.status != 404:  # asked again with the next event
+                return False
+            has = False
+        else:
+            has = True
+        self._known[connection_id] = (has, time.monotonic() + KNOWN_FOR_S)
+        return has
 
 
 @router.get("/live")

@@ -14,7 +14,7 @@ from services.console.api import Clients, address_of
 from services.console.cookies import Cookies, CookieTooLarge
 from services.console.error_pages import login_url, oidc_url, own_path, problem_page
 from services.console.forms import SubmittedForm
-from services.console.oidc_login import CALLBACK, NeedsAPerson, OidcLogin
+from services.console.oidc_login import CALLBACK, ExchangeFailed, NeedsAPerson, OidcLogin
 from services.console.problems import PageProblem, SignedOut
 from services.console.rendering import render
 from services.console.session import Sessions
@@ -123,22 +123,16 @@ async def come_back_from_issuer(request: Request) -> Response:
 
 async def _finished(request: Request, sealed: str | None) -> Response:
     guesses: Guesses = request.app.state.guesses
-    address = address_of(request)
-    guesses.expect_few(address, "")
     try:
-        found = await _oidc(request).finish(sealed, request.query_params)
-        return await _with_session(
-            request, "oidc", found.access_token, found.then, subject=found.subject
-        )
+        with guesses.attempt(address_of(request), failures=(SignedOut, ExchangeFailed)):
+            found = await _oidc(request).finish(sealed, request.query_params)
+            return await _with_session(
+                request, "oidc", found.access_token, found.then, subject=found.subject
+            )
     except NeedsAPerson as asked:
         return RedirectResponse(login_url(asked.then), status_code=303)
     except SignedOut:
-        guesses.fail(address)
         raise PageProblem(403, "token_not_accepted", _NOT_ACCEPTED) from None
-    except PageProblem as problem:
-        if problem.code == "sign_in_code_refused":
-            guesses.fail(address)
-        raise
 
 
 def _oidc(request: Request) -> OidcLogin:

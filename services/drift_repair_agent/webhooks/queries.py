@@ -105,8 +105,9 @@ async def subscribed_webhooks(
 ) -> Sequence[UUID]:
     """The webhooks that subscribe to this type of event of this connection.
 
-    Their rows are locked against deletion until the transaction ends, so that a concurrent deletion
-    also ends the messages added here.
+    Of those that a caller limited by labels has created, only if the connection still has these
+    labels. Their rows are locked against deletion until the transaction ends, so that a concurrent
+    deletion also ends the messages added here.
     """
     rows = await session.scalars(_SUBSCRIBED, {"connection_id": connection_id, "event": event})
     return rows.all()
@@ -114,10 +115,11 @@ async def subscribed_webhooks(
 
 # In the tables themselves: the views of a limited caller have no webhook of all connections.
 _SUBSCRIBED = text("""
-    SELECT id FROM public.webhooks
-    WHERE deleted_at IS NULL AND (connection_id IS NULL OR connection_id = :connection_id)
-    AND events @> to_jsonb(CAST(:event AS text))
-    ORDER BY id FOR SHARE
+    SELECT w.id FROM public.webhooks w
+    JOIN public.connections c ON c.id = :connection_id AND c.labels @> w.labels
+    WHERE w.deleted_at IS NULL AND (w.connection_id IS NULL OR w.connection_id = c.id)
+    AND w.events @> to_jsonb(CAST(:event AS text))
+    ORDER BY w.id FOR SHARE OF w
 """)
 
 

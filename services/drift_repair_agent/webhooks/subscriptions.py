@@ -15,7 +15,7 @@ from services.drift_repair_agent.webhooks.dispatcher import Deliveries
 from services.drift_repair_agent.webhooks.messages import body_of_test
 from services.drift_repair_agent.webhooks.sender import Outcome, Signer, is_readable
 from shared import registry
-from shared.auth import scopes
+from shared.auth import label_limits, scopes
 from shared.config import is_loopback
 from shared.database import Database
 from shared.errors import Invalid, NotFound
@@ -59,6 +59,7 @@ class Receivers:
                 url=url,
                 events=msgspec.json.encode(events).decode(),
                 connection_id=connection_id,
+                labels=label_limits.to_json(label_limits.current()),
                 created_by=scopes.requested_by(),
             )
             session.add(webhook)

@@ -79,6 +79,8 @@ class Edit(msgspec.Struct, frozen=True):
     effects: list[OrderNote]
     name: str | None = None
     paused: bool | None = None
+    overruled: UUID | None = None
+    """The open repair that would keep the connection paused, which a person resumes."""
     naming: Naming | None = None
     """How the tables are named from then on; None if that does not change. While the operation is
     running, these tables are claimed: see `registry.claimed_streams`."""
@@ -455,10 +457,9 @@ def _note_pause(row: Connection, edit: Edit, *, requested_by: str | None) -> Non
     """Record the pause or its end as a person's, which takes precedence over a repair's pause."""
     if edit.paused:
         row.pause_requested_by = edit.by or requested_by or "AAM"
-        row.unpaused_repair_id = None
     else:
         row.pause_requested_by = None
-        row.unpaused_repair_id = row.paused_by
+        row.unpaused_repair_id = edit.overruled or row.paused_by
     row.paused_by = None
 
 

@@ -12,6 +12,10 @@ from local.processes import servers
 from local.processes.servers import SERVICES
 from local.settings import Settings
 from local.supervisor import Stack
+from services.auth_broker.settings import BrokerSettings
+from services.console.settings import ConsoleSettings
+from services.orchestrator.airbyte_setup import SetupSettings
+from shared.config import MigrationSettings
 
 GIVEN = "AAMCANARY-webhook-signing-key-0123456789"
 
@@ -52,6 +56,40 @@ def test_key_is_generated_once_for_its_users(
     assert keys(prepared(server_dir / "stack", {}), key) == first
     given = keys(prepared(server_dir / "stack", {key: GIVEN}), key)
     assert given == dict.fromkeys(first, "") | dict.fromkeys(services, GIVEN)
+
+
+def test_given_secret_reaches_only_its_users(server_dir: Path) -> None:
+    """Every secret that some process has a setting for; `make up` replaces most of them."""
+    named = {
+        name.upper()
+        for settings in (BrokerSettings, ConsoleSettings, MigrationSettings, SetupSettings)
+        for name, field in settings.model_fields.items()
+        if "Secret" in str(field.annotation)
+    }
+    given = {name: f"AAMCANARY-{name}-0123456789-0123456789" for name in named}
+    environments = prepared(server_dir / "stack", given).environments
+    processes = {
+        **{name: environments.service(name) for name in SERVICES},
+        "console": environments.console(),
+        "airbyte": environments.airbyte(job_logs=server_dir),
+        "sample org": environments.sample_org(),
+        "sample API": environments.sample_api(),
+        "others": environments.inherited(),
+    }
+
+    held = {
+        name: {process for process, variables in processes.items() if secret in variables.values()}
+        for name, secret in given.items()
+    }
+
+    assert named >= {"OIDC_CLIENT_SECRET", "WAREHOUSE_DB_URL", "SUPABASE_DB_URL", "REDIS_URL"}
+    assert {name: users for name, users in held.items() if users} == {
+        "CONSOLE_SESSION_KEYS": {"console"},
+        "OIDC_CLIENT_SECRET": {"console"},
+        "ROTATION_DIGEST_KEY": {"orchestrator"},
+        "STATE_ENCRYPTION_KEYS": {"orchestrator", "drift_repair_agent"},
+        "WEBHOOK_SIGNING_KEY": {"drift_repair_agent"},
+    }
 
 
 def test_forwarded_addresses_are_not_trusted(server_dir: Path) -> None:
