@@ -60,8 +60,8 @@ class Heal(msgspec.Struct, frozen=True):
     requested_by: str | None = None
     """Whose credentials requested the decision; None if a policy decided."""
     is_paused: bool = False
-    """Whether AAM has paused the connection: the changes that wait for a decision may be why
-    Airbyte flags a breaking change."""
+    """Whether AAM has paused the connection, or is to: the changes that wait for a decision may be
+    why Airbyte flags a breaking change."""
     is_paused_by_person: bool = False
     """Whether a person has paused the connection through AAM, which only a person ends."""
     afterwards: Literal["as_it_is", "resumed", "paused"] = "as_it_is"
