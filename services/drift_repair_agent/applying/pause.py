@@ -7,7 +7,7 @@ AAM only switches between `active` and `inactive`. Airbyte alone sets every othe
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 from uuid import UUID
 
 import msgspec
@@ -37,6 +37,12 @@ class Pause(msgspec.Struct, frozen=True):
     catalog_version: int
 
 
+class OnFailed(Protocol):
+    """Has the connection with this id planned again: it could not be paused or resumed."""
+
+    async def __call__(self, session: AsyncSession, connection_id: UUID, /) -> None: ...
+
+
 class PauseSaga:
     """Saga that sets a connection's status in Airbyte; resumable at every line.
 
@@ -45,8 +51,15 @@ class PauseSaga:
     """
 
     def __init__(
-        self, settings: Settings, db: Database, airbyte: AirbyteClient, states: StateStore
+        self,
+        settings: Settings,
+        db: Database,
+        airbyte: AirbyteClient,
+        states: StateStore,
+        *,
+        on_failed: OnFailed,
     ) -> None:
+        self._on_failed = on_failed
         self._call_s = settings.airbyte_timeout.total_seconds()
         self._states = states
         self._db = db
@@ -119,8 +132,12 @@ class PauseSaga:
         await self.abandon(operation)
 
     async def abandon(self, operation: Operation) -> None:
-        """End the operation; the next observation finds out what Airbyte holds."""
+        """End the operation, and have the connection planned again, which tries again.
+
+        The failed operation is on the connection's timeline and in the list of operations.
+        """
         async with self._db.transaction() as session:
+            await self._on_failed(session, operation.connection_id)
             await operation.finish(session)
 
     async def _held(self, order: Pause) -> AirbyteConnection:
