@@ -89,6 +89,20 @@ async def test_failed_resume_is_tried_again(mesh: Mesh) -> None:
     assert [one["state"] for one in await repairs(mesh, connection)] == ["superseded"]
 
 
+async def test_connection_is_resumed_although_the_repair_fails_that_would_resume_it(
+    mesh: Mesh,
+) -> None:
+    """The source has its cursor again and a new field, which Airbyte refuses: a person decides."""
+    connection, _ = await paused(mesh)
+    mesh.airbyte.fault(UPDATE, 422)
+
+    await drift(mesh, connection, offering(ACCOUNT | {"Region__c": "string"}))
+
+    await repairs_until(mesh, connection, ["superseded", "failed", "proposed"])
+    await until(lambda: upstream(mesh, connection)["status"] == "active")
+    await is_paused_by(mesh, connection, None)
+
+
 async def test_failing_pause_does_not_run_all_the_time(
     mesh: Mesh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
