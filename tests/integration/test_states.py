@@ -157,6 +157,30 @@ async def test_sync_in_between_prevents_it(mesh: Mesh) -> None:
     assert state_of(mesh, connection, "Account") is None
 
 
+@only_new
+async def test_clear_that_runs_while_the_state_is_saved_prevents_it(mesh: Mesh) -> None:
+    """It empties the stream afterwards, whose next sync must read all rows again."""
+    connection = await mesh.onboard()
+    airbyte_id = connection["airbyte_connection_id"]
+    job = mesh.airbyte.start_job(airbyte_id, "clear")
+    save_state(mesh, connection)
+    path = f"/connections/{connection['id']}"
+    for paused in (True, False):
+        answer = await mesh.orchestrator.patch(path, json={"paused": paused})
+        assert answer.status_code == 200, answer.text
+    mesh.airbyte.finish_job(job["id"])
+    mesh.airbyte.states.pop(airbyte_id)
+    await mesh.jobs_until_end(connection["id"])
+    await without_cursor(mesh, connection)
+    assert await preview(mesh, connection) == [("Account", "state_not_put_back")]
+
+    repair = await roll_back(mesh, connection)
+
+    lost = [{"stream": STREAM, "reason": "synced_since"}]
+    assert repair["sync_state"]["not_put_back"] == lost
+    assert state_of(mesh, connection, "Account") is None
+
+
 @pytest.mark.deep(after=1)
 @pytest.mark.parametrize("records", [0, 5])
 async def test_failed_verification_puts_it_back(mesh: Mesh, records: int) -> None:
