@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, Literal
 
@@ -255,6 +256,26 @@ async def test_job_in_airbyte_is_waited_for(
     refused = [] if ends else [{"stream": STREAM, "reason": "sync_running"}]
     assert repair["sync_state"]["not_put_back"] == refused
     assert (state_of(mesh, connection, "Account") is not None) is ends
+
+
+@only_new
+async def test_clear_that_begins_before_the_state_is_put_back_prevents_it(mesh: Mesh) -> None:
+    """Airbyte takes no state while it runs, and the stream is empty afterwards."""
+    connection = await mesh.onboard()
+    save_state(mesh, connection)
+    await without_cursor(mesh, connection)
+    mesh.airbyte.fault(WRITE, 423)
+
+    async def clear() -> None:
+        await until(lambda: mesh.airbyte.called(WRITE))
+        job = mesh.airbyte.start_job(connection["airbyte_connection_id"], "clear")
+        mesh.airbyte.finish_job(job["id"])
+
+    repair, _ = await asyncio.gather(roll_back(mesh, connection), clear())
+
+    lost = [{"stream": STREAM, "reason": "synced_since"}]
+    assert repair["sync_state"]["not_put_back"] == lost
+    assert state_of(mesh, connection, "Account") is None
 
 
 @pytest.mark.deep(after=2)
