@@ -20,7 +20,7 @@ UPDATE = "connections/update"
 FAILED = "SELECT count(*) FROM operations WHERE status = 'failed'"
 
 
-@pytest.mark.parametrize("is_late, status", [(True, 401), (True, 403), (True, 422), (False, 403)])
+@pytest.mark.parametrize("is_late, status", [(True, 403), (True, 422), (False, 403)])
 async def test_catalog_that_takes_effect_late_is_recorded(
     mesh: Mesh, monkeypatch: pytest.MonkeyPatch, is_late: bool, status: int
 ) -> None:
