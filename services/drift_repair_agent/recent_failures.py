@@ -11,16 +11,19 @@ from shared.batches import Outcome
 
 _FIRST_PAUSE_S: Final = 5.0
 _LONGEST_PAUSE_S: Final = 60.0
+_REMEMBERED_S: Final = 60.0
 
 
 class Postponed:
     """The ids that this process skips for now; another process may try them.
 
-    An id is skipped for 5 seconds, and for twice as long after each further failure, up to a
-    minute. It starts anew after a success, or if it has not failed for a minute after its pause.
+    An id is skipped for 5 seconds, and for twice as long after each further failure, up to
+    `longest_s`. It starts anew after a success, or if it has not failed for a minute after its
+    pause.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, longest_s: float = _LONGEST_PAUSE_S) -> None:
+        self._longest_s = longest_s
         self._pauses: dict[UUID, tuple[float, float]] = {}
         """When the pause of each id ends, and how long it is, in seconds."""
 
@@ -29,15 +32,20 @@ class Postponed:
         """The ids to leave out of the next batch."""
         now = asyncio.get_running_loop().time()
         self._pauses = {
-            id_: pause for id_, pause in self._pauses.items() if pause[0] + _LONGEST_PAUSE_S > now
+            id_: pause for id_, pause in self._pauses.items() if pause[0] + _REMEMBERED_S > now
         }
         return [id_ for id_, (until, _) in self._pauses.items() if until > now]
 
     def add_failed(self, outcomes: Iterable[Outcome[UUID, Any]]) -> None:
         """Postpone the items that failed, and forget those that succeeded."""
-        now = asyncio.get_running_loop().time()
         for one in outcomes:
-            _, last_s = self._pauses.pop(one.item, (0.0, 0.0))
-            if one.error is not None:
-                pause_s = min(max(_FIRST_PAUSE_S, 2 * last_s), _LONGEST_PAUSE_S)
-                self._pauses[one.item] = (now + pause_s, pause_s)
+            if one.error is None:
+                self._pauses.pop(one.item, None)
+            else:
+                self.add(one.item)
+
+    def add(self, id_: UUID) -> None:
+        """Postpone an item that failed."""
+        _, last_s = self._pauses.get(id_, (0.0, 0.0))
+        pause_s = min(max(_FIRST_PAUSE_S, 2 * last_s), self._longest_s)
+        self._pauses[id_] = (asyncio.get_running_loop().time() + pause_s, pause_s)

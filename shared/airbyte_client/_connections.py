@@ -118,19 +118,26 @@ class Connections(Calls):
         }
         return await self._send_catalog("connections/update", order, sync_catalog)
 
-    async def set_status(self, connection_id: UUID, status: str) -> None:
+    async def set_status(
+        self, connection_id: UUID, status: str, *, breaking_change: bool | None = None
+    ) -> None:
         """Pause (`inactive`) or resume (`active`) a connection, and change nothing else.
 
+        `breaking_change` sets Airbyte's flag, too; None leaves it unchanged.
+
         Endpoint: POST connections/update
-        Sends:    {"connectionId", "status"}
+        Sends:    {"connectionId", "status", "breakingChange"?}
         Receives: ConnectionRead
 
         Raises:
             UpstreamUnknown: it may have been set: read it back.
         """
-        await self._post(
-            "connections/update", {"connectionId": connection_id, "status": status}, _CONNECTION
-        )
+        order = {
+            "connectionId": connection_id,
+            "status": status,
+            **_given(breakingChange=breaking_change),
+        }
+        await self._post("connections/update", order, _CONNECTION)
 
     async def update_settings(
         self, connection_id: UUID, settings: ConnectionSettings

@@ -77,7 +77,8 @@ class SavedState(Base):
     connector_version: Mapped[str | None]
     """What the source ran at that time, or `manifest 4`; None if unknown."""
     airbyte_job_id: Mapped[int | None] = mapped_column(BigInteger)
-    """The connection's newest job in Airbyte at that time; None without one."""
+    """The connection's newest job in Airbyte at that time, or the number before it if it had not
+    ended; None without one."""
     state: Mapped[bytes | None]
     """The response of state/get, compressed and encrypted; None if it was not saved."""
     not_saved: Mapped[str | None]

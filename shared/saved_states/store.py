@@ -9,7 +9,7 @@ from uuid import UUID
 
 import msgspec
 
-from shared.airbyte_client import AirbyteClient, ConnectionState, read_state
+from shared.airbyte_client import AirbyteClient, ConnectionState, Job, read_state
 from shared.config import Settings
 from shared.database import Database
 from shared.errors import (
@@ -67,7 +67,8 @@ class StateStore:
         """Save the state as a step of an operation, before anything else of it.
 
         A state that cannot be saved does not stop the operation: the result and the row have the
-        reason. The row names Airbyte's newest job, so that later jobs can be recognized.
+        reason. The row has the number of Airbyte's newest job that had ended, so that those which
+        may change the state, or the rows that it is about, are recognized as later.
 
         Raises:
             UpstreamUnreachable, UpstreamUnknown, UpstreamConflict: Airbyte returned no state; the
@@ -106,7 +107,10 @@ class StateStore:
     async def _read(
         self, operation: Operation, airbyte_connection_id: UUID
     ) -> tuple[int | None, bytes | None, NotSaved | None]:
-        """The newest job, and the state in Airbyte's form or the reason why no state is saved."""
+        """The newest job's number, and the state in Airbyte's form or the reason why none is saved.
+
+        If that job has not ended, the number is the one before: the state is from before its end.
+        """
         if not self._sealer.is_able:
             return None, None, "no_key"
         try:
@@ -121,7 +125,7 @@ class StateStore:
             if missed < _TRIES:
                 raise
             return None, None, "unreadable"
-        job_id = jobs[0].id if jobs else None
+        job_id = _ended_by(jobs[0]) if jobs else None
         if state.type == "not_set":
             return job_id, None, "no_state"
         document = state.as_sent(airbyte_connection_id)
@@ -152,3 +156,8 @@ class StateStore:
             log.warning("state_not_decrypted", connection=str(row.connection_id))
             return None
         return Saved(row.catalog_version, row.connector_version, row.airbyte_job_id, state)
+
+
+def _ended_by(newest: Job) -> int:
+    """A number that the connection's newest job exceeds unless it has ended."""
+    return newest.id if newest.ended else newest.id - 1

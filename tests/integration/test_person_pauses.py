@@ -1,24 +1,39 @@
-"""Who paused a connection decides who resumes it: a repair, or a person, who takes precedence."""
+"""Who paused a connection decides who resumes it: a person, before a repair, before Airbyte."""
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import httpx
 import pytest
 
+from services.drift_repair_agent.applying.pause import PauseSaga
 from services.drift_repair_agent.repairs.executor import RepairExecutor
+<<<<<<< HEAD
 from shared.auth.scopes import Scope
 from tests import access
+=======
+from shared.errors import UpstreamDenied
+from shared.operations import Operation
+>>>>>>> fixpause
 from tests.integration.applying import seen
 from tests.integration.conftest import Mesh
 from tests.integration.drifting import ACCOUNT, drift, offering, planned, repairs, repairs_until
-from tests.integration.repairing import approve, proposal, upstream
+from tests.integration.repairing import approve, proposal, put, upstream
 from tests.waiting import until
 
 Json = dict[str, Any]
 LOST = offering(ACCOUNT, cursor=None)
 """Account without its cursor, for which a repair pauses the connection."""
+
+
+def with_new_field(offered: Json) -> Json:
+    """The same catalog with another field of Contact, which the policy adds."""
+    changed = deepcopy(offered)
+    (contact,) = [one["stream"] for one in changed["streams"] if one["stream"]["name"] == "Contact"]
+    contact["jsonSchema"]["properties"]["Region__c"] = {"type": ["string", "null"]}
+    return changed
 
 
 async def set_paused(mesh: Mesh, connection: Json, *, paused: bool) -> Json:
@@ -74,6 +89,75 @@ async def test_flag_of_airbyte_does_not_end_a_persons_pause(mesh: Mesh) -> None:
     assert (status, decided["state"]) == (200, "applied")
     assert upstream(mesh, connection)["breakingChange"] is False
     assert upstream(mesh, connection)["status"] == "inactive"
+
+
+async def test_rollback_does_not_take_over_a_persons_pause(mesh: Mesh) -> None:
+    """It was set in Airbyte while the sync ran that verifies the repair."""
+    connection = await mesh.onboard()
+    await put(mesh, connection, {"verify": "sync"})
+    repair = await paused_by_repair(mesh, connection)
+    status, body = await approve(mesh, repair)
+    assert status == 202, body
+    await until(lambda: bool(mesh.airbyte.jobs))
+    upstream(mesh, connection)["status"] = "inactive"
+
+    mesh.airbyte.finish_job(1, "failed", failure=("config_error", "No."))
+
+    await repairs_until(mesh, connection, ["rolled_back"])
+    assert (await seen(mesh, connection))["paused_by"] is None
+    assert upstream(mesh, connection)["status"] == "inactive"
+
+
+async def test_harmless_heal_leaves_a_pause_of_airbyte_that_needs_a_decision(mesh: Mesh) -> None:
+    """The pause becomes that of the repair which waits, and ends with its approval."""
+    connection = await mesh.onboard()
+    upstream(mesh, connection).update(status="inactive", breakingChange=True)
+
+    await drift(mesh, connection, with_new_field(LOST))
+
+    repair, _ = await repairs_until(mesh, connection, ["proposed", "applied"])
+    held = upstream(mesh, connection)
+    assert (held["status"], held["breakingChange"]) == ("inactive", True)
+    assert (await seen(mesh, connection))["paused_by"] == repair["id"]
+
+    status, decided = await approve(mesh, repair)
+
+    assert (status, decided["state"]) == (200, "applied")
+    held = upstream(mesh, connection)
+    assert (held["status"], held["breakingChange"]) == ("active", False)
+    assert (await seen(mesh, connection))["paused_by"] is None
+
+
+async def test_restored_cursor_ends_a_pause_of_airbyte(mesh: Mesh) -> None:
+    """With its flag, so that Airbyte does not disable the connection again for it."""
+    connection = await mesh.onboard()
+    upstream(mesh, connection).update(status="inactive", breakingChange=True)
+    await paused_by_repair(mesh, connection)
+
+    await drift(mesh, connection, offering(ACCOUNT))
+
+    await repairs_until(mesh, connection, ["superseded"])
+    await until(lambda: upstream(mesh, connection)["status"] == "active")
+    assert upstream(mesh, connection)["breakingChange"] is False
+
+
+async def test_harmless_heal_leaves_a_pause_of_airbyte_before_it_is_recorded(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The operation that would record it has failed: the order of the heal knows the proposal."""
+    connection = await mesh.onboard()
+    upstream(mesh, connection).update(status="inactive", breakingChange=True)
+
+    async def refuse(_self: PauseSaga, _operation: Operation) -> None:
+        raise UpstreamDenied("Airbyte does not accept AAM's credentials.")
+
+    monkeypatch.setattr(PauseSaga, "run", refuse)
+
+    await drift(mesh, connection, with_new_field(LOST))
+
+    await repairs_until(mesh, connection, ["proposed", "applied"])
+    held = upstream(mesh, connection)
+    assert (held["status"], held["breakingChange"]) == ("inactive", True)
 
 
 async def test_resumed_connection_is_not_paused_again_for_the_same(mesh: Mesh) -> None:

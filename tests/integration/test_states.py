@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, Literal
 
@@ -157,6 +158,30 @@ async def test_sync_in_between_prevents_it(mesh: Mesh) -> None:
     assert state_of(mesh, connection, "Account") is None
 
 
+@only_new
+async def test_clear_that_runs_while_the_state_is_saved_prevents_it(mesh: Mesh) -> None:
+    """It empties the stream afterwards, whose next sync must read all rows again."""
+    connection = await mesh.onboard()
+    airbyte_id = connection["airbyte_connection_id"]
+    job = mesh.airbyte.start_job(airbyte_id, "clear")
+    save_state(mesh, connection)
+    path = f"/connections/{connection['id']}"
+    for paused in (True, False):
+        answer = await mesh.orchestrator.patch(path, json={"paused": paused})
+        assert answer.status_code == 200, answer.text
+    mesh.airbyte.finish_job(job["id"])
+    mesh.airbyte.states.pop(airbyte_id)
+    await mesh.jobs_until_end(connection["id"])
+    await without_cursor(mesh, connection)
+    assert await preview(mesh, connection) == [("Account", "state_not_put_back")]
+
+    repair = await roll_back(mesh, connection)
+
+    lost = [{"stream": STREAM, "reason": "synced_since"}]
+    assert repair["sync_state"]["not_put_back"] == lost
+    assert state_of(mesh, connection, "Account") is None
+
+
 @pytest.mark.deep(after=1)
 @pytest.mark.parametrize("records", [0, 5])
 async def test_failed_verification_puts_it_back(mesh: Mesh, records: int) -> None:
@@ -231,6 +256,26 @@ async def test_job_in_airbyte_is_waited_for(
     refused = [] if ends else [{"stream": STREAM, "reason": "sync_running"}]
     assert repair["sync_state"]["not_put_back"] == refused
     assert (state_of(mesh, connection, "Account") is not None) is ends
+
+
+@only_new
+async def test_clear_that_begins_before_the_state_is_put_back_prevents_it(mesh: Mesh) -> None:
+    """Airbyte takes no state while it runs, and the stream is empty afterwards."""
+    connection = await mesh.onboard()
+    save_state(mesh, connection)
+    await without_cursor(mesh, connection)
+    mesh.airbyte.fault(WRITE, 423)
+
+    async def clear() -> None:
+        await until(lambda: mesh.airbyte.called(WRITE))
+        job = mesh.airbyte.start_job(connection["airbyte_connection_id"], "clear")
+        mesh.airbyte.finish_job(job["id"])
+
+    repair, _ = await asyncio.gather(roll_back(mesh, connection), clear())
+
+    lost = [{"stream": STREAM, "reason": "synced_since"}]
+    assert repair["sync_state"]["not_put_back"] == lost
+    assert state_of(mesh, connection, "Account") is None
 
 
 @pytest.mark.deep(after=2)

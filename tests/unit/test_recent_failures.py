@@ -45,6 +45,16 @@ async def test_pauses_double_up_to_a_minute(clock: list[float]) -> None:
     assert pauses == [5, 10, 20, 40, 60, 60]
 
 
+async def test_longest_pause_is_that_of_the_caller(clock: list[float]) -> None:
+    """For items that cost more than their turn, such as an operation each."""
+    postponed, pauses = Postponed(longest_s=300), []
+    for _ in range(8):
+        postponed.add(ITEM)
+        pauses.append(pause_s(postponed, clock))
+
+    assert pauses == [5, 10, 20, 40, 80, 160, 300, 300]
+
+
 async def test_pauses_start_anew(clock: list[float]) -> None:
     """After a success, or a minute without a failure."""
     postponed = Postponed()

@@ -7,7 +7,7 @@ AAM only switches between `active` and `inactive`. Airbyte alone sets every othe
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Final, Literal
+from typing import Any, Final, Literal, Protocol
 from uuid import UUID
 
 import msgspec
@@ -15,10 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared import outbox, registry
 from shared.airbyte_client import AirbyteClient
+from shared.airbyte_reads import reading_back
 from shared.catalog_comparison import foreign_code
 from shared.config import Settings
 from shared.database import Database
-from shared.errors import UpstreamConflict, UpstreamMismatch, UpstreamUnknown, UpstreamUnreachable
+from shared.errors import UpstreamConflict, UpstreamMismatch, UpstreamMissing, UpstreamUnknown
 from shared.models import Connection
 from shared.operations import Operation
 from shared.outbox import EventType
@@ -37,16 +38,29 @@ class Pause(msgspec.Struct, frozen=True):
     catalog_version: int
 
 
+class OnFailed(Protocol):
+    """Has the connection with this id planned again: it could not be paused or resumed."""
+
+    async def __call__(self, session: AsyncSession, connection_id: UUID, /) -> None: ...
+
+
 class PauseSaga:
     """Saga that sets a connection's status in Airbyte; resumable at every line.
 
     A connection that was paused by a person or locked by Airbyte is left alone, and is not resumed
-    later.
+    later. A pause that Airbyte set along with its breaking-change flag becomes the repair's.
     """
 
     def __init__(
-        self, settings: Settings, db: Database, airbyte: AirbyteClient, states: StateStore
+        self,
+        settings: Settings,
+        db: Database,
+        airbyte: AirbyteClient,
+        states: StateStore,
+        *,
+        on_failed: OnFailed,
     ) -> None:
+        self._on_failed = on_failed
         self._call_s = settings.airbyte_timeout.total_seconds()
         self._states = states
         self._db = db
@@ -55,27 +69,38 @@ class PauseSaga:
     async def run(self, operation: Operation) -> None:
         """Read the status, set it, and record that AAM paused or resumed the connection.
 
-        Before a pause, Airbyte's state of the connection is saved.
+        Before a pause, Airbyte's state of the connection is saved. Resuming clears Airbyte's
+        breaking-change flag, since no open change requires a pause any more.
         """
         order = msgspec.json.decode(operation.request, type=Pause)
 
-        async def found() -> str:
-            return await self._status(order)
+        async def look() -> dict[str, Any]:
+            held = await self._airbyte.get_connection(order.airbyte_connection_id)
+            return {"status": held.status, "breaking_change": held.breaking_change}
 
         async def set_() -> bool:
             try:
-                await self._airbyte.set_status(order.airbyte_connection_id, order.status)
+                await self._airbyte.set_status(
+                    order.airbyte_connection_id, order.status, breaking_change=clears
+                )
             except (UpstreamUnknown, UpstreamConflict):
-                if await self._status(order) != order.status:
+                if not await is_set():
                     raise
-            return await self._status(order) == order.status
+            return await is_set()
 
         async def took_effect() -> bool | None:
-            return True if await self._status(order) == order.status else None
+            return True if await is_set() else None
 
-        before: str = await operation.once("found", found, within=self._call_s)
-        is_foreign = before not in SET_BY_AAM
-        is_ours = before != order.status and not is_foreign
+        async def is_set() -> bool:
+            with reading_back():
+                held = await self._airbyte.get_connection(order.airbyte_connection_id)
+            return held.status == order.status and not (clears is False and held.breaking_change)
+
+        before: dict[str, Any] = await operation.once("look", look, within=self._call_s)
+        clears = False if order.status == "active" and before["breaking_change"] else None
+        is_foreign = before["status"] not in SET_BY_AAM
+        is_ours = before["status"] != order.status and not is_foreign
+        is_airbytes = before["status"] == "inactive" and before["breaking_change"]
         if is_ours and order.status == "inactive":
             await self._states.save(
                 operation,
@@ -95,11 +120,11 @@ class PauseSaga:
             )
             if is_foreign:
                 row.paused_by = None
-                note_foreign(session, row, before, at=await registry.now(session))
+                note_foreign(session, row, before["status"], at=await registry.now(session))
             elif order.status == "active":
                 row.paused_by = None
                 outbox.record(session, EventType.CONNECTION_RESUMED, row, ref=order.repair_id)
-            elif is_ours:
+            elif is_ours or is_airbytes:
                 row.paused_by = order.repair_id
                 outbox.record(session, EventType.CONNECTION_PAUSED, row, ref=order.repair_id)
             await operation.finish(session)
@@ -109,17 +134,15 @@ class PauseSaga:
         await self.abandon(operation)
 
     async def abandon(self, operation: Operation) -> None:
-        """End the operation; the next observation finds out what Airbyte holds."""
-        async with self._db.transaction() as session:
-            await operation.finish(session)
+        """End the operation, and have the connection planned again, unless Airbyte has none.
 
-    async def _status(self, order: Pause) -> str:
-        try:
-            return (await self._airbyte.get_connection(order.airbyte_connection_id)).status
-        except UpstreamUnreachable:
-            raise UpstreamUnknown(
-                "Airbyte became unavailable before the result could be checked."
-            ) from None
+        The failed operation is on the connection's timeline and in the list of operations.
+        """
+        is_missing = (operation.failure or {}).get("code") == UpstreamMissing.code
+        async with self._db.transaction() as session:
+            if not is_missing:
+                await self._on_failed(session, operation.connection_id)
+            await operation.finish(session)
 
 
 def note_foreign(session: AsyncSession, row: Connection, status: str, *, at: datetime) -> None:

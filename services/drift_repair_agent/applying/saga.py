@@ -19,6 +19,7 @@ from services.drift_repair_agent.states.restorer import StateRestorer, outcome
 from services.drift_repair_agent.states.schemas import StreamName
 from shared import outbox, registry
 from shared.airbyte_client import AirbyteClient, AirbyteConnection
+from shared.airbyte_reads import reading_back
 from shared.catalog_comparison import matches
 from shared.config import Settings
 from shared.database import Database
@@ -31,7 +32,6 @@ from shared.errors import (
     UpstreamMismatch,
     UpstreamMissing,
     UpstreamUnknown,
-    UpstreamUnreachable,
 )
 from shared.models import Connection, ConnectionStatus, VersionOrigin
 from shared.operations import Operation
@@ -60,8 +60,8 @@ class Heal(msgspec.Struct, frozen=True):
     requested_by: str | None = None
     """Whose credentials requested the decision; None if a policy decided."""
     is_paused: bool = False
-    """Whether AAM has paused the connection: the changes that wait for a decision may be why
-    Airbyte flags a breaking change."""
+    """Whether AAM has paused the connection, or is to: the changes that wait for a decision may be
+    why Airbyte flags a breaking change."""
     is_paused_by_person: bool = False
     """Whether a person has paused the connection through AAM, which only a person ends."""
     afterwards: Literal["as_it_is", "resumed", "paused"] = "as_it_is"
@@ -147,8 +147,8 @@ class ApplySaga:
             version.repair_id, version.decided_by = heal.repair_id, heal.decided_by
             version.policy_set_by = heal.policy_set_by
             outbox.record(session, EventType.CATALOG_APPLIED, row, ref=operation.id)
-            status = str(operation.results["look"]["status"])
-            self._note_pause(session, row, heal, status=status, at=await registry.now(session))
+            looked = operation.results["look"]
+            self._note_pause(session, row, heal, looked, at=await registry.now(session))
             if heal.repair_id is not None:
                 await self._on_applied(
                     session, row, heal.repair_id, base=heal.base_version, number=number
@@ -336,26 +336,27 @@ class ApplySaga:
         """Read the connection from Airbyte after an update may have been sent.
 
         Raises:
-            UpstreamUnknown: Airbyte cannot be reached, so the outcome is unknown.
+            UpstreamMissing: Airbyte has no such connection.
+            UpstreamUnknown: it cannot be read, so the outcome is unknown.
         """
-        try:
+        with reading_back():
             return await self._airbyte.get_connection(heal.airbyte_connection_id)
-        except UpstreamUnreachable:
-            raise UpstreamUnknown(
-                "Airbyte became unavailable before the result could be checked."
-            ) from None
 
     @staticmethod
     def _note_pause(
-        session: AsyncSession, row: Connection, heal: Heal, *, status: str, at: datetime
+        session: AsyncSession, row: Connection, heal: Heal, looked: dict[str, Any], *, at: datetime
     ) -> None:
+        status = str(looked["status"])
+        # A pause without Airbyte's flag was set by a person, who ends it.
+        is_unflagged = status == "inactive" and not looked["breaking_change"]
+        is_persons = is_unflagged and row.paused_by is None
         if status not in SET_BY_AAM:
             row.paused_by = None
             note_foreign(session, row, status, at=at)
         elif heal.afterwards == "resumed":
             row.paused_by = None
             outbox.record(session, EventType.CONNECTION_RESUMED, row, ref=heal.repair_id)
-        elif heal.afterwards == "paused":
+        elif heal.afterwards == "paused" and not is_persons:
             row.paused_by = heal.repair_id
             outbox.record(session, EventType.CONNECTION_PAUSED, row, ref=heal.repair_id)
 

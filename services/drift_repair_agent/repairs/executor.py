@@ -208,7 +208,7 @@ class RepairExecutor:
             found = await self._wanted(repair, known, healed)
             if not found.is_new and afterwards == "as_it_is":
                 return Rehearsal("unchanged", afterwards)
-            order = await self._order(repair, found, afterwards, airbyte_deadline)
+            order = await self._order(repair, found, rest, afterwards, airbyte_deadline)
             await self._operations.rehearse(Intent("apply", repair.connection_id, order))
         except Stale:
             detail = "The catalog or the source has changed since the decision."
@@ -242,8 +242,8 @@ class RepairExecutor:
         if not found.is_new and afterwards == "as_it_is":
             await self._end_unchanged(repair)
             return None
-        order = await self._order(repair, found, afterwards, airbyte_deadline)
-        begun = await self._begun(repair, order, found.catalog)
+        order = await self._order(repair, found, rest, afterwards, airbyte_deadline)
+        begun = await self._begun(repair, order, found)
         if isinstance(begun, UUID):
             return begun
         if begun.body == _PAUSED_OR_RESUMED and known is not None:
@@ -288,10 +288,11 @@ class RepairExecutor:
         self,
         repair: Repair,
         found: _Wanted,
+        rest: Repair | None,
         afterwards: Afterwards,
         airbyte_deadline: float | None,
     ) -> Heal:
-        """The order of the operation, once no sync is running.
+        """The order of the operation, once no sync is running; `rest` as in `_afterwards`.
 
         Raises:
             Invalid, GlobalStateUndecided, AamError: as `_begin`.
@@ -320,7 +321,7 @@ class RepairExecutor:
             decided_by=decided_by(repair),
             policy_set_by=decision.get("policy_set_by"),
             requested_by=decision.get("requested_by"),
-            is_paused=now.row.paused_by is not None,
+            is_paused=now.row.paused_by is not None or _is_to_be_paused(now.row, rest),
             is_paused_by_person=now.row.pause_requested_by is not None,
             afterwards=afterwards,
             resumed=again.resumed,
@@ -329,8 +330,8 @@ class RepairExecutor:
             renamed=() if is_rollback else renamed_by(repair),
         )
 
-    async def _begun(self, repair: Repair, order: Heal, wanted: Catalog) -> UUID | HttpResult:
-        expected = repair.state
+    async def _begun(self, repair: Repair, order: Heal, found: _Wanted) -> UUID | HttpResult:
+        expected, known = repair.state, found.now.row
 
         async def take(session: AsyncSession, operation_id: UUID) -> HttpResult | None:
             row = await registry.lock_connection(session, repair.connection_id)
@@ -339,8 +340,8 @@ class RepairExecutor:
                 return HttpResult(409, "")
             expect_healable(row, order.base_version)
             if (row.pause_requested_by is not None, row.paused_by is not None) != (
-                order.is_paused_by_person,
-                order.is_paused,
+                known.pause_requested_by is not None,
+                known.paused_by is not None,
             ):
                 return HttpResult(409, _PAUSED_OR_RESUMED)  # so `afterwards` is outdated
             transitions.mark_applying(held, operation_id)
@@ -350,7 +351,7 @@ class RepairExecutor:
 
         failpoints.at("repair.approved")
         return await self._operations.begin(
-            Intent("apply", repair.connection_id, order, catalogs.dump(wanted)), take
+            Intent("apply", repair.connection_id, order, catalogs.dump(found.catalog)), take
         )
 
     async def _healed(self, repair: Repair, now: CurrentState, exclusions: Exclusions) -> bytes:
@@ -477,6 +478,13 @@ class RepairExecutor:
         async with self._db.transaction() as session:
             await queries.wait_on(session, repair.id, code=error.code, seconds=pause_s)
         log.info("repair_waiting", repair=str(repair.id), code=error.code)
+
+
+def _is_to_be_paused(row: Connection, rest: Repair | None) -> bool:
+    """Whether the proposal that stays open requires a pause that no person has set or ended."""
+    if rest is None or row.pause_requested_by is not None or row.unpaused_repair_id == rest.id:
+        return False
+    return changes_of.pauses(changes_of.read(rest.changes))
 
 
 def decided_by(repair: Repair) -> str:

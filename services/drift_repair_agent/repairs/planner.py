@@ -61,6 +61,9 @@ log = logs.get(__name__)
 
 _BATCH_SIZE = 50
 _LATELY = timedelta(hours=1)
+_LONGEST_WITHOUT_PAUSE_S = 300.0
+"""The longest wait before a pause or resume that failed is tried again: each try is an operation on
+the connection's timeline."""
 _MAX_CONCURRENCY = 4
 
 
@@ -109,7 +112,10 @@ class Planner:
         self._postponed = Postponed()
         self._passed: list[UUID] = []
         """The connections of the preceding full batches, which the next batch skips."""
-        operations.register("pause", PauseSaga(settings, db, airbyte, states))
+        self._not_set = Postponed(longest_s=_LONGEST_WITHOUT_PAUSE_S)
+        """The connections that could not be paused or resumed."""
+        saga = PauseSaga(settings, db, airbyte, states, on_failed=self._plan_again_later)
+        operations.register("pause", saga)
 
     async def plan_recent(self) -> None:
         """Plan for connections with a recent drift or a proposal, in case their job was lost."""
@@ -124,12 +130,22 @@ class Planner:
             due = await queries.plans_due(
                 session,
                 limit=_BATCH_SIZE,
-                but=[*self._postponed.ids, *self._passed],
+                but=[*self._skipped, *self._passed],
                 drifted_within=drifted_within,
             )
         # Connections that cannot be planned for yet would otherwise fill the next batch again.
         self._passed = [*self._passed, *due] if len(due) == _BATCH_SIZE else []
         await self._each(due, self.plan)
+
+    @property
+    def _skipped(self) -> list[UUID]:
+        """The connections to leave out of the next batch."""
+        return [*self._postponed.ids, *self._not_set.ids]
+
+    async def _plan_again_later(self, session: AsyncSession, connection_id: UUID) -> None:
+        """Forget the plan of a connection that could not be paused or resumed as planned."""
+        await queries.forget_plan(session, connection_id)
+        self._not_set.add(connection_id)
 
     async def _each(
         self, connections: Sequence[UUID], run: Callable[[UUID], Awaitable[None]]
@@ -173,8 +189,7 @@ class Planner:
     async def ask_again(self) -> None:
         """Plan again where the rag_engine could not be asked, once it is available."""
         async with self._db.read() as session:
-            but = self._postponed.ids
-            waiting = await queries.unsuggested(session, limit=_BATCH_SIZE, but=but)
+            waiting = await queries.unsuggested(session, limit=_BATCH_SIZE, but=self._skipped)
         if waiting and await self._suggesting.is_available():
             await self._each(waiting, self._planned_again)
 
@@ -370,7 +385,10 @@ class Planner:
                 _, safe_id = await self._write(session, basis, planned)
             return safe_id
 
-        rest_id = uuid4()
+        rest = [item for item in planned if item.reaction is not Reaction.APPLY]
+        proposed = basis.proposed
+        is_kept = proposed is not None and _are_same(rest, changes_of.read(proposed.changes))
+        rest_id = proposed.id if proposed is not None and is_kept else uuid4()
 
         async def take(session: AsyncSession, _operation_id: UUID) -> HttpResult | None:
             nonlocal safe_id

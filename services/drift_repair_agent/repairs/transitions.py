@@ -138,10 +138,18 @@ async def mark_failed(
     """End a repair that could not be carried out; the connection is as it was, or FAILED."""
     _end(repair, RepairState.FAILED)
     repair.failure_code, repair.failure_detail = code, detail
-    if repair.kind == "rollback":
-        # The rollback replaced a plan, which must be made again.
+    if repair.kind == "rollback" or await _was_to_resume(session, row, repair):
+        # It replaced a plan, or the operation that resumes: the plan must be made again.
         await queries.forget_plan(session, row.id)
     await announce(session, row, repair, EventType.REPAIR_FAILED, code)
+
+
+async def _was_to_resume(session: AsyncSession, row: Connection, repair: Repair) -> bool:
+    """Whether this repair would have resumed the connection: no open change requires its pause."""
+    if row.paused_by is None or planned_changes.pauses(planned_changes.read(repair.changes)):
+        return False
+    rest = await queries.proposed_repair(session, row.id)
+    return rest is None or not planned_changes.pauses(planned_changes.read(rest.changes))
 
 
 def mark_applying(repair: Repair, operation_id: UUID) -> None:

@@ -19,7 +19,7 @@ from services.drift_repair_agent.states.decision import (
 )
 from services.drift_repair_agent.states.schemas import NotPutBack, Reason, StateOutcome, StreamName
 from shared import registry
-from shared.airbyte_client import AirbyteClient, ConnectionState
+from shared.airbyte_client import AirbyteClient, ConnectionState, Job
 from shared.config import Settings
 from shared.connectors import Connectors
 from shared.database import Database
@@ -55,6 +55,8 @@ class Planned(msgspec.Struct, frozen=True):
     """The streams that lost their state, and the saved state that has it."""
     renamed: tuple[Renamed, ...] = ()
     refused: tuple[tuple[StreamId, Reason], ...] = ()
+    newest_job: int = 0
+    """Airbyte's newest job of those that the plan considers; 0 without one."""
 
     @property
     def streams(self) -> list[StreamId]:
@@ -174,10 +176,14 @@ class StateRestorer:
             elif reason not in ("not_saved", "not_incremental"):
                 refused.append((one.new, reason))
         missing = [stream for stream in lost if held.of(stream) is None]
-        found, unsaved = await self._search(row, held, wanted, before, missing)
+        jobs: list[Job] = []
+        if missing:
+            jobs = await self._airbyte.list_jobs(row.airbyte_connection_id, limit=MOST_JOBS)
+        found, unsaved = await self._search(row, held, wanted, before, missing, jobs)
         selected = {stream.id for stream in before.streams if stream.selected}
         refused += [(stream, reason) for stream, reason in unsaved if stream in selected]
-        return Planned(tuple(found), tuple(taken), tuple(refused))
+        newest_job = jobs[0].id if jobs else 0
+        return Planned(tuple(found), tuple(taken), tuple(refused), newest_job)
 
     async def _search(
         self,
@@ -186,6 +192,7 @@ class StateRestorer:
         wanted: Catalog,
         before: Catalog,
         missing: Collection[StreamId],
+        jobs: Sequence[Job],
     ) -> tuple[list[tuple[StreamId, UUID]], list[tuple[StreamId, Reason]]]:
         """Find the newest saved state of each stream, and decide whether it may be put back."""
         by_id = wanted.by_id()
@@ -196,9 +203,8 @@ class StateRestorer:
                 refused[stream] = reason
         open_ = [stream for stream in missing if stream not in refused]
         found: list[tuple[StreamId, UUID]] = []
-        if not open_ or row.airbyte_connection_id is None:
+        if not open_:
             return found, list(refused.items())
-        jobs = await self._airbyte.list_jobs(row.airbyte_connection_id, limit=MOST_JOBS)
         connector = await self._connector(row)
         for saved_id in await self._store.saved_ids(row.id, limit=_MOST_STATES):
             saved = await self._store.read(saved_id)
@@ -253,7 +259,7 @@ class StateRestorer:
         try:
             values |= await self._values(airbyte_connection_id, planned, progress)
             for _ in range(_TRIES):
-                await self._write(airbyte_connection_id, values, progress, until=until)
+                await self._write(airbyte_connection_id, values, planned, progress, until=until)
                 if not values:
                     break
             refused: Reason = "refused"  # accepted, but not kept
@@ -276,17 +282,24 @@ class StateRestorer:
         self,
         airbyte_connection_id: UUID,
         values: dict[StreamId, bytes],
+        planned: Planned,
         progress: _Progress,
         *,
         until: float,
     ) -> None:
         """Write the states of the streams that have none, and remove those that have one.
 
+        A saved state is not written after a job since the plan that may have emptied its stream.
+
         Raises:
             UpstreamConflict: a job of the connection is open, and was until `until`.
             Upstream: Airbyte does not return or take them.
         """
         while True:
+            if planned.saved and await self._was_cleared(airbyte_connection_id, planned):
+                for stream, _ in planned.saved:
+                    if values.pop(stream, None) is not None:
+                        progress.refused.append((stream, "synced_since"))
             _settle(values, await self._airbyte.connection_state(airbyte_connection_id), progress)
             if not values:
                 return
@@ -299,6 +312,12 @@ class StateRestorer:
             else:
                 break
         _settle(values, await self._airbyte.connection_state(airbyte_connection_id), progress)
+
+    async def _was_cleared(self, airbyte_connection_id: UUID, planned: Planned) -> bool:
+        """Whether a job other than a sync has begun since the plan."""
+        jobs = await self._airbyte.list_jobs(airbyte_connection_id, limit=MOST_JOBS)
+        later = [job for job in jobs if job.id > planned.newest_job]
+        return any(job.config_type != "sync" for job in later)
 
     async def _values(
         self, airbyte_connection_id: UUID, planned: Planned, progress: _Progress
