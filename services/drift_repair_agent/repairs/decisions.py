@@ -531,8 +531,8 @@ async def _split(
     """The repair with the decided changes: `held` if all are decided, else a new child of it."""
     verdict = "approved" if state == RepairState.APPROVED else "rejected"
     decision = _decision(verdict, decided, order, at)
-    ids = {item.id for item in decided}
-    rest = [item for item in changes_of.read(held.changes) if item.id not in ids]
+    marks = {item.identity for item in decided}
+    rest = [item for item in changes_of.read(held.changes) if item.identity not in marks]
     if not rest:
         held.changes = changes_of.write(decided)
         held.decisions = _with(held.decisions, decision)

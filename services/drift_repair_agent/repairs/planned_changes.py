@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
+from itertools import count
 from typing import Any, Literal
 
 import msgspec
@@ -154,6 +155,28 @@ class PlannedChange(_Planned, frozen=True, kw_only=True):
 def identity(change: Change) -> str:
     """A key that is equal for the same change, whenever it is found."""
     return msgspec.json.encode(change, order="sorted").decode()
+
+
+def numbered(
+    changes: Iterable[Change],
+    *,
+    proposed: Iterable[PlannedChange] = (),
+    decided: Collection[str] = (),
+) -> dict[str, str]:
+    """The ids of changes, by identity.
+
+    People decide about the open proposal by the ids that they have read. So a change that is
+    `proposed` keeps its id, and no other change gets an id that the proposal has or had; `decided`
+    are those of changes that were split off from it.
+    """
+    ids = {item.identity: item.id for item in proposed}
+    taken = {*ids.values(), *decided}
+    free = (name for name in map("c{}".format, count(1)) if name not in taken)
+    for change in changes:
+        mark = identity(change)
+        if mark not in ids:
+            ids[mark] = next(free)
+    return ids
 
 
 def means_same(one: PlannedChange, other: PlannedChange) -> bool:

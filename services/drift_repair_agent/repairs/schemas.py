@@ -62,7 +62,10 @@ class Decide(BaseModel):
     """Who decides. If left out, the caller, who is recorded in any case."""
     reason: Why | None = None
     changes: Annotated[list[str], Field(min_length=1, max_length=10_000)] | None = None
-    """Ids of the changes that are decided; the rest stays open. If left out, all are decided."""
+    """Ids of the changes that are decided; the rest stays open. If left out, all are decided.
+
+    A change has the same id for as long as the repair is proposed.
+    """
 
 
 class Approve(Decide):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
@@ -41,6 +41,7 @@ def weigh(
     stuck: Collection[str] = (),
     kept: Collection[str] = (),
     judgements: Judgements = _NO_JUDGEMENTS,
+    ids: Mapping[str, str] | None = None,
 ) -> list[PlannedChange]:
     """Choose the reaction to each change that concerns the connection, in the given order.
 
@@ -54,8 +55,9 @@ def weigh(
       wait for a person.
     - Lapsed mappers wait for a person; see `with_lapses`, also for `kept`.
     - So does what the destination does not hold for certain, by `judgements`.
+    - `ids` are those of the changes, by identity; None numbers them.
     """
-    ids = {identity(change): f"c{number}" for number, (change, _) in enumerate(changes, start=1)}
+    ids = changes_of.numbered(change for change, _ in changes) if ids is None else ids
     pairs = _pairs(changes, asked, policy)
     unheld = unsafe(judgements)
     planned: dict[str, PlannedChange] = {}
