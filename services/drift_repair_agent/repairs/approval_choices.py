@@ -16,6 +16,7 @@ from services.drift_repair_agent.repairs.planned_changes import (
 )
 from services.drift_repair_agent.repairs.policy import Reaction
 from services.drift_repair_agent.repairs.schemas import Approve, Choice, Decide
+from services.drift_repair_agent.states.decision import OnRenamedStream
 from shared.auth import scopes
 from shared.domain.catalog import StreamId
 from shared.domain.drift._lapses import is_tolerated
@@ -86,7 +87,13 @@ async def approved(
     decided = {
         item.id: item.decided(
             as_suggested(
-                item, by, at, reason=order.reason, choice=order.choices.get(item.id), named=named
+                item,
+                by,
+                at,
+                reason=order.reason,
+                choice=order.choices.get(item.id),
+                named=named,
+                on_renamed_stream=order.on_renamed_stream,
             )
         )
         for item in about
@@ -143,6 +150,7 @@ def as_suggested(
     reason: str | None = None,
     choice: Choice | None = None,
     named: Collection[Place] = (),
+    on_renamed_stream: OnRenamedStream = "take_state",
 ) -> Decision:
     """Decide to follow the source, by the caller's choice or else by a strong suggestion.
 
@@ -168,10 +176,15 @@ def as_suggested(
         became=became,
         cursor=None if cursor is None else tuple(cursor),
         primary_key=None if key is None else tuple(tuple(path) for path in key),
+        on_renamed_stream=on_renamed_stream if _renames_stream(item, became) else None,
         reason=reason,
         is_named=is_named,
         requested_by=scopes.requested_by(),
     )
+
+
+def _renames_stream(item: PlannedChange, became: tuple[str, ...] | None) -> bool:
+    return item.change.kind == "stream_removed" and became is not None
 
 
 def previewed(items: Sequence[PlannedChange], at: datetime) -> list[PlannedChange]:

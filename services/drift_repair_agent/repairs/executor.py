@@ -26,7 +26,7 @@ from services.drift_repair_agent.recent_failures import Postponed
 from services.drift_repair_agent.repairs import current_state, queries, transitions
 from services.drift_repair_agent.repairs import planned_changes as changes_of
 from services.drift_repair_agent.repairs.current_state import CurrentState
-from services.drift_repair_agent.states.decision import Renamed, lost_candidates
+from services.drift_repair_agent.states.decision import OnRenamedStream, Renamed, lost_candidates
 from shared import batches, failpoints, outbox, registry
 from shared.airbyte_client import AirbyteClient
 from shared.airbyte_reads import airbyte_answers_by
@@ -494,21 +494,31 @@ def _last_decision(repair: Repair) -> dict[str, Any]:
 def renamed_by(
     repair: Repair, decided: Iterable[changes_of.PlannedChange] | None = None
 ) -> tuple[Renamed, ...]:
-    """The streams that take their state along, as the last decision about the repair says.
+    """The streams that take their state along.
 
     `decided` are its changes as decided; None means as stored. A first approval stores no decision
     in them.
     """
-    if _last_decision(repair).get("on_renamed_stream") == "read_again":
-        return ()
-    return renamed_streams(changes_of.read(repair.changes) if decided is None else decided)
+    items = changes_of.read(repair.changes) if decided is None else decided
+    # Decisions that an earlier release stored have no choice of their own.
+    return renamed_streams(items, unset=_last_decision(repair).get("on_renamed_stream"))
 
 
-def renamed_streams(items: Iterable[changes_of.PlannedChange]) -> tuple[Renamed, ...]:
-    """The streams that the decided changes rename."""
+def renamed_streams(
+    items: Iterable[changes_of.PlannedChange], *, unset: OnRenamedStream | None = None
+) -> tuple[Renamed, ...]:
+    """The streams that the decided changes rename, and that take their state along.
+
+    `unset` is the choice for decisions without one.
+    """
+    taken = [
+        item
+        for item in items
+        if item.decision is not None and (item.decision.on_renamed_stream or unset) != "read_again"
+    ]
     return tuple(
         Renamed(one.change.stream, one.became)
-        for one in changes_of.decisions(list(items))
+        for one in changes_of.decisions(taken)
         if one.action == "apply"
         and one.change.kind == "stream_removed"
         and isinstance(one.became, StreamId)

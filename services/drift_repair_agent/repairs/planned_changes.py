@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from services.drift_repair_agent.healing import Action, Continuity, Instruction
 from services.drift_repair_agent.repairs.policy import Reaction
+from services.drift_repair_agent.states.decision import OnRenamedStream
 from shared.domain import drift
 from shared.domain.catalog import Catalog, StreamId
 from shared.domain.cooperative import run_cooperatively
@@ -91,6 +92,8 @@ class Decision(msgspec.Struct, frozen=True):
     primary_key: tuple[Path, ...] | None = None
     continuity: Continuity | None = None
     """What becomes of the column of a renamed field."""
+    on_renamed_stream: OnRenamedStream | None = None
+    """What a renamed stream starts from; None for other changes."""
     reason: str | None = None
     is_named: bool = False
     """Whether a person named what it became instead of following the suggestion."""

@@ -173,11 +173,14 @@ def policy_decision(item: PlannedChange, now: datetime, policy: Policy) -> Decis
     entity, what = item.verdict.entity, item.verdict.what
     if item.pair is not None:
         entity, what = "field" if item.change.path else "stream", "renamed"
+    became = None if item.suggestion is None else item.suggestion.became
+    is_renamed_stream = item.change.kind == "stream_removed" and became is not None
     return Decision(
         action="exclude" if item.excluded else "apply",
         by=BY_POLICY,
         at=now,
-        became=None if item.suggestion is None else item.suggestion.became,
+        became=became,
         continuity=item.continuity[0].choice if item.continuity else None,
+        on_renamed_stream="take_state" if is_renamed_stream else None,
         policy_set_by=policy.set_by(entity, what),
     )
