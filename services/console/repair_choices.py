@@ -1,7 +1,7 @@
 """A repair's changes as decisions of a form, and the form's choices as the API's approval.
 
-A field's name has a digest of its change instead of the change's id, which a newer plan gives to
-another change: choices can be carried over to the repair that replaced this one.
+A field's name has a digest of its change instead of the change's id, which a newer repair may give
+to another change: choices can be carried over to the repair that replaced this one.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal, TypeAlias
 from uuid import UUID, uuid4
 
 import msgspec
@@ -27,6 +27,10 @@ from shared.job_queue import Jobs
 from shared.observability import logs
 from shared.operations import _sql as sql
 from shared.operations._operation import FIRST_LEASE, MARGIN, HttpResult, Intent, Key
+
+_Recorded: TypeAlias = Literal["ours", "taken_over"]
+"""Whether an operation without a result is this process's to run, or another owner has taken it
+over, because its lease ended before the commit was known."""
 
 
 class Recorder:
@@ -54,11 +58,12 @@ class Recorder:
 
     async def _record(
         self, intent: Intent, write: Callable[[AsyncSession, UUID], Awaitable[HttpResult | None]]
-    ) -> HttpResult | dict[str, Any]:
+    ) -> HttpResult | dict[str, Any] | None:
         """Record an operation in one transaction with `write`, and the job that takes it over.
 
-        Returns the operation's row, with its owner. If `write` returns a result, that is recorded
-        if the operation has a key, and returned; so is an earlier result of the same key.
+        Returns the operation's row, with its owner; None if another owner has taken it over, which
+        is possible if the answer to the commit was lost. If `write` returns a result, that is
+        recorded if the operation has a key, and returned; so is an earlier result of the same key.
 
         Raises:
             KeyReused, OperationRunning, Conflict, Unavailable, UpstreamUnknown: as
@@ -67,7 +72,7 @@ class Recorder:
         owner = uuid4()
         row = _columns(intent) | {"document": intent.document}
 
-        async def record(session: AsyncSession) -> HttpResult | None:
+        async def record(session: AsyncSession) -> HttpResult | _Recorded:
             return await self._insert(session, intent, owner, write)
 
         try:
@@ -82,8 +87,10 @@ class Recorder:
                     code="commit_unknown",
                     operation_id=intent.id,
                 ) from None
-        if answer is not None:
+        if isinstance(answer, HttpResult):
             return answer
+        if answer == "taken_over":
+            return None
         return row | {
             "owner": owner,
             "steps": "{}",
@@ -108,7 +115,8 @@ class Recorder:
             Conflict, Unavailable: as `Operations.begin`.
         """
         async with self._db.rehearsal() as session:
-            return await self._insert(session, intent, uuid4(), write or _nothing)
+            answer = await self._insert(session, intent, uuid4(), write or _nothing)
+        return answer if isinstance(answer, HttpResult) else None
 
     async def _insert(
         self,
@@ -116,7 +124,7 @@ class Recorder:
         intent: Intent,
         owner: UUID,
         write: Callable[[AsyncSession, UUID], Awaitable[HttpResult | None]],
-    ) -> HttpResult | None:
+    ) -> HttpResult | _Recorded:
         """Insert an operation and the job that takes it over; the result if it has ended already.
 
         Raises:
@@ -133,7 +141,7 @@ class Recorder:
         while (await session.execute(sql.INSERT, values)).one_or_none() is None:
             taken = await self._taken(session, intent, owner)
             if taken is not None:
-                return None if isinstance(taken, UUID) else taken
+                return taken
         answer = await write(session, intent.id)
         if answer is not None:
             if intent.key is None:
@@ -145,7 +153,7 @@ class Recorder:
             session, self._entrypoint, str(intent.id), after=FIRST_LEASE + MARGIN
         )
         failpoints.at(f"{intent.kind}.intent.before")
-        return None
+        return "ours"
 
     async def at_once(
         self,
@@ -185,14 +193,17 @@ class Recorder:
 
     async def _taken(
         self, session: AsyncSession, intent: Intent, owner: UUID
-    ) -> HttpResult | UUID | None:
-        """Find why the row could not be inserted: its own id if it is already recorded.
+    ) -> HttpResult | _Recorded | None:
+        """Find why the row could not be inserted; None if the conflicting operation has ended.
 
-        An earlier result if the key has one; None if the conflicting operation has ended.
+        It may be recorded already, by an earlier commit whose confirmation was lost. If the key has
+        an earlier result, that is returned.
         """
         earlier = (await session.execute(sql.OWN, {"id": intent.id, "owner": owner})).one_or_none()
-        if earlier is not None:
-            return intent.id  # an earlier commit whose confirmation was lost
+        if earlier is not None and earlier.is_ours:
+            return "ours"
+        if earlier is not None and (intent.key is None or not earlier.has_ended):
+            return "taken_over"
         known = None if intent.key is None else await self._known(session, intent.key)
         if known is not None:
             return known

@@ -135,6 +135,8 @@ class Operations(Recorder):
         recorded = await self._record(intent, write)
         if isinstance(recorded, HttpResult):
             return recorded
+        if recorded is None:
+            return intent.id  # another owner runs it, or has: `outcome` reads its row
         failpoints.at(f"{intent.kind}.intent.after")
         self._start(Operation(self._host, recorded, recorded["owner"]))
         return intent.id

@@ -53,7 +53,10 @@ INSERT_ENDED = text("""
     ON CONFLICT DO NOTHING
     RETURNING id
 """)
-OWN = text("SELECT id FROM public.operations WHERE id = :id AND owner = :owner")
+OWN = text("""
+    SELECT coalesce(owner = :owner, false) AS is_ours, ended_at IS NOT NULL AS has_ended
+    FROM public.operations WHERE id = :id
+""")
 OPEN_OF = text("""
     SELECT id, kind FROM public.operations
     WHERE connection_id = :connection_id AND status IN ('running', 'undoing')

@@ -19,7 +19,7 @@ from shared.config import Settings
 from shared.database import Database
 from shared.errors import SyncRunning, UpstreamRefused, UpstreamUnknown
 from shared.job_queue import Jobs
-from shared.operations import Intent, Operation, Operations
+from shared.operations import HttpResult, Intent, Key, Operation, Operations
 from tests import factories
 from tests.waiting import until
 
@@ -72,14 +72,19 @@ class Replica:
 
     async def begin(self) -> tuple[UUID, UUID]:
         """Ids of an operation and of the connection it is about."""
+        begun, connection_id = await self.begin_with(None)
+        assert isinstance(begun, UUID)
+        return begun, connection_id
+
+    async def begin_with(self, key: Key | None) -> tuple[UUID | HttpResult, UUID]:
+        """The id of an operation, or its result, and the id of the connection it is about."""
         connection = factories.connection(name=str(uuid4()))
 
         async def announce(session: AsyncSession, _id: UUID) -> None:
             await registry.insert_pending(session, connection)
 
-        begun = await self.operations.begin(Intent("waiting", connection.id, {}), announce)
-        assert isinstance(begun, UUID)
-        return begun, connection.id
+        intent = Intent("waiting", connection.id, {}, key=key)
+        return await self.operations.begin(intent, announce), connection.id
 
 
 @pytest.fixture
@@ -145,6 +150,45 @@ async def test_late_owner_writes_nothing(settings: Settings, sql: Sql) -> None:
         assert (answer.status, answer.body) == (200, '"done"')
         row = await sql.fetchrow("SELECT ended_at, attempts FROM operations")
         assert tuple(row) == (ended_at, 2)
+
+
+@pytest.mark.parametrize("key", [None, Key("ada", "POST /x", "k", b"hash")])
+@pytest.mark.parametrize("has_ended", [True, False])
+async def test_operation_taken_over_before_its_commit_is_known_is_not_begun_again(
+    settings: Settings,
+    sql: Sql,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    has_ended: bool,
+    key: Key | None,
+) -> None:
+    """The commit's answer comes after the first lease: the result is the new owner's."""
+    async with replica(settings, works=False) as late, replica(settings, works=False) as other:
+        transaction = late.db.transaction
+
+        @asynccontextmanager
+        async def losing() -> AsyncIterator[AsyncSession]:
+            monkeypatch.setattr(late.db, "transaction", transaction)  # the next ones are not lost
+            async with transaction() as session:
+                yield session
+            await sql.execute(LEASE_OVER)
+            await other.operations.takeover_task.run()
+            await other.saga.began.wait()
+            if has_ended:
+                other.saga.go.set()
+                await until(lambda: sql.fetchval("SELECT status = 'done' FROM operations"))
+            raise UpstreamUnknown("lost")
+
+        monkeypatch.setattr(late.db, "transaction", losing)
+        async with asyncio.timeout(5):
+            begun, _ = await late.begin_with(key)
+        other.saga.go.set()
+        answer = await late.operations.outcome(begun, wait=5)
+
+        assert (answer.status, answer.body) == (200, '"done"')
+        assert (late.saga.made, other.saga.made) == (0, 1)
+        row = await sql.fetchrow("SELECT count(*), min(attempts) FROM operations")
+        assert tuple(row) == (1, 2)
 
 
 async def test_lost_owner_is_replaced_when_its_lease_ends(settings: Settings, sql: Sql) -> None:

@@ -284,6 +284,48 @@ async def test_unchanged_proposal_is_reported_once(mesh: Mesh) -> None:
     assert (status, decided["state"]) == (200, "applied")
 
 
+@pytest.mark.parametrize("is_syncing", [False, True])
+async def test_change_keeps_its_id_while_it_is_proposed(mesh: Mesh, *, is_syncing: bool) -> None:
+    """A decision by an id that was read before a newer plan is about the change that was read.
+
+    Also if the repair with the new change waits for a sync, so that the decision joins it.
+    """
+    connection = await mesh.onboard()
+    read = await proposal(mesh, connection, with_less_of_contact(ACCOUNT))
+    job = mesh.airbyte.start_job(connection["airbyte_connection_id"]) if is_syncing else None
+    await drift(mesh, connection, with_less_of_contact(ACCOUNT | {"Region__c": "string"}))
+    states = ["proposed", "approved" if is_syncing else "applied"]
+    newer, _ = await repairs_until(mesh, connection, states)
+    assert (newer["id"], ids(newer)) == (read["id"], ids(read))
+
+    status, decided = await approve(mesh, read, changes=[ids(read)["Email"]])
+
+    if job is None:
+        assert (status, decided["state"]) == (200, "applied"), decided
+    else:
+        assert (status, decided["state"]) == (202, "approved"), decided
+        mesh.airbyte.finish_job(job["id"])
+        await repairs_until(mesh, connection, ["proposed", "superseded", "applied"])
+    assert "Region__c" in fields(mesh, connection)
+    contact = streams_in_airbyte(mesh, connection)["Contact"]["stream"]["jsonSchema"]["properties"]
+    assert contact.keys() == {"Id", "AccountId", "LastName", "SystemModstamp"}
+    (rest,) = await repairs(mesh, connection, state="proposed")
+    assert [one["path"] for one in rest["changes"]] == [["AccountId"]]
+
+
+def with_less_of_contact(account: Json) -> Json:
+    """Build a catalog with these fields of Account, and without two fields of Contact."""
+    offered = offering(account)
+    for field in ("AccountId", "Email"):
+        del offered["streams"][1]["stream"]["jsonSchema"]["properties"][field]
+    return offered
+
+
+def ids(repair: Json) -> dict[str, str]:
+    """Return the id of each change, by its field."""
+    return {one["path"][0]: one["id"] for one in repair["changes"]}
+
+
 async def test_drift_without_effect_makes_only_a_plan(mesh: Mesh) -> None:
     """Changes that the connection does not sync make no repair and no event."""
     connection = await mesh.onboard()

@@ -16,7 +16,7 @@ from tests.fakes.airbyte_server import AirbyteServer
 from tests.integration.applying import apply, discovered, streams_in_airbyte
 from tests.integration.conftest import Mesh, Meshes
 from tests.integration.drifting import ACCOUNT, offering, post, repairs_until
-from tests.integration.repairing import approve, proposal, put
+from tests.integration.repairing import approve, fields, proposal, put
 from tests.integration.states import KEY, opened
 from tests.waiting import until
 
@@ -433,9 +433,9 @@ async def test_state_is_shown_without_values(mesh: Mesh) -> None:
     assert answer.status_code == 503
 
 
-async def renamed(mesh: Mesh, connection: Json) -> Json:
+async def renamed(mesh: Mesh, connection: Json, account: Json = ACCOUNT) -> Json:
     """Rename Contact to Person in the source; return the proposed repair, in detail."""
-    offered = offering(ACCOUNT)
+    offered = offering(account)
     (contact,) = [one for one in offered["streams"] if one["stream"]["name"] == "Contact"]
     contact["stream"]["name"] = "Person"
     return await proposal(mesh, connection, offered)
@@ -470,6 +470,31 @@ async def test_renamed_stream_takes_its_state_along(mesh: Mesh, choice: str | No
         assert person is not None
         assert person["cursor"] == value
         assert outcome["put_back"] == [{"namespace": None, "name": "Person"}]
+
+
+@only_new
+@pytest.mark.parametrize(
+    "choice, other, is_taken", [("read_again", None, False), (None, "read_again", True)]
+)
+async def test_approval_that_joins_another_leaves_its_choice(
+    mesh: Mesh, choice: str | None, other: str | None, *, is_taken: bool
+) -> None:
+    """What a renamed stream starts from is as the approval of the rename says."""
+    connection = await mesh.onboard()
+    save_state(mesh, connection)
+    repair = await renamed(mesh, connection, {"Id": "string", "Name": "string"})
+    job = mesh.airbyte.start_job(connection["airbyte_connection_id"])
+    rename = became_person(repair)
+    for part, chosen in ((rename | {"changes": list(rename["choices"])}, choice), ({}, other)):
+        start = {} if chosen is None else {"on_renamed_stream": chosen}
+        status, approved = await approve(mesh, repair, **part, **start)
+        assert (status, approved["state"]) == (202, "approved"), approved
+
+    mesh.airbyte.finish_job(job["id"])
+
+    await repairs_until(mesh, connection, ["superseded", "applied"])
+    assert "AnnualRevenue" not in fields(mesh, connection)
+    assert (state_of(mesh, connection, "Person") is not None) is is_taken
 
 
 @only_new

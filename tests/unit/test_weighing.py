@@ -105,6 +105,19 @@ def test_irrelevant_changes_are_dropped() -> None:
     assert len(weigh(changes, suggested(), Policy(PolicyOverrides()), frozenset())) == 2
 
 
+def test_proposed_change_keeps_its_id_and_no_other_gets_it() -> None:
+    """Nor does another get that of a change that was decided before."""
+    named = Change("field_removed", ORDERS, ("name",), before=NUMBER)
+    [_, asked] = weigh([(GONE, LOSS), (named, LOSS)], Asked(), Policy(PolicyOverrides()), ())
+    assert asked.id == "c2"
+    ids = planned_changes.numbered([NEW, GONE, named], proposed=[asked], decided=["c1", "c3"])
+    planned = weigh(
+        [(NEW, GAIN), (GONE, LOSS), (named, LOSS)], suggested(), renaming(), (), ids=ids
+    )
+    assert [item.id for item in planned] == ["c4", "c5", "c2"]
+    assert [item.pair for item in planned] == ["c5", "c4", None]
+
+
 @pytest.mark.parametrize(
     "severity, entity, what, expected",
     [

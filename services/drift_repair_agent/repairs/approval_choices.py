@@ -7,15 +7,18 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
+from services.drift_repair_agent.applying.reselection import OnGlobalState
 from services.drift_repair_agent.repairs.current_state import CurrentState
 from services.drift_repair_agent.repairs.planned_changes import (
     Decision,
     PlannedChange,
     identity,
     removal_of,
+    selected,
 )
 from services.drift_repair_agent.repairs.policy import Reaction
 from services.drift_repair_agent.repairs.schemas import Approve, Choice, Decide
+from services.drift_repair_agent.states.decision import OnRenamedStream
 from shared.auth import scopes
 from shared.domain.catalog import StreamId
 from shared.domain.drift._lapses import is_tolerated
@@ -86,7 +89,14 @@ async def approved(
     decided = {
         item.id: item.decided(
             as_suggested(
-                item, by, at, reason=order.reason, choice=order.choices.get(item.id), named=named
+                item,
+                by,
+                at,
+                reason=order.reason,
+                choice=order.choices.get(item.id),
+                named=named,
+                on_renamed_stream=order.on_renamed_stream,
+                on_global_state=order.on_global_state,
             )
         )
         for item in about
@@ -143,6 +153,8 @@ def as_suggested(
     reason: str | None = None,
     choice: Choice | None = None,
     named: Collection[Place] = (),
+    on_renamed_stream: OnRenamedStream = "take_state",
+    on_global_state: OnGlobalState | None = None,
 ) -> Decision:
     """Decide to follow the source, by the caller's choice or else by a strong suggestion.
 
@@ -161,6 +173,7 @@ def as_suggested(
         became = None
     cursor = choice.cursor if choice else None
     key = choice.primary_key if choice else None
+    stream = selected(item.change, became)
     return Decision(
         action="exclude" if item.excluded or item.is_conflict else "apply",
         by=by,
@@ -168,6 +181,8 @@ def as_suggested(
         became=became,
         cursor=None if cursor is None else tuple(cursor),
         primary_key=None if key is None else tuple(tuple(path) for path in key),
+        on_renamed_stream=on_renamed_stream if item.is_removal and stream else None,
+        on_global_state=on_global_state if stream else None,
         reason=reason,
         is_named=is_named,
         requested_by=scopes.requested_by(),

@@ -26,7 +26,7 @@ from services.drift_repair_agent.recent_failures import Postponed
 from services.drift_repair_agent.repairs import current_state, queries, transitions
 from services.drift_repair_agent.repairs import planned_changes as changes_of
 from services.drift_repair_agent.repairs.current_state import CurrentState
-from services.drift_repair_agent.states.decision import Renamed, lost_candidates
+from services.drift_repair_agent.states.decision import OnRenamedStream, Renamed, lost_candidates
 from shared import batches, failpoints, outbox, registry
 from shared.airbyte_client import AirbyteClient
 from shared.airbyte_reads import airbyte_answers_by
@@ -304,10 +304,14 @@ class RepairExecutor:
         choice: OnGlobalState | None = (
             "refresh" if is_restoring else decision.get("on_global_state")
         )
+        items = [] if is_restoring else changes_of.read(repair.changes)
+        chosen = changes_of.on_global_state(items)
         async with airbyte_answers_by(airbyte_deadline):
             await expect_no_sync(self._airbyte, now.row.id, found.airbyte_connection_id)
             again = await reselection.find(self._airbyte, now.row, wanted, now.configured)
-            refresh = await reselection.to_refresh(self._airbyte, now.row, again, choice)
+            refresh = await reselection.to_refresh(
+                self._airbyte, now.row, again, choice, chosen=chosen
+            )
         is_rollback = found.restored is not None
         return Heal(
             airbyte_connection_id=found.airbyte_connection_id,
@@ -502,21 +506,31 @@ def _last_decision(repair: Repair) -> dict[str, Any]:
 def renamed_by(
     repair: Repair, decided: Iterable[changes_of.PlannedChange] | None = None
 ) -> tuple[Renamed, ...]:
-    """The streams that take their state along, as the last decision about the repair says.
+    """The streams that take their state along.
 
     `decided` are its changes as decided; None means as stored. A first approval stores no decision
     in them.
     """
-    if _last_decision(repair).get("on_renamed_stream") == "read_again":
-        return ()
-    return renamed_streams(changes_of.read(repair.changes) if decided is None else decided)
+    items = changes_of.read(repair.changes) if decided is None else decided
+    # Decisions that an earlier release stored have no choice of their own.
+    return renamed_streams(items, unset=_last_decision(repair).get("on_renamed_stream"))
 
 
-def renamed_streams(items: Iterable[changes_of.PlannedChange]) -> tuple[Renamed, ...]:
-    """The streams that the decided changes rename."""
+def renamed_streams(
+    items: Iterable[changes_of.PlannedChange], *, unset: OnRenamedStream | None = None
+) -> tuple[Renamed, ...]:
+    """The streams that the decided changes rename, and that take their state along.
+
+    `unset` is the choice for decisions without one.
+    """
+    taken = [
+        item
+        for item in items
+        if item.decision is not None and (item.decision.on_renamed_stream or unset) != "read_again"
+    ]
     return tuple(
         Renamed(one.change.stream, one.became)
-        for one in changes_of.decisions(list(items))
+        for one in changes_of.decisions(taken)
         if one.action == "apply"
         and one.change.kind == "stream_removed"
         and isinstance(one.became, StreamId)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
+from itertools import count
 from typing import Any, Literal
 
 import msgspec
 from msgspec.structs import replace
 
+from services.drift_repair_agent.applying.reselection import OnGlobalState
 from services.drift_repair_agent.healing import Action, Continuity, Instruction
 from services.drift_repair_agent.repairs.policy import Reaction
+from services.drift_repair_agent.states.decision import OnRenamedStream
 from shared.domain import drift
 from shared.domain.catalog import Catalog, StreamId
 from shared.domain.cooperative import run_cooperatively
@@ -90,6 +93,10 @@ class Decision(msgspec.Struct, frozen=True):
     primary_key: tuple[Path, ...] | None = None
     continuity: Continuity | None = None
     """What becomes of the column of a renamed field."""
+    on_renamed_stream: OnRenamedStream | None = None
+    """What a renamed stream starts from; None for other changes."""
+    on_global_state: OnGlobalState | None = None
+    """What was chosen for a stream that it selects, if that has a global state."""
     reason: str | None = None
     is_named: bool = False
     """Whether a person named what it became instead of following the suggestion."""
@@ -154,6 +161,28 @@ class PlannedChange(_Planned, frozen=True, kw_only=True):
 def identity(change: Change) -> str:
     """A key that is equal for the same change, whenever it is found."""
     return msgspec.json.encode(change, order="sorted").decode()
+
+
+def numbered(
+    changes: Iterable[Change],
+    *,
+    proposed: Iterable[PlannedChange] = (),
+    decided: Collection[str] = (),
+) -> dict[str, str]:
+    """The ids of changes, by identity.
+
+    People decide about the open proposal by the ids that they have read. So a change that is
+    `proposed` keeps its id, and no other change gets an id that the proposal has or had; `decided`
+    are those of changes that were split off from it.
+    """
+    ids = {item.identity: item.id for item in proposed}
+    taken = {*ids.values(), *decided}
+    free = (name for name in map("c{}".format, count(1)) if name not in taken)
+    for change in changes:
+        mark = identity(change)
+        if mark not in ids:
+            ids[mark] = next(free)
+    return ids
 
 
 def means_same(one: PlannedChange, other: PlannedChange) -> bool:
@@ -229,10 +258,30 @@ def decisions(items: Sequence[PlannedChange]) -> list[Instruction]:
     ]
 
 
+def selected(change: Change, became: Path | None) -> StreamId | None:
+    """The stream that following a change selects: an added one, or the new name of another."""
+    if change.kind == "stream_added":
+        return change.stream
+    if change.kind == "stream_removed" and became is not None:
+        return StreamId(change.stream.namespace, became[-1])
+    return None
+
+
+def on_global_state(items: Iterable[PlannedChange]) -> dict[StreamId, OnGlobalState]:
+    """What was chosen for the streams that the decided changes select."""
+    chosen: dict[StreamId, OnGlobalState] = {}
+    for item in items:
+        made = item.decision
+        stream = None if made is None else selected(item.change, made.became)
+        if made is not None and made.on_global_state is not None and stream is not None:
+            chosen[stream] = made.on_global_state
+    return chosen
+
+
 def _decision(item: PlannedChange, made: Decision) -> Instruction:
     became: Path | StreamId | None = made.became
-    if made.became is not None and item.change.kind == "stream_removed":
-        became = StreamId(item.change.stream.namespace, made.became[-1])
+    if item.change.kind == "stream_removed":
+        became = selected(item.change, made.became)
     return Instruction(
         change=item.change,
         action=made.action,

@@ -238,6 +238,7 @@ class Planner:
             stuck=stuck,
             kept=await self._kept_lapses(connection_id, changes),
             judgements=await self._limits.judged(basis.current_state, changes, basis.policy),
+            ids=_ids([change for change, _ in changes], basis.proposed),
         )
         at, policy = basis.drift.first_seen_at, basis.policy
         planned = await self._continuity.planned(basis.current_state, planned, policy)
@@ -540,6 +541,18 @@ async def _connector_step(
         stored += await queries.connector_steps(session, drift.connection_id, since=before.taken_at)
     steps = (registry.read_step(one) for one in stored)
     return joined([step for step in steps if step is not None])
+
+
+def _ids(changes: Sequence[Change], proposed: Repair | None) -> dict[str, str]:
+    """The ids of the changes, by identity; those of the open proposal stay."""
+    if proposed is None:
+        return changes_of.numbered(changes)
+    made = msgspec.json.decode(proposed.decisions)
+    return changes_of.numbered(
+        changes,
+        proposed=changes_of.read(proposed.changes),
+        decided=[id_ for decision in made for id_ in decision["changes"]],
+    )
 
 
 def _decisions_of(proposed: Repair, rest: Sequence[PlannedChange], *, only_first: bool) -> str:

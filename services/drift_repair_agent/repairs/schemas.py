@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from services.drift_repair_agent.applying.reselection import OnGlobalState
 from services.drift_repair_agent.repairs.layer_schemas import PolicyExplanation
 from services.drift_repair_agent.repairs.policy import OnSuspiciousVolume, Reaction, SyncAfterHeal
+from services.drift_repair_agent.states.decision import OnRenamedStream
 from services.drift_repair_agent.states.schemas import StateOutcome
 from shared.domain.drift import Severity
 from shared.http.connector_step import ConnectorStep
@@ -62,7 +63,10 @@ class Decide(BaseModel):
     """Who decides. If left out, the caller, who is recorded in any case."""
     reason: Why | None = None
     changes: Annotated[list[str], Field(min_length=1, max_length=10_000)] | None = None
-    """Ids of the changes that are decided; the rest stays open. If left out, all are decided."""
+    """Ids of the changes that are decided; the rest stays open. If left out, all are decided.
+
+    A change has the same id for as long as the repair is proposed.
+    """
 
 
 class Approve(Decide):
@@ -83,7 +87,7 @@ class Approve(Decide):
     """What to do about streams that are selected again while the connection's state in Airbyte is
     global (CDC): `refresh` reads them from their start again and merges the rows, `accept_gap`
     resumes them without what changed meanwhile. Without it, the response is 409 `global_state`."""
-    on_renamed_stream: Literal["take_state", "read_again"] = "take_state"
+    on_renamed_stream: OnRenamedStream = "take_state"
     """What a renamed stream starts from: the state of its old name, so that rows which were read
     before are only in the former table, or its start, so that the new table has all rows."""
 

@@ -24,6 +24,8 @@ FIRST: Final = "first_approval"
 
 _NOT_CHOSEN: Final = frozenset({"by", "at", "reason", "is_named", "requested_by", "policy_set_by"})
 """What two decisions with the same choices may differ in."""
+_OF_APPROVAL: Final = frozenset({"on_renamed_stream", "on_global_state"})
+"""Choices that are made once for all changes of an approval."""
 _Entry = dict[str, Any]
 
 
@@ -54,7 +56,7 @@ def mark_of(decided: Sequence[PlannedChange], order: Approve) -> _Entry:
         item.identity: {
             name: value
             for name, value in msgspec.structs.asdict(item.decision).items()
-            if name not in _NOT_CHOSEN
+            if name not in _NOT_CHOSEN | _OF_APPROVAL
         }
         for item in decided
         if item.decision is not None

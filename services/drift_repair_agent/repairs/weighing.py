@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
@@ -22,6 +22,7 @@ from services.drift_repair_agent.repairs.planned_changes import (
     PlannedChange,
     Suggestion,
     identity,
+    selected,
 )
 from services.drift_repair_agent.repairs.policy import Policy, Reaction
 from services.drift_repair_agent.repairs.suggestions import Asked
@@ -41,6 +42,7 @@ def weigh(
     stuck: Collection[str] = (),
     kept: Collection[str] = (),
     judgements: Judgements = _NO_JUDGEMENTS,
+    ids: Mapping[str, str] | None = None,
 ) -> list[PlannedChange]:
     """Choose the reaction to each change that concerns the connection, in the given order.
 
@@ -54,8 +56,9 @@ def weigh(
       wait for a person.
     - Lapsed mappers wait for a person; see `with_lapses`, also for `kept`.
     - So does what the destination does not hold for certain, by `judgements`.
+    - `ids` are those of the changes, by identity; None numbers them.
     """
-    ids = {identity(change): f"c{number}" for number, (change, _) in enumerate(changes, start=1)}
+    ids = changes_of.numbered(change for change, _ in changes) if ids is None else ids
     pairs = _pairs(changes, asked, policy)
     unheld = unsafe(judgements)
     planned: dict[str, PlannedChange] = {}
@@ -171,11 +174,14 @@ def policy_decision(item: PlannedChange, now: datetime, policy: Policy) -> Decis
     entity, what = item.verdict.entity, item.verdict.what
     if item.pair is not None:
         entity, what = "field" if item.change.path else "stream", "renamed"
+    became = None if item.suggestion is None else item.suggestion.became
+    is_renamed_stream = item.is_removal and selected(item.change, became) is not None
     return Decision(
         action="exclude" if item.excluded else "apply",
         by=BY_POLICY,
         at=now,
-        became=None if item.suggestion is None else item.suggestion.became,
+        became=became,
         continuity=item.continuity[0].choice if item.continuity else None,
+        on_renamed_stream="take_state" if is_renamed_stream else None,
         policy_set_by=policy.set_by(entity, what),
     )

@@ -8,7 +8,7 @@ the state was saved, or the connector has another major version, whose states ha
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
@@ -22,6 +22,9 @@ _PER_STREAM: Final = ("stream", "not_set")
 MOST_JOBS: Final = 20
 """Jobs since a state was saved that are examined; with more, it is not put back."""
 _REPLACES_ROWS: Final = ("overwrite", "overwrite_dedup")
+
+OnRenamedStream: TypeAlias = Literal["take_state", "read_again"]
+"""What a renamed stream starts from: the state of its old name, or its start."""
 
 
 class Renamed(msgspec.Struct, frozen=True):
