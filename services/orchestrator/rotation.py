@@ -529,13 +529,8 @@ class RotateSaga:
             return True
 
         async def took_effect() -> bool | None:
-<<<<<<< HEAD
-            return await self._has_arrived(operation, order) or None
-=======
             with reading_back():
-                held = await self._airbyte.get_source(order.airbyte_source_id)
-            return True if held.name.endswith(operation.marker) else None
->>>>>>> fixpause
+                return await self._has_arrived(operation, order) or None
 
         await operation.once(
             "update", update, find=took_effect, within=self._peer_s + 6 * self._call_s

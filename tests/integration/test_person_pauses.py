@@ -10,13 +10,10 @@ import pytest
 
 from services.drift_repair_agent.applying.pause import PauseSaga
 from services.drift_repair_agent.repairs.executor import RepairExecutor
-<<<<<<< HEAD
 from shared.auth.scopes import Scope
-from tests import access
-=======
 from shared.errors import UpstreamDenied
 from shared.operations import Operation
->>>>>>> fixpause
+from tests import access
 from tests.integration.applying import seen
 from tests.integration.conftest import Mesh
 from tests.integration.drifting import ACCOUNT, drift, offering, planned, repairs, repairs_until

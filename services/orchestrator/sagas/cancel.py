@@ -87,12 +87,8 @@ class CancelSaga:
         try:
             return await self._airbyte.cancel_job(order.airbyte_job_id)
         except (UpstreamUnknown, UpstreamConflict):
-<<<<<<< HEAD
-            job = await self._read(order, own)
-=======
             with reading_back():
-                job = await self._airbyte.get_job(airbyte_job_id)
->>>>>>> fixpause
+                job = await self._read(order, own)
             if not job.ended:
                 raise
             return job

@@ -244,13 +244,8 @@ class EditSaga:
             return True
 
         async def took_effect() -> bool | None:
-<<<<<<< HEAD
-            return await self._is_replaced(operation, new) or None
-=======
             with reading_back():
-                held = await self._airbyte.get_source(new.airbyte_source_id)
-            return True if held.name.endswith(operation.marker) else None
->>>>>>> fixpause
+                return await self._is_replaced(operation, new) or None
 
         await operation.once(
             "source", update, find=took_effect, within=self._peer_s + 6 * self._call_s
