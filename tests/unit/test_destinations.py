@@ -518,7 +518,7 @@ def test_field_that_would_be_written_into_the_column_of_a_removed_one() -> None:
 
 def test_former_columns_matter_only_where_they_are_kept() -> None:
     """A table that each sync makes again has none of them, nor has one of another version."""
-    states = {"имя": TEXT, "status": TEXT}, {}, {"год": TEXT, "status": INT}
+    states: list[Json] = [{"имя": TEXT, "status": TEXT}, {}, {"год": TEXT, "status": INT}]
     assert returned(at("postgres", "3.0.14"), *states).verdict == "ask"
     assert returned(at("postgres", "3.0.13"), *states).verdict == "safe"
     assert returned(at("bigquery", "3.0.0"), *states).verdict == "safe"
