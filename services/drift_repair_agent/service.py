@@ -62,7 +62,8 @@ class ApplyOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     snapshot_id: UUID | None = None
     """The discovery that the catalog was made from, as returned by /discover."""
     accept_clashes: bool = False
-    """Whether a field or stream may get another name in the destination, as its own is taken."""
+    """Whether a field or stream may get another name in the destination, as its own is taken, or
+    the column of a removed field."""
     on_global_state: reselection.OnGlobalState | None = None
     """What to do about streams that are selected again while the connection's state is global."""
     notes: msgspec.Raw = msgspec.Raw()

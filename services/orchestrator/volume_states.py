@@ -62,6 +62,10 @@ class Volume(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     usual_since: datetime | None = None
     """Older syncs are not compared, since the stream's volume has changed for good; None if it
     has not."""
+    repeats: int = 0
+    """Of a sync with far fewer rows than at other times, how many times before, each time a day or
+    a week earlier, the stream had as few. From `volume.REPEATED` on they are usual then, and
+    are not suspicious."""
 
     @property
     def stream(self) -> tuple[str, str]:
@@ -164,26 +168,29 @@ def judge(one: Volume, recorded: Sequence[Volume], *, version: int) -> Volume:
     """Judge a stream's newest sync by those before it, which are given newest first.
 
     `version` is the catalog version that the sync ran with. Pending rows are counted with those
-    of the next sync. Suspicious syncs are not compared with, until they have become usual. A
-    change of the sync mode begins a new history.
+    of the next sync. Suspicious syncs are not compared with, until they have become usual; but
+    after they have ended, syncs at the same time of the day or of the week are. A sync that is
+    quiet at its time ends no episode. A change of the sync mode begins a new history.
     """
     recorded = list(takewhile(lambda was: was.is_full_refresh == one.is_full_refresh, recorded))
     state = recorded[0] if recorded else one
     usual: list[volume.Sync] = []
+    lows: list[volume.Sync] = []
     episode: list[volume.Sync] = []
     begins_at, pending = None, 0
     for was in reversed(recorded):
         if was.is_pending:
             pending += was.rows
             continue
-        sync = _sync(was.ended_at, was.rows + pending, None if was.is_full_refresh else begins_at)
+        sync = _sync(was, pending, begins_at)
         begins_at, pending = was.ended_at, 0
-        if was.suspicious_since not in (None, state.usual_since):
-            if was.suspicious_since == state.suspicious_since:
-                episode.append(sync)
-        elif state.usual_since is None or was.ended_at >= state.usual_since:
-            usual.append(sync)
-    newest = _sync(one.ended_at, one.rows + pending, None if one.is_full_refresh else begins_at)
+        if state.usual_since is not None and was.ended_at < state.usual_since:
+            continue
+        if was.suspicious_since in (None, state.usual_since):
+            (lows if was.repeats and was.suspicious_since is None else usual).append(sync)
+        else:
+            (episode if was.suspicious_since == state.suspicious_since else lows).append(sync)
+    newest = _sync(one, pending, begins_at)
     if one.is_pending or volume.is_early(usual, newest.window):
         return msgspec.structs.replace(
             one,
@@ -194,22 +201,29 @@ def judge(one: Volume, recorded: Sequence[Volume], *, version: int) -> Volume:
             suspicious_version=state.suspicious_version,
             usual_since=state.usual_since,
         )
-    found, usual_since = volume.judge(usual, newest), state.usual_since
+    found, usual_since = volume.judge(usual, newest, lows), state.usual_since
     if found.is_suspicious and volume.is_new_level(episode, newest):
         found, usual_since = volume.judge(episode, newest), state.suspicious_since
-    is_first = state.suspicious_since is None
-    since, in_version = (
-        (one.ended_at, version) if is_first else (state.suspicious_since, state.suspicious_version)
-    )
+    low, high = found.low, found.high
+    since, in_version = None, None
+    if found.is_suspicious:
+        since, in_version = one.ended_at, version
+    if state.suspicious_since is not None and (found.is_suspicious or found.is_quiet):
+        since, in_version = state.suspicious_since, state.suspicious_version
+        if found.is_quiet:
+            low, high = state.usual_low, state.usual_high
     return msgspec.structs.replace(
         one,
-        usual_low=found.low,
-        usual_high=found.high,
-        suspicious_since=since if found.is_suspicious else None,
-        suspicious_version=in_version if found.is_suspicious else None,
+        usual_low=low,
+        usual_high=high,
+        suspicious_since=since,
+        suspicious_version=in_version,
         usual_since=usual_since,
+        repeats=found.repeats,
     )
 
 
-def _sync(ended_at: datetime, rows: int, begins_at: datetime | None) -> volume.Sync:
-    return volume.Sync(ended_at, rows, None if begins_at is None else ended_at - begins_at)
+def _sync(one: Volume, pending: int, begins_at: datetime | None) -> volume.Sync:
+    """One sync with the pending rows before it, since the end of the stream's sync before."""
+    window = None if one.is_full_refresh or begins_at is None else one.ended_at - begins_at
+    return volume.Sync(one.ended_at, one.rows + pending, window, one.repeats)

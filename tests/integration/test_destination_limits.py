@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.fakes.airbyte_server import POSTGRES
-from tests.integration.applying import streams_in_airbyte
+from tests.integration.applying import apply, discovered, streams_in_airbyte
 from tests.integration.conftest import Mesh
 from tests.integration.drifting import ACCOUNT, drift, offering, repairs, repairs_until
 from tests.integration.repairing import approve, fields, proposal, put
@@ -113,6 +113,72 @@ async def test_policy_does_not_cast_a_column_that_may_fail(mesh: Mesh) -> None:
 
     (finding,) = _only(proposed)["destination"]
     assert (finding["verdict"], finding["code"]) == ("ask", "column_retyped")
+
+
+async def _removed(mesh: Mesh, version: str = "3.0.14") -> Json:
+    """A connection that synced `status` and `имя` before, until the source lost them."""
+    mesh.airbyte.publish_version(version, definition=POSTGRES)
+    mesh.airbyte.offers(offering({**ACCOUNT, "status": "string", "имя": "string"}))
+    connection = await mesh.onboard()
+    assert (await put(mesh, connection, {"reactions": {"field": {"removed": "apply"}}}))[0] == 200
+    await drift(mesh, connection, offering(ACCOUNT))
+    await repairs_until(mesh, connection, ["applied"])
+    assert fields(mesh, connection) == {*ACCOUNT, "SystemModstamp"}
+    return connection
+
+
+@pytest.mark.parametrize(
+    "field, type_, code, names",
+    [
+        ("status", "integer", "column_retyped", ["status"]),
+        ("год", "string", "column_reused", ["имя", "год"]),
+    ],
+)
+async def test_new_field_of_a_kept_column_waits(
+    mesh: Mesh, field: str, type_: str, code: str, names: list[str]
+) -> None:
+    """Its column has the type, and the values, of a field that was removed before."""
+    connection = await _removed(mesh)
+
+    await drift(mesh, connection, offering({**ACCOUNT, "Phone": "string"}))
+    await repairs_until(mesh, connection, ["applied", "applied"])
+    await drift(mesh, connection, offering({**ACCOUNT, "Phone": "string", field: type_}))
+
+    *_, proposed = await repairs_until(mesh, connection, ["applied", "applied", "proposed"])
+    (finding,) = _only(proposed)["destination"]
+    assert (finding["verdict"], finding["code"], finding["names"]) == ("ask", code, names)
+    assert [one["message"] for one in await _effects(mesh, proposed)] == [finding["message"]]
+    assert field not in fields(mesh, connection)
+    assert (await approve(mesh, proposed))[0] == 200
+    assert field in fields(mesh, connection)
+
+
+async def test_field_that_comes_back_as_it_was_is_applied(mesh: Mesh) -> None:
+    """It goes on in its own column."""
+    connection = await _removed(mesh)
+
+    await drift(mesh, connection, offering({**ACCOUNT, "status": "string"}))
+
+    await repairs_until(mesh, connection, ["applied", "applied"])
+    assert "status" in fields(mesh, connection)
+
+
+async def test_callers_catalog_with_a_field_of_a_kept_column(mesh: Mesh) -> None:
+    """Refused unless clashes are accepted."""
+    connection = await _removed(mesh)
+    assert (await put(mesh, connection, {"reactions": {"field": {"added": "ignore"}}}))[0] == 200
+    mesh.airbyte.offers(offering({**ACCOUNT, "год": "string"}))
+    order = await discovered(mesh, connection)
+    for pair in order["sync_catalog"]["streams"]:
+        pair["config"] |= {"fieldSelectionEnabled": False, "selectedFields": []}
+
+    status, problem = await apply(mesh, order)
+
+    assert (status, problem["code"]) == (422, "destination_cannot_hold"), problem
+    assert "has kept the column '___' of 'имя'" in problem["detail"]
+    status, applied = await apply(mesh, order | {"accept_clashes": True})
+    assert status == 200, applied
+    assert "год" in fields(mesh, connection)
 
 
 async def test_unknown_destination_is_asked_about(mesh: Mesh) -> None:

@@ -24,6 +24,7 @@ from shared.domain.destination import (
     Judgement,
     Naming,
     Rules,
+    StreamJudge,
     columns,
     field_type,
     identify,
@@ -76,6 +77,21 @@ def fields(destination: Destination, old: Json, new: Json, **config: Any) -> Jud
 def added(destination: Destination, *names: str, **config: Any) -> Judgement:
     """The verdict on new text fields."""
     return fields(destination, {}, dict.fromkeys(names, TEXT), **config)
+
+
+def returned(destination: Destination, *states: Json, **config: Any) -> Judgement:
+    """The verdict on the last of these states of the fields; the ones before it were synced."""
+    *former, held, offered = (stream(fields=KEYS | one, **config) for one in states)
+    judging = StreamJudge(
+        destination,
+        configured=_read(held),
+        offered=_read(offered).stream,
+        former=[_read(one) for one in reversed(former)],
+    )
+    changes = diff(document(held), document(offered))
+    return Judgement.of(
+        destination, [found for change in changes for found in judging.judge(change).findings]
+    )
 
 
 def retyped(destination: Destination, old: Json, new: Json) -> Judgement:
@@ -460,6 +476,110 @@ def test_removal_that_frees_a_column() -> None:
     postgres = at("postgres", "3.0.14")
     found = fields(postgres, {"Foo": TEXT, "foo": TEXT}, {"foo": TEXT})
     assert (found.verdict, found.code) == ("refuse", "column_moves")
+
+
+KEEPING = [
+    ("postgres", "3.0.14"),
+    ("snowflake", "4.0.47"),
+    ("redshift", "4.0.5"),
+    ("databricks", "4.0.1"),
+]
+
+
+@pytest.mark.parametrize("kind, tag", KEEPING)
+def test_field_that_comes_back_with_another_type_meets_its_column(kind: str, tag: str) -> None:
+    """The kept column has the type of the newest sync of the field."""
+    keeping = at(kind, tag)
+    found = returned(keeping, {"status": TEXT}, {}, {"status": INT})
+    assert [(one.verdict, one.code) for one in found.findings] == [("ask", "column_retyped")]
+    assert "'status'" in found.message
+    assert returned(keeping, {"status": TEXT}, {}, {"status": TEXT}).verdict == "safe"
+    assert returned(keeping, {"status": TEXT}, {"status": INT}, {}, {"status": INT}).verdict == (
+        "safe"
+    )
+    assert returned(keeping, {"status": TEXT}, {"other": TEXT}, {"new": INT}).code == "column_kept"
+
+
+def test_field_that_would_be_written_into_the_column_of_a_removed_one() -> None:
+    """The values of two fields would be mixed, whatever their types."""
+    postgres = at("postgres", "3.0.14")
+    found = returned(postgres, {"имя": TEXT}, {}, {"год": TEXT})
+    (one,) = found.findings
+    assert (one.verdict, one.code) == ("ask", "column_reused")
+    assert (one.names, one.columns) == (("имя", "год"), ("___",))
+    assert "has kept the column '___' of 'имя'" in one.message
+    other = returned(postgres, {"Email": TEXT}, {}, {"email": INT})
+    assert [one.code for one in other.findings] == ["column_reused", "column_retyped"]
+    again = returned(postgres, {"имя": TEXT}, {}, {"год": TEXT}, {}, {"имя": TEXT})
+    assert again.verdict == "safe"
+    in_use = returned(postgres, {"имя": TEXT}, {"год": TEXT}, {"год": TEXT, "имя": TEXT})
+    assert in_use.code == "column_clash"
+
+
+def test_former_columns_matter_only_where_they_are_kept() -> None:
+    """A table that each sync makes again has none of them, nor has one of another version."""
+    states: list[Json] = [{"имя": TEXT, "status": TEXT}, {}, {"год": TEXT, "status": INT}]
+    assert returned(at("postgres", "3.0.14"), *states).verdict == "ask"
+    assert returned(at("postgres", "3.0.13"), *states).verdict == "safe"
+    assert returned(at("bigquery", "3.0.0"), *states).verdict == "safe"
+    assert returned(at("postgres", "3.0.14", is_raw_only=True), *states).verdict == "safe"
+    made_again = returned(at("postgres", "3.0.14"), *states, destinationSyncMode="overwrite")
+    assert made_again.verdict == "safe"
+
+
+def test_former_columns_count_towards_the_limit() -> None:
+    """As far as the new fields are not written to them."""
+    postgres = at("postgres", "3.0.14")
+    many = {f"f{number}": TEXT for number in range(1500)}
+    assert returned(postgres, many, {}, {"new": TEXT}).code == "nearly_too_many_columns"
+    more = {f"g{number}": TEXT for number in range(200)}
+    assert returned(postgres, many, {}, more).code == "too_many_columns"
+    assert returned(postgres, {"new": TEXT}, {}, {"new": TEXT}).verdict == "safe"
+
+
+def test_former_columns_of_mapped_fields() -> None:
+    """A column is that of the field's name in the destination, then and now."""
+    postgres = at("postgres", "3.0.14")
+    renaming = {
+        "type": "field-renaming",
+        "mapperConfiguration": {"originalFieldName": "mail", "newFieldName": "email"},
+    }
+    former = _read(stream(fields=KEYS | {"mail": TEXT}, mappers=[renaming]))
+    held, offered = stream(fields=KEYS), stream(fields=KEYS | {"email": TEXT, "mail": TEXT})
+    judging = StreamJudge(
+        postgres, configured=_read(held), offered=_read(offered).stream, former=[former]
+    )
+    found = {
+        change.path: judging.judge(change).code
+        for change in diff(document(held), document(offered))
+    }
+    assert found == {("email",): "column_reused", ("mail",): "fits"}
+
+
+def test_stream_that_comes_back_meets_its_columns() -> None:
+    """A destination keeps the table of a stream that is no longer synced."""
+    postgres = at("postgres", "3.0.14")
+    former = _read(stream(fields=KEYS | {"имя": TEXT, "status": TEXT}))
+    for fields_, codes in (
+        ({"год": TEXT, "status": INT}, ["column_reused", "column_retyped"]),
+        ({"имя": TEXT, "status": TEXT}, []),
+    ):
+        offered = _read(stream(fields=KEYS | fields_)).stream
+        judging = StreamJudge(postgres, configured=None, offered=offered, former=[former])
+        (change,) = diff(document(), document(stream(fields=KEYS | fields_)))
+        assert [one.code for one in judging.judge(change).findings] == codes
+
+
+def test_callers_catalog_meets_former_columns() -> None:
+    """Only fields that the connection does not sync yet."""
+    postgres = at("postgres", "3.0.14")
+    former = [_read(stream(fields=KEYS | {"имя": TEXT}))]
+    held, wanted = _read(stream(fields=KEYS)), _read(stream(fields=KEYS | {"год": TEXT}))
+    assert judge_stream(postgres, wanted, held=held, former=former).code == "column_reused"
+    assert judge_stream(postgres, wanted, former=former).code == "column_reused"
+    assert judge_stream(postgres, wanted, held=wanted, former=former).verdict == "safe"
+    made_again = _read(stream(fields=KEYS | {"год": TEXT}, destinationSyncMode="overwrite"))
+    assert judge_stream(postgres, made_again, held=held, former=former).verdict == "safe"
 
 
 def test_raw_tables_hold_any_field() -> None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from shared.domain import volume
 from shared.domain.volume import Judgement, Sync, is_early, is_new_level, judge, sentence
@@ -95,6 +96,31 @@ def test_empty_weekends_are_usual_after_four_weeks() -> None:
     monday = judged(*week * 5, 0)
     assert (monday.is_suspicious, monday.low) == (True, 1400)
     assert not judged(*week * 2, 0).is_suspicious
+
+
+@pytest.mark.parametrize("age", [DAY, 7 * DAY, 21 * DAY])
+def test_as_few_rows_as_at_the_same_time_before_are_quiet(age: timedelta) -> None:
+    """If those had been as few once more before, and usual rows came since then."""
+    *history, newest = daily(*USUAL * 3, 100)
+    before = Sync(newest.ended_at - age - timedelta(minutes=50), 150, DAY, repeats=1)
+    history[-1] = replace(history[-1], ended_at=newest.ended_at - timedelta(hours=1))
+
+    assert judge(history, newest, [before]) == Judgement(150, 150, is_quiet=True, repeats=2)
+    once = judge(history, newest, [replace(before, repeats=0)])
+    assert (once.is_suspicious, once.repeats) == (True, 1)
+    fewer = judge(history, replace(newest, rows=30), [before])
+    assert (fewer.is_suspicious, fewer.repeats) == (True, 0)
+    few = [replace(before, rows=19)]
+    assert judge(history, replace(newest, rows=0), few).is_quiet
+    elsewhen = [replace(before, ended_at=newest.ended_at - age / 2)]
+    assert judge(history, newest, elsewhen).is_suspicious
+
+
+def test_rows_since_the_newest_usual_ones_do_not_make_a_sync_quiet() -> None:
+    """They may be of the same failure."""
+    *history, before, newest = daily(*USUAL, 0, 0)
+
+    assert judge(history, newest, [replace(before, repeats=2)]).is_suspicious
 
 
 def test_weekday_is_that_of_the_time_not_of_the_date() -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from services.orchestrator.volume_states import SyncedStream, Volume, judge, of_job
 from shared.airbyte_client import Job, StreamCount, StreamCounts
+from shared.domain import volume as volumes
 from shared.domain.catalog import StreamId
 
-DAY = timedelta(days=1)
+DAY, WEEK = timedelta(days=1), timedelta(weeks=1)
+MONDAY, SATURDAY = datetime(2026, 3, 2, tzinfo=UTC), 5
 START = datetime(2026, 3, 2, 3, tzinfo=UTC)
 USUAL = [1400, 1900, 1200, 1500, 1600, 1300, 1700, 1450]
 ACCOUNT, LEAD = StreamId(None, "Account"), StreamId("crm", "Lead")
@@ -29,7 +31,7 @@ def follow(syncs: Iterable[Volume]) -> list[Volume]:
     """Judge syncs one after another; the version is the number of the sync."""
     judged: list[Volume] = []
     for version, sync in enumerate(syncs):
-        judged.append(judge(sync, judged[::-1], version=version))
+        judged.append(judge(sync, judged[: -volumes.MOST - 1 : -1], version=version))
     return judged
 
 
@@ -58,6 +60,115 @@ def test_fewer_rows_become_usual_after_a_week() -> None:
     assert found[16].usual_since == START + 8 * DAY
     assert (found[19].usual_low, found[19].usual_high) == (50, 50)
     assert found[20].begins_episode
+
+
+def every(
+    hours: int, until: timedelta, a_hour: Callable[[datetime], float], *, since: timedelta = DAY * 0
+) -> list[Volume]:
+    """Syncs by so many hours from a Monday's midnight on, or later, with the rows of each hour."""
+    at = MONDAY + since
+    syncs = []
+    while at < MONDAY + until:
+        times = [at + timedelta(hours=hour) for hour in range(hours)]
+        at += timedelta(hours=hours)
+        syncs.append(Volume("Account", "", at, False, round(sum(map(a_hour, times)))))
+    return syncs
+
+
+def quiet_weekends(share: float, *failures: timedelta) -> Callable[[datetime], float]:
+    """The rows of an hour; none on the days that begin so long after the first Monday."""
+
+    def a_hour(at: datetime) -> float:
+        if any(failure <= at - MONDAY < failure + DAY for failure in failures):
+            return 0
+        return 250 * (share if at.weekday() >= SATURDAY else 1)
+
+    return a_hour
+
+
+def alarms(syncs: Iterable[Volume]) -> list[timedelta]:
+    """How long after the first Monday's midnight each episode begins."""
+    return [one.ended_at - MONDAY for one in follow(syncs) if one.begins_episode]
+
+
+@pytest.mark.parametrize("share", [0, 0.2])
+@pytest.mark.parametrize("hours", [1, 2, 6, 12, 24])
+def test_quiet_weekends_become_usual(hours: int, share: float) -> None:
+    """The first two raise an alarm, unless they are among the first eight syncs."""
+    begins = alarms(every(hours, 8 * WEEK, quiet_weekends(share)))
+
+    first = 5 * DAY + timedelta(hours=hours)
+    assert begins == ([] if hours == 24 else [first, first + WEEK])
+
+
+def test_quiet_nights_become_usual() -> None:
+    """As weekends, after two of them."""
+
+    def by_day(at: datetime) -> float:
+        return 0 if at.hour < 6 else 250
+
+    nine = timedelta(hours=9)
+    assert alarms(every(1, 3 * WEEK, by_day, since=nine)) == [
+        number * DAY + timedelta(hours=1) for number in (1, 2)
+    ]
+
+    def in_business_hours(at: datetime) -> float:
+        return by_day(at) if at.weekday() < SATURDAY else 0
+
+    begins = alarms(every(1, 6 * WEEK, in_business_hours, since=nine))
+    assert len(begins) == 5
+    assert max(begins) < 2 * WEEK
+
+
+@pytest.mark.parametrize(
+    "hours, share, failure, found",
+    [
+        (1, 0, 37 * DAY + timedelta(hours=10), timedelta(hours=1)),
+        (6, 0, 37 * DAY + timedelta(hours=10), timedelta(hours=8)),
+        (6, 0, 35 * DAY, timedelta(hours=6)),
+        (12, 0, 35 * DAY, timedelta(hours=12)),
+        (1, 0.2, 40 * DAY + timedelta(hours=10), timedelta(hours=1)),
+        (6, 0.2, 40 * DAY + timedelta(hours=12), timedelta(hours=6)),
+        (12, 0.2, 40 * DAY + timedelta(hours=12), timedelta(hours=12)),
+    ],
+    ids=["1h", "6h", "6h-Monday", "12h-Monday", "1h-weekend", "6h-weekend", "12h-weekend"],
+)
+def test_failure_among_quiet_weekends_is_found(
+    hours: int, share: float, failure: timedelta, found: timedelta
+) -> None:
+    """In the first sync without rows, right after a weekend, too, or at one that has rows."""
+    begins = alarms(every(hours, 6 * WEEK, quiet_weekends(share, failure)))
+
+    assert begins[2:] == [failure + found]
+
+
+def test_failure_right_after_a_quiet_weekend_is_found_within_hours() -> None:
+    """Times up to three hours apart count as the same."""
+    begins = alarms(every(1, 6 * WEEK, quiet_weekends(0, 35 * DAY)))
+
+    assert begins[2:] == [35 * DAY + timedelta(hours=4)]
+
+
+@pytest.mark.parametrize("hours", [1, 6])
+def test_second_failure_at_the_same_time_of_the_week_is_found(hours: int) -> None:
+    """One time before is not enough."""
+    first, second = 15 * DAY, 22 * DAY
+    begins = alarms(every(hours, 4 * WEEK, quiet_weekends(1, first, second)))
+
+    assert begins == [one + timedelta(hours=hours) for one in (first, second)]
+
+
+@pytest.mark.parametrize("hours", [6, 24])
+def test_failure_goes_on_through_quiet_weekends(hours: int) -> None:
+    """A weekend without rows does not end it; it raises one alarm, and becomes usual."""
+    days = [(6 * 7 + 2 + day) * DAY for day in range(8 * 7)]
+    found = follow(every(hours, 14 * WEEK, quiet_weekends(0, *days)))
+
+    begins = [one.ended_at - MONDAY for one in found if one.begins_episode]
+    assert begins[0 if hours == 24 else 2 :] == [days[0] + timedelta(hours=hours)]
+    assert found[-1].usual_since == MONDAY + begins[-1]
+    quiet = [one for one in found if one.suspicious_since and one.ended_at.weekday() >= SATURDAY]
+    assert all(one.usual_low for one in quiet)
 
 
 def test_rows_of_a_failed_sync_are_judged_with_the_next() -> None:

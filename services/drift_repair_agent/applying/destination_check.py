@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Final
 
+from services.drift_repair_agent import former_streams
 from services.drift_repair_agent.applying.preflight import invalid
 from shared import registry
 from shared.airbyte_reads import READ_FAILURES, airbyte_answers_by, nothing_recorded
@@ -20,6 +21,7 @@ from shared.domain.destination import (
     Table,
     judge_stream,
     judge_tables,
+    keeps_columns,
     tables,
 )
 from shared.models import Connection
@@ -50,8 +52,9 @@ async def expect_holdable(
     destination = await _read(destinations, row, deadline)
     if not destination.is_known:
         return
+    former = await _former(db, destination, row, wanted, head)
     problems = await run_cooperatively(
-        _unheld(destination, wanted, head, accept_clashes=accept_clashes)
+        _unheld(destination, wanted, head, former, accept_clashes=accept_clashes)
     )
     new = {stream.id for stream in wanted.streams} - _selected(head)
     if new:
@@ -114,6 +117,18 @@ async def _read(destinations: DestinationReader, row: Connection, deadline: floa
         raise nothing_recorded(error) from None
 
 
+async def _former(
+    db: Database, destination: Destination, row: Connection, wanted: Catalog, head: Catalog
+) -> Sequence[bytes]:
+    """The changed streams as they were synced before, if the destination keeps columns of then."""
+    if not keeps_columns(destination):
+        return ()
+    held = {stream.raw for stream in head.streams}
+    names = {stream.id.name for stream in wanted.streams if stream.raw not in held}
+    async with db.read() as session:
+        return await former_streams.read(session, row.id, before=row.catalog_version, names=names)
+
+
 def _selected(catalog: Catalog) -> set[StreamId]:
     return {stream.id for stream in catalog.streams if stream.selected}
 
@@ -133,9 +148,15 @@ async def _shared(
 
 
 def _unheld(
-    destination: Destination, wanted: Catalog, head: Catalog, *, accept_clashes: bool
+    destination: Destination,
+    wanted: Catalog,
+    head: Catalog,
+    former: Sequence[bytes],
+    *,
+    accept_clashes: bool,
 ) -> Steps[list[Problem]]:
     before = head.by_id()
+    earlier = yield from former_streams.by_id(former)
     problems: list[Problem] = []
     for stream in wanted.streams:
         yield
@@ -143,7 +164,8 @@ def _unheld(
         if held is not None and held.raw == stream.raw:
             continue
         held = held if held is not None and held.selected else None
-        for finding in judge_stream(destination, stream, held=held).findings:
+        judgement = judge_stream(destination, stream, held=held, former=earlier.get(stream.id, ()))
+        for finding in judgement.findings:
             is_clash = finding.code in ON_PURPOSE and not accept_clashes
             if finding.verdict == "refuse" or is_clash:
                 message = finding.message

@@ -74,7 +74,8 @@ BODY: dict[str, Any] = {
                             "default": False,
                             "description": (
                                 "Whether a field or stream may get another name in the destination "
-                                "because its own is taken or reserved. Without it, the response is "
+                                "because its own is taken or reserved, or the column that a "
+                                "removed field has left. Without it, the response is "
                                 "422 `destination_cannot_hold`, as it always is for what fails the "
                                 "sync or mixes values."
                             ),

@@ -5,10 +5,12 @@ A change that the destination does not hold for certain is never applied by poli
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final
 
 from msgspec.structs import replace
 
+from services.drift_repair_agent import former_streams
 from services.drift_repair_agent.healing import Effect
 from services.drift_repair_agent.repairs.current_state import CurrentState
 from services.drift_repair_agent.repairs.planned_changes import PlannedChange, identity
@@ -23,12 +25,14 @@ from shared.domain.destination import (
     Judgement,
     StreamJudge,
     judge_tables,
+    keeps_columns,
     tables,
 )
 from shared.domain.drift import Change, Verdict
 
 Judgements = Mapping[str, Judgement]
 """By the identity of the change."""
+_NEW_COLUMN: Final = ("field_added", 1)
 
 
 class DestinationLimits:
@@ -61,7 +65,8 @@ class DestinationLimits:
             if any(policy.reaction(verdict) is Reaction.APPLY for _, verdict in changes):
                 raise airbyte_reads.nothing_recorded(error) from None
             return {}
-        found = await run_cooperatively(_judged(destination, now, wanted))
+        former = await self._former(destination, now, wanted.values())
+        found = await run_cooperatively(_judged(destination, now, wanted, former))
         added = [change.stream for change in wanted.values() if change.kind == "stream_added"]
         if not added:
             return found
@@ -72,6 +77,22 @@ class DestinationLimits:
             else found[mark]
             for mark, change in wanted.items()
         }
+
+    async def _former(
+        self, destination: Destination, now: CurrentState, changes: Iterable[Change]
+    ) -> Sequence[bytes]:
+        """The streams with new fields as they were synced before, if columns of then are kept."""
+        names = {
+            change.stream.name
+            for change in changes
+            if change.kind == "stream_added" or (change.kind, len(change.path)) == _NEW_COLUMN
+        }
+        if not names or not keeps_columns(destination):
+            return ()
+        async with self._db.read() as session:
+            return await former_streams.read(
+                session, now.row.id, before=now.head.version_number, names=names
+            )
 
     async def _tables(
         self, destination: Destination, now: CurrentState, added: Sequence[StreamId]
@@ -99,19 +120,24 @@ class DestinationLimits:
 
 
 def _judged(
-    destination: Destination, now: CurrentState, wanted: Mapping[str, Change]
+    destination: Destination,
+    now: CurrentState,
+    wanted: Mapping[str, Change],
+    former: Sequence[bytes],
 ) -> Steps[dict[str, Judgement]]:
     configured = now.configured.by_id()
+    before = yield from former_streams.by_id(former)
     judges: dict[StreamId, StreamJudge] = {}
     found: dict[str, Judgement] = {}
     for mark, change in wanted.items():
         stream = change.stream
         if stream not in judges:
-            body = now.offered.get(stream)
+            offered = now.offered.get(stream)
             judges[stream] = StreamJudge(
                 destination,
                 configured=configured.get(stream),
-                offered=None if body is None else read_stream(body).stream,
+                offered=None if offered is None else read_stream(offered).stream,
+                former=before.get(stream, ()),
             )
         found[mark] = judges[stream].judge(change)
         yield

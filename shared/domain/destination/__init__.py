@@ -22,6 +22,7 @@ from shared.domain.destination._judge import (
     StreamJudge,
     judge,
     judge_stream,
+    keeps_columns,
     unfit_fields,
 )
 from shared.domain.destination._model import (

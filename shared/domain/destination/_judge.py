@@ -26,6 +26,8 @@ from shared.domain.drift import Change
 
 _NEARLY: Final = 0.9
 _CDC: Final = "_ab_cdc_"
+_MADE_AGAIN: Final = frozenset({"overwrite", "overwrite_dedup"})
+"""The destination sync modes whose tables are made again by each sync, without former columns."""
 _OF_COLUMNS: Final = frozenset({"field_added", "field_removed", "field_retyped"})
 _JUDGED: Final = _OF_COLUMNS | {"stream_added", "primary_key_changed", "cursor_changed"}
 
@@ -82,11 +84,12 @@ def judge_stream(
     stream: ConfiguredStream,
     *,
     held: ConfiguredStream | None = None,
+    former: Sequence[ConfiguredStream] = (),
 ) -> Judgement:
     """What a destination does with a stream as it is configured.
 
     `held` is the stream as the connection syncs it already: what was found of it then is not
-    reported again.
+    reported again. `former` is the stream as the connection synced it before, newest first.
 
     Raises:
         InvalidCatalog: a jsonSchema is invalid.
@@ -97,8 +100,16 @@ def judge_stream(
     before = [] if held is None else StreamJudge(destination, configured=held, offered=None).names
     names, known = now.names, set(before)
     found = [one for name in names if name not in known for one in now.of_field(name, names)]
+    if stream.config.destination_sync_mode in _MADE_AGAIN:
+        former = ()
+    past = StreamJudge(destination, configured=held, offered=stream.stream, former=former)
+    mappers = effective_mappers(stream.config)
+    for field in _selected(stream) if former else ():
+        name = column_after(mappers, field)
+        if name is not None and name not in known:
+            found += past.of_kept(stream.id, field, name, names)
     if len(names) > len(known):
-        found += now.of_count(len(names))
+        found += now.of_count(len(names) + past.kept_beside(names))
     if held is None or held.primary_key != stream.primary_key:
         found += now.of_keys(stream.primary_key)
     if held is None or held.cursor != stream.cursor:
@@ -128,8 +139,21 @@ def unfit_fields(destination: Destination, stream: ConfiguredStream) -> dict[str
     return unfit
 
 
-ON_PURPOSE: Final = frozenset({"column_clash", "reserved_name"})
+ON_PURPOSE: Final = frozenset({"column_clash", "column_reused", "reserved_name"})
 """Codes of findings about a field that should be selected on purpose only."""
+
+
+class _Former(msgspec.Struct, frozen=True, gc=False):
+    """A field that was synced before; the destination may have kept its column."""
+
+    field: str
+    column: str
+    schema: Raw
+
+
+def keeps_columns(destination: Destination) -> bool:
+    """Whether the destination keeps the column of a field that is no longer synced."""
+    return destination.at(destination.rules.removed) == "keep" and not destination.is_raw_only
 
 
 class StreamJudge:
@@ -138,7 +162,9 @@ class StreamJudge:
     `configured` is the stream as the connection syncs it; None for one that it does not sync.
     `offered` is the stream as the source has it now; None if it is gone. The order of its fields
     decides which of two fields that share a column gets it, so that a change of that order is found
-    with any other change of the stream.
+    with any other change of the stream. `former` is the stream as the connection synced it before,
+    newest first: where the destination keeps the columns of removed fields, a new field may be
+    written into one of them.
     """
 
     def __init__(
@@ -147,14 +173,19 @@ class StreamJudge:
         *,
         configured: ConfiguredStream | None,
         offered: Stream | None,
+        former: Sequence[ConfiguredStream] = (),
     ) -> None:
         self._destination = destination
         self._rules = destination.rules
         self._configured = configured
         self._offered = offered
+        self._former = former
         config = None if configured is None else configured.config
         self._mappers = [] if config is None else effective_mappers(config)
         self._is_dedup = config is None or config.destination_sync_mode in DEDUP
+        self._keeps_columns = keeps_columns(destination) and (
+            config is None or config.destination_sync_mode not in _MADE_AGAIN
+        )
         self._columns: dict[tuple[str, ...], dict[str, Column]] = {}
 
     def judge(self, change: Change) -> Judgement:
@@ -173,7 +204,7 @@ class StreamJudge:
     def _found(self, change: Change) -> Iterator[Finding]:
         field = change.path[0] if change.path else ""
         if change.kind == "stream_added":
-            yield from self._of_whole()
+            yield from self._of_whole(change.stream)
         elif change.kind == "primary_key_changed":
             yield from self.of_keys([tuple(path) for path in change.after or ()])
         elif change.kind == "cursor_changed":
@@ -183,12 +214,12 @@ class StreamJudge:
         elif change.kind == "field_retyped":
             yield from self._of_retype(field, change)
         else:
-            yield from self._of_column(field, is_gone=change.kind == "field_removed")
+            yield from self._of_column(change.stream, field, is_gone=change.kind == "field_removed")
             if self._has_clashes:
                 after = self._names_after(field, is_gone=change.kind == "field_removed")
                 yield from _moves(self._destination, change.stream, self.names, after)
 
-    def _of_column(self, field: str, *, is_gone: bool) -> Iterator[Finding]:
+    def _of_column(self, stream: StreamId, field: str, *, is_gone: bool) -> Iterator[Finding]:
         """The findings about the column of a new or removed field."""
         if is_gone:
             yield _removed(self._destination, field)
@@ -196,7 +227,64 @@ class StreamJudge:
         name, together = column_after(self._mappers, field), self._names_offered(field)
         if name is not None:
             yield from self.of_field(name, together)
-            yield from self.of_count(len(together))
+            yield from self.of_kept(stream, field, name, together)
+            yield from self.of_count(len(together) + self.kept_beside(together))
+
+    def of_kept(
+        self, stream: StreamId, field: str, name: str, names: Sequence[str]
+    ) -> Iterator[Finding]:
+        """The findings about a new field whose column is one of a removed field, or its own.
+
+        `name` is that of the field in the destination, and one of `names`.
+        """
+        column = self._made(names)[name].name
+        writers = self._kept.get(self._key_of(column), ()) if column is not None else ()
+        if not writers:
+            return
+        last = writers[0]
+        if all(one.field != field for one in writers):
+            yield Finding(
+                "ask",
+                "column_reused",
+                f"{self._destination.title} has kept the column {shown(last.column)} of "
+                f"{shown(last.field)}, which is no longer synced: the values of {shown(field)} "
+                "would be written into it.",
+                (last.field, field),
+                (last.column,),
+            )
+        if field in self._schemas:
+            types = (msgspec.json.decode(one) for one in (last.schema, self._schemas[field]))
+            yield from self._of_retype(field, Change("field_retyped", stream, (field,), *types))
+
+    @cached_property
+    def _kept(self) -> Mapping[str, Sequence[_Former]]:
+        """The fields that are no longer synced, by their column as it is compared; newest first.
+
+        Empty where the destination does not keep their columns.
+        """
+        kept: dict[str, list[_Former]] = {}
+        for stream in self._former if self._keeps_columns else ():
+            mappers = effective_mappers(stream.config)
+            schemas = stream.stream.fields() or {}
+            named = {name: column_after(mappers, name) for name in _selected(stream)}
+            made = self._made([name for name in named.values() if name is not None])
+            for field, name in named.items():
+                column = None if name is None else made[name].name
+                if column is not None:
+                    writers = kept.setdefault(self._key_of(column), [])
+                    writers.append(_Former(field, column, schemas[field]))
+        for one in self._made(self.names).values():
+            if one.name is not None:
+                kept.pop(self._key_of(one.name), None)
+        return kept
+
+    def kept_beside(self, names: Sequence[str]) -> int:
+        """The number of kept columns that none of these fields is written to."""
+        used = {self._key_of(one.name) for one in self._made(names).values() if one.name}
+        return len(self._kept.keys() - used)
+
+    def _key_of(self, column: str) -> str:
+        return compared(self._rules.engine_compare or self._rules.compare, column)
 
     @property
     def names(self) -> list[str]:
@@ -233,12 +321,13 @@ class StreamJudge:
         made = (column_after(self._mappers, name) for name in fields)
         return [name for name in made if name is not None]
 
-    def _of_whole(self) -> Iterator[Finding]:
+    def _of_whole(self, stream: StreamId) -> Iterator[Finding]:
         """The findings about a stream that is to be selected with all its fields."""
         fields = list(self._schemas)
         for field in fields:
             yield from self.of_field(field, fields)
-        yield from self.of_count(len(fields))
+            yield from self.of_kept(stream, field, field, fields)
+        yield from self.of_count(len(fields) + self.kept_beside(fields))
         if self._offered is not None:
             yield from self.of_keys(self._offered.source_defined_primary_key or ())
             yield from self.of_cursor(self._offered.default_cursor_field or ())
