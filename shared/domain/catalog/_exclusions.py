@@ -57,14 +57,14 @@ class Exclusions:
         self._lower = tuple(normalize("NFKC", pattern).lower() for pattern in self.patterns)
 
     def match(self, name: str) -> bool:
-        """Whether a field name is excluded, case-insensitive.
+        """Whether a field name is excluded, ignoring case.
 
         A pattern with three letters or fewer must match from the start of a word or within one
         word: `*ssn*` matches customerSSN, custssn and CUSTSSN__C, but not businessName, where it
         spans the end of one word and the start of the next.
         """
         plain = name if name.isascii() else normalize("NFKC", name)
-        return any(_is_named(plain, pattern) for pattern in self._lower)
+        return any(_matches(plain, pattern) for pattern in self._lower)
 
     def hidden(self, stream: Stream) -> frozenset[str]:
         """The excluded top-level fields: those that match, or contain a name that does.
@@ -135,19 +135,19 @@ class Exclusions:
         self,
         stream: ConfiguredStream,
         *,
-        but: Collection[str] = (),
+        keep: Collection[str] = (),
         offered: Stream | None = None,
     ) -> ConfiguredStream:
         """The stream without its excluded fields; unchanged if it has none.
 
-        `but` are excluded fields that stay anyway; `offered` is as in `synced`. An excluded cursor
+        `keep` are excluded fields that stay anyway; `offered` is as in `synced`. An excluded cursor
         or key is removed from the config if the stream's modes do not need it.
 
         Raises:
             InvalidCatalog: with the code `never_selected`: the stream needs an excluded field as
                 its cursor or key, or Airbyte cannot leave it out.
         """
-        hidden = self.synced(stream, offered=offered) - set(but)
+        hidden = self.synced(stream, offered=offered) - set(keep)
         return without_fields(stream, hidden) if hidden else stream
 
     def restored(
@@ -165,7 +165,7 @@ class Exclusions:
         }
         return Catalog(
             tuple(
-                self.without(stream, but=now.get(stream.id, ()), offered=offered.get(stream.id))
+                self.without(stream, keep=now.get(stream.id, ()), offered=offered.get(stream.id))
                 if stream.selected
                 else stream
                 for stream in wanted.streams
@@ -193,21 +193,21 @@ def without_fields(stream: ConfiguredStream, hidden: Collection[str]) -> Configu
     """The stream with all its selected fields but these.
 
     Raises:
-        InvalidCatalog: with the code `never_selected`, as `left`.
+        InvalidCatalog: with the code `never_selected`: as `remaining`.
     """
     pair = PAIR.decode(stream.raw)
-    selected = [SelectedField(field_path=(name,)) for name in left(stream, hidden)]
+    selected = [SelectedField(field_path=(name,)) for name in remaining(stream, hidden)]
     changes = {"fieldSelectionEnabled": True, "selectedFields": selected}
-    config = reconfigured(pair.config, **changes, **_unnamed(stream, hidden))
+    config = reconfigured(pair.config, **changes, **_cleared(stream, hidden))
     return read_stream(encode_pair(pair.stream, config))
 
 
-def left(stream: ConfiguredStream, hidden: Collection[str]) -> list[str]:
+def remaining(stream: ConfiguredStream, hidden: Collection[str]) -> list[str]:
     """The selected fields of a stream without the `hidden` ones.
 
     Raises:
         InvalidCatalog: with the code `never_selected`: its cursor or key is hidden, no field is
-            left, or a hidden one is not under `properties`, so that Airbyte cannot leave it out.
+            left, or a hidden one is not under `properties`, so Airbyte cannot leave it out.
     """
     place = "config.selectedFields"
     needed = [path[0] for path in needs(stream) if path and path[0] in hidden]
@@ -235,8 +235,8 @@ def left(stream: ConfiguredStream, hidden: Collection[str]) -> list[str]:
     return names
 
 
-def _unnamed(stream: ConfiguredStream, hidden: Collection[str]) -> dict[str, tuple[()]]:
-    """Changes that clear a cursor or key that is hidden; the stream's modes do not need it."""
+def _cleared(stream: ConfiguredStream, hidden: Collection[str]) -> dict[str, tuple[()]]:
+    """Changes that clear a hidden cursor or key, which the stream's modes do not need."""
     cursor, key = stream.config.cursor_field or (), stream.config.primary_key or ()
     changes: dict[str, tuple[()]] = {}
     if cursor and cursor[0] in hidden:
@@ -247,13 +247,13 @@ def _unnamed(stream: ConfiguredStream, hidden: Collection[str]) -> dict[str, tup
 
 
 def needs(stream: ConfiguredStream) -> tuple[Path, ...]:
-    """The paths of cursor and key, as far as a stream's modes need them."""
+    """The paths of the cursor and key that a stream's modes need."""
     config = stream.config
     cursor = (stream.cursor,) if config.sync_mode == "incremental" and stream.cursor else ()
     return (*cursor, *(stream.primary_key if config.destination_sync_mode in DEDUP else ()))
 
 
-def _is_named(name: str, pattern: str) -> bool:
+def _matches(name: str, pattern: str) -> bool:
     whole = name.lower()
     if not fnmatchcase(whole, pattern):
         return False

@@ -189,7 +189,7 @@ def _chosen(
     config = config_for(offered, destination_sync_modes)
     if config is None:
         place = f"streams[{position}].stream.supportedSyncModes"
-        message = f"No sync mode of {offered.id} fits what the destination supports."
+        message = f"The destination supports no sync mode of {offered.id}."
         raise InvalidCatalog.because("unsupported_sync_mode", place, message, stream=offered.id)
     definition = PAIR.decode(offered.raw).stream
     stream = read_stream(encode_pair(definition, Raw(msgspec.json.encode(config))), position)
@@ -202,27 +202,27 @@ def _chosen(
 
 
 def _named(names: Sequence[str], ids: Sequence[StreamId]) -> list[int]:
-    places: dict[str, list[int]] = {}
-    full: dict[str, list[int]] = {}
+    by_name: dict[str, list[int]] = {}
+    by_full_name: dict[str, list[int]] = {}
     for position, stream in enumerate(ids):
-        places.setdefault(stream.name, []).append(position)
-        full.setdefault(stream.full_name, []).append(position)
+        by_name.setdefault(stream.name, []).append(position)
+        by_full_name.setdefault(stream.full_name, []).append(position)
     problems: list[Problem] = []
     wanted: set[int] = set()
     for index, name in enumerate(names):
-        found = full.get(name) or places.get(name, [])
+        found = by_full_name.get(name) or by_name.get(name, [])
         if len(found) == 1:
             wanted.add(found[0])
             continue
         if found:
-            several = (
+            message = (
                 f"{shown(name)} names {len(found)} streams: {_advice([ids[p] for p in found])}"
             )
-            problems.append(Problem(None, f"streams[{index}]", "ambiguous_stream", several))
+            problems.append(Problem(None, f"streams[{index}]", "ambiguous_stream", message))
         else:
-            meant = did_you_mean(name, places, limit=3) if len(problems) < _HINTED else "."
-            unknown = f"The source offers no stream {shown(name)}{meant}"
-            problems.append(Problem(None, f"streams[{index}]", "unknown_stream", unknown))
+            hint = did_you_mean(name, by_name, limit=3) if len(problems) < _HINTED else "."
+            message = f"The source offers no stream {shown(name)}{hint}"
+            problems.append(Problem(None, f"streams[{index}]", "unknown_stream", message))
     if problems:
         raise InvalidCatalog(problems[:MAX_PROBLEMS])
     if not wanted:
