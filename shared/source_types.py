@@ -42,11 +42,15 @@ RENEWING = frozenset(one.name for one in SOURCE_TYPES.values() if one.renewed_fi
 """The source types whose connectors renew their own tokens."""
 
 
-def recorded(name: str, definition_id: UUID | None) -> SourceType:
-    """The source type of a row; `definition_id` is None in rows of before it was recorded."""
+def from_row(name: str, definition_id: UUID | None) -> SourceType:
+    """The source type of a row; `definition_id` is None in rows from before it was recorded.
+
+    Raises:
+        ValueError: the name is unknown, and there is no id.
+    """
     known = SOURCE_TYPES.get(name) if definition_id is None else BY_DEFINITION.get(definition_id)
     if known is not None:
         return known
     if definition_id is None:
-        raise ValueError("a source type without a definition")
+        raise ValueError(f"The source type {name} has no definition id.")
     return SourceType(name, definition_id)

@@ -75,7 +75,8 @@ class Sources(Calls):
         order = _source_update(source_id, connection_configuration, name)
         async with self._turn(path):
             check = await self._post(path, order, _CHECK, timeout=self._check_timeout)
-        return _succeeded(check, f"Source {source_id} cannot be reached with its configuration.")
+        detail = f"Source {source_id} cannot be reached with its configuration."
+        return _changed_by_check(check, detail)
 
     async def check_configuration(
         self, definition_id: UUID, workspace_id: UUID, configuration: Mapping[str, Any]
@@ -89,7 +90,7 @@ class Sources(Calls):
         Retries:  none: it sends secrets, and the first attempt uses up a single-use token.
         Source:   airbyte-platform 310e6cb6ac, SchedulerHandler, SourceCoreConfig
 
-        Returns whether the connector changed the configuration during the check, which is lost.
+        Returns whether the connector changed the configuration in the check; the change is lost.
 
         Raises:
             CheckFailed: status 200, but the connector or its job failed.
@@ -104,7 +105,7 @@ class Sources(Calls):
         }
         async with self._turn(path):
             check = await self._post(path, order, _CHECK, timeout=self._check_timeout)
-        return _succeeded(check, "The source cannot be reached with this configuration.")
+        return _changed_by_check(check, "The source cannot be reached with this configuration.")
 
     async def update_source(
         self, source_id: UUID, connection_configuration: Mapping[str, Any], *, name: str
@@ -158,7 +159,7 @@ class Sources(Calls):
 
         Endpoint: POST sources/list
         Sends:    {"workspaceId": uuid, "pageSize": int, "cursor"?: id of the last one seen}
-        Receives: {"sources": [...]}, a page since 1.8, everything before
+        Receives: {"sources": [...]}: one page since 1.8, before that all of them
         """
         found = await self._all_pages(
             "sources/list", workspace_id, _SOURCES, lambda page: page.sources, _source_id
@@ -183,7 +184,7 @@ class Sources(Calls):
         await self._delete("sources/delete", {"sourceId": source_id}, listed, workspace_id)
 
 
-def _succeeded(check: shapes.CheckRead, detail: str) -> bool:
+def _changed_by_check(check: shapes.CheckRead, detail: str) -> bool:
     """Whether a successful check changed the configuration.
 
     Raises:

@@ -136,7 +136,7 @@ class OnboardSaga:
             await operation.finish(session, status=201, body=_with_notes(answer, notes))
 
     async def _source(self, operation: Operation, wiring: Wiring) -> UUID:
-        source_type = source_types.recorded(wiring.source_type, wiring.source_definition_id)
+        source_type = source_types.from_row(wiring.source_type, wiring.source_definition_id)
 
         async def create() -> str:
             configuration = await self._configuration(operation, source_type, wiring)
