@@ -1,4 +1,4 @@
-"""Reads of Airbyte that precede what is recorded: how long they may take, and what if they fail."""
+"""Reads of Airbyte before anything is recorded: how long they may take, and how they fail."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from shared.errors import (
 )
 
 READ_FAILURES: Final = (UpstreamUnreachable, UpstreamUnknown, UpstreamConflict, UpstreamDenied)
-"""The errors of a read after which nothing is known."""
+"""The errors of a read that gave no result."""
 _WITHIN_S: Final = 10.0
 """How long one request's checks wait for Airbyte in all; shorter than PEER_TIMEOUT's default."""
 
 
 def airbyte_deadline() -> float:
-    """The time of the event loop's clock until which a request that begins now waits for Airbyte.
+    """Until when a request that begins now waits for Airbyte, by the event loop's clock.
 
     Reads of Airbyte are repeated up to AIRBYTE_TIMEOUT, which is longer than callers wait.
     """
@@ -48,5 +48,5 @@ async def airbyte_answers_by(deadline: float | None) -> AsyncIterator[None]:
 def nothing_recorded(
     error: UpstreamUnreachable | UpstreamUnknown | UpstreamConflict | UpstreamDenied,
 ) -> Unavailable:
-    """Convert an error of a read before anything is recorded."""
+    """The error of a request whose read failed before anything was recorded."""
     return Unavailable(f"{error.detail} Nothing was recorded.", code=error.code)

@@ -20,11 +20,11 @@ log = logs.get(__name__)
 
 _JITTER = 0.1
 _TRY_WITHIN_S = 10.0
-"""The longest wait for a version that something else waits for."""
+"""The longest wait for a version when other work waits for it."""
 
 
 class Connectors:
-    """Reads versions from Airbyte; each one that is read is recorded."""
+    """Reads versions from Airbyte, and records each one in the registry."""
 
     def __init__(self, settings: Settings, db: Database, airbyte: AirbyteClient) -> None:
         self._every = settings.connector_check_interval

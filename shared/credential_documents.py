@@ -13,8 +13,8 @@ Document: TypeAlias = Mapping[str, Any]
 MAX_DEPTH = 16
 """How deep the values of a credential may be nested."""
 EXPIRES_AT = "expires_at"
-"""The name of a date beside the values: when the credential expires. It is sent to no connector
-whose specification does not have it."""
+"""The name of a date beside the values: when the credential expires. It is sent only to connectors
+whose specification has it."""
 
 
 class Naming(msgspec.Struct, frozen=True):
@@ -50,6 +50,6 @@ class CredentialVersion(msgspec.Struct, frozen=True):
     version: str | None = None
     """Opaque; the same as before means the same values. None if it cannot be read: see `code`."""
     expires_at: datetime | None = None
-    """When it expires, where its store or its document has that."""
+    """When it expires, if its store or its document has a date."""
     code: str | None = None
     """Why it has no version."""

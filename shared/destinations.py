@@ -111,7 +111,7 @@ class TableClaim:
     async def conflicts(
         self, session: AsyncSession, *, within: timedelta
     ) -> dict[StreamId, Judgement]:
-        """The streams whose table another operation claims, or claimed if it ended `within` this time.
+        """The streams whose table another operation claims, or has claimed `within` this time.
 
         Call it in the transaction that records the operation, since other claims of the destination
         then wait until that ends: of two operations that claim a table, the second one sees the

@@ -87,7 +87,7 @@ class ClientCredentials(Credentials):
         self._failed_at = 0.0
 
     async def header(self, transport: Transport, *, refused: str | None = None) -> str | None:
-        """The token, renewed before it expires; a refused one is replaced unless that was done.
+        """The token, renewed before it expires; a refused one is replaced unless another call did.
 
         Raises:
             UpstreamDenied: Airbyte rejects this client id and secret.
@@ -123,9 +123,9 @@ class ClientCredentials(Credentials):
     async def _fetch(self, transport: Transport) -> Token:
         """Exchange the client id and secret for a token.
 
-        Endpoint: POST applications/token; with a token URL of its own, the public API's
+        Endpoint: POST applications/token, or the public API's at `token_url`
         Sends:    {"client_id": str, "client_secret": str}, to the public API also "grant-type"
-        Receives: {"access_token": JWT}, from the public API also its life, {"expires_in": seconds}
+        Receives: {"access_token": JWT}, from the public API also {"expires_in": seconds}
         Time:     Airbyte allows itself one second, then answers 408.
         """
         failure: Upstream
@@ -219,20 +219,20 @@ class _Claims(msgspec.Struct):
 
 
 _UNSTATED_LIFE_S = 150.0
-"""Assumed life of a token that does not state one: below the three minutes that were documented
+"""Assumed lifetime of a token that states none: below the three minutes that were documented
 for Airbyte Cloud until 2025, when the documentation changed to 15."""
 _SHORTEST_LIFE_S = 1.0
-"""At least this long a token is used, since Airbyte's clock may be behind that of this machine."""
+"""A token is used for at least this long, since Airbyte's clock may be behind this machine's."""
 
 
 def _renew_at(token: Token, requested_at: float) -> float:
-    """When to replace a token, as epoch seconds: a fifth of its life early, at most a minute.
+    """When to replace a token, as epoch seconds: a fifth of its lifetime early, at most a minute.
 
-    Its life is that of its claims, else `expires_in`, else a short one.
+    Its lifetime is that of its claims, else `expires_in`, else a short one.
     """
     claims = _claims(token.access_token)
     if claims.exp is not None:
-        # By `iat`, the life does not depend on the difference between the two clocks.
+        # With `iat`, the lifetime does not depend on the difference between the two clocks.
         life_s = claims.exp - (requested_at if claims.iat is None else claims.iat)
     elif token.expires_in is not None:
         life_s = token.expires_in
@@ -243,7 +243,7 @@ def _renew_at(token: Token, requested_at: float) -> float:
 
 
 def _claims(token: str) -> _Claims:
-    """The claims of a JWT; none of an opaque token."""
+    """The claims of a JWT; empty for an opaque token."""
     try:
         payload = token.split(".")[1]
         raw = base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4))

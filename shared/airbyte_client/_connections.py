@@ -181,7 +181,7 @@ class Connections(Calls):
         return read.to_domain()
 
     async def connection_state(self, connection_id: UUID) -> ConnectionState:
-        """What the connection's next sync resumes from, also of streams no longer selected.
+        """What the connection's next sync resumes from, including streams no longer selected.
 
         Endpoint: POST state/get
         Sends:    {"connectionId": uuid}
@@ -196,7 +196,7 @@ class Connections(Calls):
     async def put_stream_states(
         self, connection_id: UUID, states: Mapping[StreamId, bytes]
     ) -> ConnectionState:
-        """Write the states of streams of a connection whose state has the type `stream`.
+        """Write states of streams; the connection's state must have the type `stream`.
 
         An upsert: other streams keep theirs, and so do streams that are not selected. Airbyte
         checks that no job is open, but holds no lock. Sending the same states twice is harmless.
@@ -230,13 +230,13 @@ class Connections(Calls):
         return read.to_domain()
 
     async def validate_mappers(self, connection_id: UUID, stream: StreamId) -> None:
-        """Have Airbyte validate no mapper at all of a connection's stream: whether it knows them.
+        """Learn whether Airbyte supports mappers: it validates an empty list of them for a stream.
 
         Endpoint: POST web_backend/mappers/validate
         Sends:    {"connectionId", "streamDescriptor": {"name", "namespace"?}, "mappers": []}
         Receives: {"initialFields", "outputFields", "mappers": [], ...}
-        Source:   MappersHandler of 310e6cb6ac, since 1.3; against the stored catalog, so that it
-                  says nothing about a mapper of a field that is not selected yet.
+        Source:   MappersHandler of 310e6cb6ac, since 1.3; it uses the stored catalog, so it says
+                  nothing about a mapper of a field that is not selected yet.
 
         Raises:
             UpstreamRefused: Airbyte has no such endpoint, or the connection no such stream.
@@ -258,8 +258,8 @@ class Connections(Calls):
         Endpoint: POST web_backend/connections/list
         Sends:    {"workspaceId": uuid, "pageSize": int, "cursor"?: id of the last one seen}
         Receives: {"connections": [{"connectionId", "name", "status", "source": {"sourceId"},
-                  "destination": {"destinationId"}}], "num_connections"?}: a page since 1.8,
-                  everything before; some kilobytes each, since catalogs are not included
+                  "destination": {"destinationId"}}], "num_connections"?}: one page since
+                  1.8, before that all of them; some kilobytes each, without the catalogs
         """
         return await self._list_connections({"workspaceId": workspace_id})
 

@@ -1,7 +1,7 @@
 """Mappers of a stream: the fields that they name, the columns that they write, and their validity.
 
-Airbyte applies a stream's mappers in order to its selected top-level fields; each mapper has the
-fields that the previous one left.
+Airbyte applies a stream's mappers in order to its selected top-level fields; each mapper gets
+the fields that the previous one left.
 
 Source: Airbyte 1.2 to 2.0, DestinationCatalogGenerator and SlimStream.
 """
@@ -27,10 +27,10 @@ from shared.domain.catalog._model import (
 
 HASHED_SUFFIX: Final = "_hashed"
 PROTECTING: Final = frozenset({"hashing", "encryption"})
-"""The types of mappers that replace a field's values by ones which cannot be read."""
+"""The types of mappers that make a field's values unreadable."""
 FIELD_RENAMING: Final = "field-renaming"
 ROW_FILTERING: Final = "row-filtering"
-"""The type of mapper that Airbyte accepts although its field does not exist."""
+"""The type of mapper that Airbyte accepts even if its field does not exist."""
 
 MAPPER_WITHOUT_FIELD: Final = "mapper_without_field"
 MAPPER_FIELD_EXISTS: Final = "mapper_field_exists"
@@ -88,7 +88,7 @@ class Mapper(msgspec.Struct, frozen=True):
 
 
 def read_mapper(raw: Raw) -> Mapper:
-    """One mapper as configured; of an unknown shape it names no field.
+    """One mapper as configured; one of an unknown shape names no field.
 
     Raises:
         InvalidCatalog: it is nested too deeply.
@@ -233,7 +233,7 @@ def problems_of_mappers(stream: ConfiguredStream, place: str) -> Iterator[Proble
             yield Problem(stream.id, where, MAPPER_WITHOUT_FIELD, message)
         elif fault == "FIELD_ALREADY_EXISTS":
             message = (
-                f"{which} writes {shown(field)}, which is a selected field, too: leave that field "
+                f"{which} writes {shown(field)}, which is also a selected field: leave that field "
                 "out, or change the mapper."
             )
             yield Problem(stream.id, where, MAPPER_FIELD_EXISTS, message)
@@ -243,7 +243,7 @@ def problems_of_mappers(stream: ConfiguredStream, place: str) -> Iterator[Proble
 
 
 def renamed_in(raw: Raw, names: Mapping[str, str]) -> Raw:
-    """A mapper that names the fields by their new names; unchanged, byte for byte, without any."""
+    """A mapper with the new names of its fields; the same bytes if it names no renamed field."""
     if not read_mapper(raw).names & names.keys():
         return raw
     members: dict[str, Raw] = msgspec.json.decode(raw, type=dict[str, Raw])
@@ -268,7 +268,7 @@ def _renamed(value: Any, names: Mapping[str, str], depth: int = 0) -> Any:
 
 
 def _selected(config: Config, stream: Stream) -> frozenset[str] | None:
-    """The top-level fields that a sync would carry; None if the stream declares none."""
+    """The top-level fields that a sync would include; None if the stream declares none."""
     fields = stream.fields()
     if fields is None:
         return None
