@@ -55,7 +55,7 @@ class Reading:
         """Yield RECORD and STATE messages with their length in bytes, until the connector succeeds.
 
         Raises:
-            ConnectorFailed: it reported an error, exited with one, or took too long. The
+            ConnectorFailed: it reported an error, exited with an error code, or took too long. The
                 messages received before remain valid.
         """
         failed: ConnectorFailed | None = None
@@ -86,7 +86,11 @@ class ConnectorCommands:
     runner: Runner
 
     async def spec(self, connector: Connector) -> Message:
-        """Return the connector's specification; runs once per installed version."""
+        """Return the connector's specification; runs once per installed version.
+
+        Raises:
+            ConnectorFailed: it could not be installed, or returned no specification.
+        """
         if connector.manifest is not None:
             return connector.manifest.specification
         await self._installed(connector)
@@ -94,7 +98,7 @@ class ConnectorCommands:
         if stored is not None:
             return stored
         async with self._run(connector, "spec", {}) as process:
-            answer = await self._terminal(process, "SPEC", _ignore)
+            answer = await self._final_message(process, "SPEC", _ignore)
         spec: Message = msgspec.json.decode(answer)["spec"]
         self.store.store_spec(connector, spec)
         return spec
@@ -108,7 +112,7 @@ class ConnectorCommands:
             ConnectorFailed: the connector did not reach a verdict.
         """
         async with self._run(connector, "check", {"config": config}, log) as process:
-            answer = await self._terminal(process, "CONNECTION_STATUS", on_config)
+            answer = await self._final_message(process, "CONNECTION_STATUS", on_config)
         status = msgspec.json.decode(answer)["connectionStatus"]
         return Check(status["status"] == "SUCCEEDED", status.get("message"))
 
@@ -121,7 +125,7 @@ class ConnectorCommands:
             ConnectorFailed: the connector returned no catalog.
         """
         async with self._run(connector, "discover", {"config": config}, log) as process:
-            line = await self._terminal(process, "CATALOG", on_config)
+            line = await self._final_message(process, "CATALOG", on_config)
         return await asyncio.to_thread(catalog.extract_catalog, line)
 
     @asynccontextmanager
@@ -169,7 +173,7 @@ class ConnectorCommands:
         except InstallFailed as error:
             raise ConnectorFailed(str(error)) from error
 
-    async def _terminal(self, process: Process, wanted: str, on_config: NewConfig) -> bytes:
+    async def _final_message(self, process: Process, wanted: str, on_config: NewConfig) -> bytes:
         """Return the last line of the wanted type, or raise the connector's reported error."""
         found: bytes | None = None
         failed: ConnectorFailed | None = None
@@ -190,7 +194,7 @@ class ConnectorCommands:
         if found is not None:
             return found
         raise failed or ConnectorFailed(
-            f"The connector ended with exit code {code} and without an answer."
+            f"The connector ended with exit code {code} and without a result."
         )
 
 

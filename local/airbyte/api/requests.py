@@ -1,4 +1,4 @@
-"""A request's JSON object, and the refusals of what an endpoint cannot read."""
+"""A request's JSON object, and the refusals of what cannot be read in it."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class Body(dict[str, Any]):
     def optional(self, name: str, kind: type[Any]) -> Any:
         """Return a property of the given JSON type, or None if it is absent or null."""
         value = self.get(name)
-        is_truth = isinstance(value, bool) and kind is not bool  # in Python a bool is also an int
-        if value is None or (isinstance(value, kind) and not is_truth):
+        is_other_bool = isinstance(value, bool) and kind is not bool  # a bool is also an int
+        if value is None or (isinstance(value, kind) and not is_other_bool):
             return value
         raise unreadable(f"{name} is not of the expected type.")
 
