@@ -106,7 +106,7 @@ async def run() -> None:
             return "all processes have ended, and all files are deleted"
 
         story: list[tuple[str, Callable[[], Awaitable[str]]]] = [
-            ("Install Airbyte's Salesforce connector, and its CDK for low-code ones", install),
+            ("Install Airbyte's Salesforce connector, and the CDK for low-code ones", install),
             ("Start a temporary mesh", start),
             ("Onboard Salesforce's Account and Contact", journey.onboard),
             ("Sync", journey.sync),

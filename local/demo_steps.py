@@ -34,7 +34,7 @@ TIMES = ("SystemModstamp", "LastModifiedDate", "CreatedDate")
 """The possible cursor fields of a Salesforce object; without them the connector has none."""
 
 NO_SCHEDULED_OBSERVATIONS = {"OBSERVE_INTERVAL": str(7 * 86400)}
-"""Setting that prevents scheduled observations meanwhile, so that each step triggers its own."""
+"""Setting that prevents scheduled observations, so that each step triggers its own."""
 
 OBSERVATIONS = 3
 CUSTOMERS = 25
@@ -304,7 +304,7 @@ class Journey:
             await self._change_customers(change="touch", count=CUSTOMERS)
             await self.shop.synced()
         await self._change_customers(change="hide")
-        for _ in range(3):  # one that comes earlier than usual counts with the next one
+        for _ in range(3):  # a sync that comes early is judged with the next
             if (await self.shop.synced())["suspicious_streams"]:
                 break
         event = await self._event_of_shop("sync.volume_suspicious")

@@ -1,7 +1,7 @@
 """One-time links that sign in at the console with the first API key.
 
-A link is good once and for a minute. Only its digest is stored, beside a copy of the key; the
-console takes the file away as it uses it.
+A link is valid once, for a minute. Only its digest is stored, with a copy of the key; the console
+deletes the file when it uses it.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ _VALID_S = 60.0
 
 
 def links_in(state_dir: Path) -> Path:
-    """The folder with the links that are still good."""
+    """The folder with the links that were not used yet."""
     return state_dir / "sign-in"
 
 
 def new_link(state_dir: Path, console_url: str) -> str | None:
-    """Make a link for the first API key; None if its file is not there."""
+    """Make a link for the first API key; None if its file does not exist."""
     header = state_dir / "auth"
     if not header.is_file():
         return None

@@ -27,7 +27,7 @@ async def run(settings: Settings) -> None:
     Raises:
         Refused: the mesh cannot start in this environment.
         ServerFailed: a part of it did not start.
-        InvalidConnector: a requested connector is not named like one.
+        InvalidConnector: a requested connector has an invalid name.
         InstallFailed: a connector could not be installed.
         InvalidManifest: a manifest cannot be run.
     """
@@ -101,7 +101,7 @@ def _first_step(stack: Stack) -> str:
         return f"The console: {url}"
     return (
         f"The console: {url}\n"
-        f"Open it signed in, once and within a minute (`make sign-in` prints another link):\n{link}"
+        f"This link signs you in, once and within a minute (`make sign-in` prints another):\n{link}"
     )
 
 

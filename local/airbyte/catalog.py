@@ -39,7 +39,7 @@ CONFIG_MEMBERS = (
 """What a stream's configuration has in every release."""
 
 NEWER_CONFIG_MEMBERS = ("includeFiles", "destinationObjectName", "namespace")
-"""What it has besides since 2.0; `hashedFields` and `mappers` are older."""
+"""What it has in addition since 2.0; `hashedFields` and `mappers` are older."""
 
 Json = dict[str, Any]
 
@@ -182,7 +182,7 @@ def _alias(name: str) -> str:
 def stored_streams(catalog: Json, release: Release, held: Sequence[Json] = ()) -> list[Json]:
     """Reduce a syncCatalog to what Airbyte stores: selected streams with their selected fields.
 
-    `held` are the streams that the connection has until now.
+    `held` are the connection's current streams.
 
     Raises:
         Refusal: 400, 422 or 500, as Airbyte refuses such a catalog.
@@ -307,7 +307,7 @@ def _configure(stream: Mapping[str, Any], config: Mapping[str, Any]) -> Json:
 def streams_with_another_mode(
     before: Sequence[Json], after: Sequence[Json]
 ) -> list[tuple[str | None, str]]:
-    """Return (namespace, name) of the streams that have another syncMode in each catalog."""
+    """Return (namespace, name) of the streams whose syncMode the two catalogs differ in."""
     modes = {key_of(pair["stream"]): pair["config"]["syncMode"] for pair in before}
     return [
         key

@@ -1,6 +1,6 @@
 """Mappers of a stream, as Airbyte validates, stores and shows them.
 
-`mappers` exist since 1.2; `hashedFields`, of which Airbyte makes hashing mappers, since 0.64.
+`mappers` exist since 1.2; `hashedFields`, which Airbyte turns into hashing mappers, since 0.64.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def knows_mappers(release: Release) -> bool:
 def stored(given: Json, stream: Json, held: Sequence[Json], release: Release) -> list[Json]:
     """Return the mappers to store, with ids and keys, of a stream cut to its selected fields.
 
-    `given` is the configuration in the request, `held` are the stream's mappers until now.
+    `given` is the configuration in the request, `held` are the stream's current mappers.
     `hashedFields` count only if there are no mappers.
 
     Raises:
@@ -75,7 +75,7 @@ def stored(given: Json, stream: Json, held: Sequence[Json], release: Release) ->
 
 
 def hashed(config: Json) -> list[Json]:
-    """Return the mappers that Airbyte makes of `hashedFields`."""
+    """Return the mappers that Airbyte makes from `hashedFields`."""
     return [
         {
             "type": "hashing",
@@ -124,7 +124,7 @@ def applied(
 
 
 def masked(held: Json) -> Json:
-    """Show a connection: encryption keys are masked."""
+    """Return a connection as the API shows it, with its encryption keys masked."""
     if not any(map(_keyed, _configs(held))):
         return held
     streams = [
@@ -153,7 +153,7 @@ def _masked(config: Json) -> Json:
 
 
 def _with_key(mapper: Json, held: Sequence[Json]) -> Json:
-    """Find the key that was masked again, by the mapper's id in the same stream."""
+    """Replace a masked key with the stored one of the mapper with the same id."""
     config = mapper["mapperConfiguration"]
     if config.get("key") != MASK:
         return mapper

@@ -71,7 +71,7 @@ class Settings(BaseSettings):
     """URL of the Postgres behind the destination "Local warehouse". Not set: no destination."""
 
     flavour: Flavour = Flavour.COMMANDS
-    """`commands` acts like Airbyte 2.0.0, `synchronous` like 0.63.19, the last for compose."""
+    """`commands` acts like Airbyte 2.0.0, `synchronous` like 0.63.19, the last with Compose."""
 
     error_style: ErrorStyle | None = None
     """Whether error bodies have a message or an error id. Not set: as in the flavour's release."""

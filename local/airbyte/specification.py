@@ -26,17 +26,17 @@ def _fault(error: ValidationError) -> str:
         return f"{error.json_path}: {error.message}"  # it names the property and quotes no value
     if error.validator == "type":
         return f"{error.json_path}: is not of type {error.validator_value}"
-    return f"{error.json_path}: breaks the rule {error.validator}"
+    return f"{error.json_path}: violates the rule {error.validator}"
 
 
 def masked(config: Any, schema: Any) -> Any:
-    """Replace every secret in the configuration by the mask."""
+    """Replace every secret in the configuration with the mask."""
     secret = _secret_paths(schema)
     return _walk(config, secret, lambda _value, _path: MASK, ())
 
 
 def unmasked(config: Any, stored: Any, schema: Any) -> Any:
-    """Replace masks in the configuration by the secrets that are stored at the same paths.
+    """Replace masks in the configuration with the secrets that are stored at the same paths.
 
     Like Airbyte's JsonSecretsProcessor.copySecrets: a mask in an array stays, and so does one
     beside a `oneOf`, or in a variant that the configuration with its masks does not fit.

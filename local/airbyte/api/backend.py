@@ -1,7 +1,7 @@
-"""What the HTTP face asks of a back end.
+"""What the HTTP front end requires of a back end.
 
 Sources, destinations, connections, jobs and attempts are passed as Airbyte represents them, built
-by the functions of `reads`; configurations have their secrets in clear.
+by the functions of `reads`; configurations have their secrets in plain text.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Kind = Literal["source", "destination"]
 
 @dataclass(frozen=True, kw_only=True)
 class Instance:
-    """What an Airbyte says of itself."""
+    """What an Airbyte reports about itself."""
 
     url: str
     auth_mode: str
@@ -85,6 +85,7 @@ class Outcome:
     started_at: int
     ended_at: int
     renewed: bool
+    """Whether the connector changed the configuration."""
     check: Check | None = None
     catalog_id: str | None = None
     failure: Json | None = None
@@ -119,14 +120,14 @@ class Backend(Protocol):
 
     @property
     def instance(self) -> Instance:
-        """What this Airbyte says of itself."""
+        """What this Airbyte reports about itself."""
 
     @property
     def page_size(self) -> int:
-        """The size of a page whose size the client leaves open."""
+        """The size of a page if the client sends none."""
 
     def unknown(self, kind: str, given: str) -> Refusal:
-        """Return the refusal of an unknown object; `kind` is Airbyte's name of its type."""
+        """Return the refusal of an unknown object; `kind` is Airbyte's name for its type."""
 
     # Definitions
 
@@ -179,7 +180,7 @@ class Backend(Protocol):
     # Connector runs
 
     async def check(self, definition: Definition, actor: Json | None, config: Json) -> Outcome:
-        """Check a configuration; one that the connector renews is saved in the actor."""
+        """Check a configuration; if the connector changes it, the actor's is replaced."""
 
     async def discover(self, source: Json) -> Outcome:
         """Discover a source's catalog and store it under an id derived from its content."""
@@ -263,7 +264,7 @@ class Backend(Protocol):
     # Jobs
 
     def before_read(self, job: Json) -> None:
-        """Take note that a client is about to read a job; a scripted job may end here."""
+        """Notice that a client is about to read a job; a scripted job may end here."""
 
     def list_jobs(
         self, connection_id: str | None = None, *, workspaces: Collection[str] | None = None
