@@ -94,7 +94,7 @@ class TlsProxy(Proxy):
             await _cancel(*both)
 
 
-STORY = (b"INSERT INTO operations", b"INSERT INTO snapshots", b"owner = NULL, document = NULL")
+SAGA = (b"INSERT INTO operations", b"INSERT INTO snapshots", b"owner = NULL, document = NULL")
 """Statements that identify an operation's transactions: its intent, its result, its end."""
 
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 
 from tests import access
-from tests.fakes.postgres_proxies import STORY, LossyCommit, moved
+from tests.fakes.postgres_proxies import SAGA, LossyCommit, moved
 from tests.faults.case import PATH, SERVICE, Case, Cell, Kind
 from tests.faults.world import ORDER, T_CALL, World
 from tests.waiting import until_not
@@ -55,7 +55,7 @@ def _commit_lost(kind: Kind, spared: int, *, is_durable: bool) -> Cell:
     async def run(world: World) -> None:
         case = await Case.prepared(world, kind)
         url = world.postgres.url_for(SERVICE[kind])
-        proxy = LossyCommit(url, delivers=is_durable, spared=spared, about=STORY)
+        proxy = LossyCommit(url, delivers=is_durable, spared=spared, about=SAGA)
         asleep = ("JOB_POLL_INTERVAL", "EVENT_RELAY_INTERVAL", "SWEEP_INTERVAL")
         async with proxy.opened() as port:
             world.settings = {

@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from tests.fakes.airbyte_server import AirbyteServer
-from tests.fakes.postgres_proxies import STORY, LossyCommit, moved
+from tests.fakes.postgres_proxies import SAGA, LossyCommit, moved
 from tests.integration.applying import GREW, apply, discovered, seen, streams_in_airbyte
 from tests.integration.conftest import ORDER, Mesh, add_destination, running, settings_for
 from tests.pools import Sql
@@ -46,7 +46,7 @@ async def test_onboarding_survives_a_lost_commit_answer(
     sql: Sql,
 ) -> None:
     """ACTIVE with its source in Airbyte, or FAILED with nothing there; never PENDING."""
-    proxy = LossyCommit(registry_url, delivers=is_durable, spared=spared, about=STORY)
+    proxy = LossyCommit(registry_url, delivers=is_durable, spared=spared, about=SAGA)
     async with mesh_behind(proxy, registry_url, airbyte, redis_url, sql) as mesh:
         proxy.is_armed = True
         answer = await mesh.orchestrator.post("/connections/onboard", json=mesh.order)
@@ -75,7 +75,7 @@ async def test_applying_survives_a_lost_commit_answer(
     sql: Sql,
 ) -> None:
     """Version 2 once, ACTIVE, equal to Airbyte's; never HEALING."""
-    proxy = LossyCommit(registry_url, delivers=is_durable, spared=spared, about=STORY)
+    proxy = LossyCommit(registry_url, delivers=is_durable, spared=spared, about=SAGA)
     async with mesh_behind(proxy, registry_url, airbyte, redis_url, sql) as mesh:
         connection = await mesh.onboard()
         airbyte.offers(GREW)
