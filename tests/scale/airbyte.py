@@ -81,8 +81,8 @@ class Simulation:
             self._began = time.monotonic()
         return (time.monotonic() - self._began) * self._compression / _YEAR_S
 
-    def forget_most(self) -> bytes:
-        """Count the maxima anew."""
+    def reset_maxima(self) -> bytes:
+        """Start the maxima at 0 again."""
         self.most_in_flight = self.most_waiting = 0
         return b"{}"
 
@@ -154,7 +154,7 @@ class Simulation:
         return self.connection(held)
 
     def counts(self) -> bytes:
-        """What happened so far; maxima since `forget_most`."""
+        """What happened so far; maxima since `reset_maxima`."""
         return orjson.dumps(
             {
                 name: getattr(self, name)
@@ -174,8 +174,8 @@ class Simulation:
             return self.connection(orjson.loads(body)["connectionId"])
         if path == "connections/update":
             return self.update(body)
-        if path == "scale/forget_most":
-            return self.forget_most()
+        if path == "scale/reset_maxima":
+            return self.reset_maxima()
         if path == "scale/counts":
             return self.counts()
         answer = _FIXED.get(path)

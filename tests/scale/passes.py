@@ -1,4 +1,4 @@
-"""Times the periodic passes over the whole registry, which happen by wall time: not compressed."""
+"""Times the periodic passes over the whole registry, which run by wall time: not compressed."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _command(on: Stage, name: str, connections: int) -> Line:
 
 
 def _read(on: Stage) -> int:
-    """How many connections Airbyte has been asked for."""
+    """How many connections were read from Airbyte."""
     url = f"{on.airbyte_url}/scale/counts"
     request = urllib.request.Request(url, data=b"null", method="POST")  # noqa: S310 - loopback
     with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
@@ -69,7 +69,7 @@ def _read(on: Stage) -> int:
 
 
 async def _retention(on: Stage) -> Iterator[Line]:
-    """Prune one batch of each table, as if its retention were a day shorter, and take it back."""
+    """Prune one batch of each table, as if its retention were a day shorter, and roll it back."""
     settings = Settings(supabase_db_url=on.services_url)
     sql = await asyncpg.connect(on.registry_url, command_timeout=_LONGEST_S)
     try:

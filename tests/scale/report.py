@@ -45,7 +45,7 @@ def assumptions(out: Console, connections: int, workspaces: int, plan: Plan) -> 
 
 
 def filled(out: Console, found: Filled, connections: int, thin: int) -> None:
-    """Print how long the fill took, and how large the database is."""
+    """Print how long the fill took, and how large the database is; `thin` as in `fill`."""
     thinned = sum(found.sizes[name] for name in ("job_history", "sync_volumes"))
     whole = found.bytes_ + thinned * (thin - 1)
     table = Table(box=None, pad_edge=False)
@@ -84,12 +84,12 @@ def calibrated(
 def lateness_lines(
     found: Lateness, interval: timedelta, *, rate: float, demanded: float
 ) -> list[Line]:
-    """Whether observations are in time, in every workspace; `rate` and `demanded` per second."""
+    """Whether observations are on time, in every workspace; `rate` and `demanded` per second."""
     late, tenth = found.all, interval.total_seconds() / 10
     median = stats.median(late) if late else 0.0
     return [
         Line(
-            job="observations that ended; baseline: that became due",
+            job="observations ended; baseline: became due",
             measured=rate,
             unit="/s",
             baseline=demanded,
@@ -116,7 +116,7 @@ def lateness_lines(
 
 
 def load_lines(run: Run) -> list[Line]:
-    """Whether observations are in time, fair and quick to claim, and memory is flat."""
+    """Whether observations are on time, fair and quick to claim, and memory is flat."""
     claims = run.statements.claims()
     times, pages = [one.ms for one in claims], [one.pages for one in claims]
     lines = lateness_lines(
@@ -220,7 +220,7 @@ def cost_lines(run: Run, connections: int) -> list[Line]:
 
 
 def statements(out: Console, run: Run) -> None:
-    """Print on what Postgres spent its time."""
+    """Print what Postgres spent its time on."""
     out.print("What took most of Postgres's time during the load, of a sample of its statements:")
     for text, share, found in run.statements.costliest(8):
         times = [one.ms for one in found]

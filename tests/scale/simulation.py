@@ -28,8 +28,8 @@ LOADS: Final = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
 """The loads of the curve, as multiples of the base load."""
 _FIRST_RATE: Final = 10.0
 """Observations per second with which the calibration begins."""
-_FOLLOWS: Final = 0.9
-"""The share of the observations that must end for a load to be carried."""
+_CARRIED: Final = 0.9
+"""The share of due observations that must end for a load to count as carried."""
 _EARLY: Final = 0.2
 """When memory is measured the first time, as a share of the run."""
 _SAMPLED: Final = 0.05
@@ -46,7 +46,7 @@ class Plan:
 
     @classmethod
     def for_(cls, connections: int) -> Plan:
-        """The parts for so many connections: two minutes in all for a few, else half an hour."""
+        """The parts for this many connections: two minutes in all for a few, else half an hour."""
         return cls(8, 45, 0) if connections < 10_000 else cls(20, 900, 60)
 
     @property
@@ -99,14 +99,14 @@ class Simulation:
         self._plan = plan
 
     async def calibrate(self) -> Level:
-        """Double the load until this machine no longer follows; returns the highest rate."""
+        """Double the load until this machine falls behind; return the fastest level."""
         best, rate = None, _FIRST_RATE
         while True:
             interval = timedelta(seconds=self._sources / rate)
             level = await self._level(0.0, interval, self._plan.calibration_s)
             if best is None or level.rate > best.rate:
                 best = level
-            if level.rate < _FOLLOWS * rate:
+            if level.rate < _CARRIED * rate:
                 return best
             rate *= 2
 
@@ -119,7 +119,7 @@ class Simulation:
         url = self._stage.registry_url
         self._services.observe_every(interval)
         await self._spread(interval)
-        await self._airbyte("scale/forget_most")
+        await self._airbyte("scale/reset_maxima")
         log, reader = self._stage.postgres.log, Reader(self._services, url)
         since, size = log.stat().st_size, await self._value(_SIZE)
         rows = await self._rows()
@@ -153,13 +153,13 @@ class Simulation:
         )
 
     async def level(self, load: float, base: timedelta) -> Level:
-        """Measure one load of the curve, as if the fleet were so many times as large."""
+        """Measure one load of the curve, as if the fleet were `load` times as large."""
         return await self._level(load, base / load, self._plan.level_s)
 
     async def _level(self, load: float, interval: timedelta, seconds: float) -> Level:
         self._services.observe_every(interval)
         await self._spread(interval)
-        await self._airbyte("scale/forget_most")
+        await self._airbyte("scale/reset_maxima")
         before, discovered = measures.used(self.groups), await self._counts()
         async with LatenessSampler(self._stage.registry_url) as sampler:
             await asyncio.sleep(seconds)
@@ -177,7 +177,7 @@ class Simulation:
 
     @property
     def groups(self) -> dict[str, list[int]]:
-        """The processes of each service and server."""
+        """The process ids of each service and server."""
         return self._services.pids() | {
             "postgres": [self._stage.postgres.pid],
             "valkey": [self._stage.valkey.pid],
