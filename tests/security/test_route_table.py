@@ -55,7 +55,7 @@ def routes(app: FastAPI) -> Iterator[tuple[str, str, str | None]]:
     for route in iter_route_contexts(app.routes):
         methods = getattr(route, "methods", None)
         assert route.path is not None
-        assert methods, f"{route.path} is no route of methods"
+        assert methods, f"{route.path} has no methods"
         if route.path in OPEN | DOCS:
             assert methods <= {"GET", "HEAD"}
             continue
@@ -172,13 +172,13 @@ async def test_scopes_decide_what_a_key_may_do(
     """Each route with each single scope, and with all except its own: 403 without that one."""
     app = apps[service]
     alone = {scope.value: await insert_key(sql, scope) for scope in KEY_SCOPES}
-    but = {
+    all_but = {
         s.value: await insert_key(sql, *(o for o in KEY_SCOPES if o is not s)) for s in KEY_SCOPES
     }
 
     for method, path, needed in routes(app):
         keys = [(scope, key, needed in (scope, None)) for scope, key in alone.items()]
-        others = [] if needed is None else [("all but it", but[needed], False)]
+        others = [] if needed is None else [("all but it", all_but[needed], False)]
         for scope, key, is_let_in in [*keys, *others]:
             answer = await ask(
                 app, method, path, [bearer(key.key), *BODIES["no JSON"]], body=b"[not JSON"
@@ -268,8 +268,8 @@ async def test_service_calls_are_limited_to_the_declared_ones(
             answer = await ask(app, method, path, [bearer(token), *BODIES["no JSON"]], body=b"[not")
 
             let_in = answer.status not in (401, 403)
-            broker_says = service == "auth_broker" and answer.status == 403
-            assert let_in is is_allowed or broker_says, (caller, method, path, answer.body)
+            is_brokers_refusal = service == "auth_broker" and answer.status == 403
+            assert let_in is is_allowed or is_brokers_refusal, (caller, method, path, answer.body)
             assert answer.body_was_read is False or is_allowed
 
 
