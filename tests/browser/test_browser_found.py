@@ -43,7 +43,7 @@ def test_first_browser_that_runs_is_taken(folder: Path) -> None:
 def test_debians_package_is_the_last_resort(
     folder: Path, monkeypatch: pytest.MonkeyPatch, user: int, found: bool
 ) -> None:
-    """Where Playwright's download fails, and root is there."""
+    """Only if Playwright's download fails, and only for root."""
     monkeypatch.setattr(os, "geteuid", lambda: user)
     download = program(folder / "download", "exit 1")
     monkeypatch.setattr(chromium, "_playwrights_own", lambda: [[download]])

@@ -24,20 +24,20 @@ SCOPES: Final = ("connections:read", "connections:write", "repairs:decide", "cat
 
 
 async def press(one: Person, text: str) -> None:
-    """Tab to a link or button that is called this, and press Enter."""
+    """Tab to the link or button with this text, and press Enter."""
     await one.tab_to(text)
     await one.page.keyboard.press("Enter")
 
 
 async def focused(one: Person) -> str:
-    """The id or name of what has the focus."""
+    """The id or name of the focused element."""
     return str(
         await one.page.evaluate("document.activeElement.id || document.activeElement.name || ''")
     )
 
 
 async def arrow_to(one: Person, ending: str) -> None:
-    """Go through a group of radios until the one whose id ends so is chosen."""
+    """Go through a group of radios until the one whose id has this ending."""
     for _ in range(10):
         if (await focused(one)).endswith(ending):
             return
@@ -60,7 +60,7 @@ async def decide(one: Person, change_id: str, *, version: int) -> None:
     await keyboard.type("Urgency replaced it.")
     await press(one, "Preview")
     await expect(page.locator("#preview")).to_contain_text("When you approve")
-    # The focus is still where it was, before the button that comes next.
+    # The focus stays on the button that was pressed; Approve comes after it.
     assert await page.evaluate("document.activeElement.innerText") == "Preview again"
     approve = page.locator("#bar button[value=approve]")
     await press(one, await approve.inner_text())
@@ -70,7 +70,7 @@ async def decide(one: Person, change_id: str, *, version: int) -> None:
 async def test_main_journey_by_keyboard(
     mesh: Mesh, person: Arrives, onboard: story.Onboards
 ) -> None:
-    """Every step without a mouse; what has the focus is always visible."""
+    """Every step without a mouse; the focused element is always visible."""
     connection, repair = await story.proposed_rename(
         mesh, onboard, "By keyboard", GONE, SUGGESTED, also=CHOSEN
     )
@@ -90,7 +90,7 @@ async def test_main_journey_by_keyboard(
     await press(one, "Skip to content")
     await decide(one, change_id, version=before + 1)
 
-    # The source lacks a field of the version before: the page says what can be done about it.
+    # The source lacks a field of the earlier version: the page says what can be done about it.
     await press(one, "Compare, roll back…")
     await expect(page.get_by_role("heading", level=1)).to_have_text(
         f"Version {before} cannot be restored now"

@@ -48,13 +48,13 @@ async def take_back(one: Person, connection: MeshConnection) -> None:
 
 
 async def decide(one: Person, connection: MeshConnection) -> int:
-    """From the inbox to the rename, with another name than the suggested one; the new version."""
+    """From the inbox to the rename, with another name than suggested; return the new version."""
     version = await connection.version() + 1
     await one.open("/")
     await one.page.get_by_role("link", name=re.compile("^Review")).first.click()
     await expect(one.page.get_by_role("heading", level=1)).to_contain_text("to decide")
     await expect(change(one, GONE)).to_contain_text(SUGGESTED)
-    # The likely rename lacks the answer about its column; the new field needs none.
+    # The suggested rename still needs a choice about its column; the new field needs no choice.
     decided = one.page.locator("[data-decided]")
     await expect(decided).to_contain_text("1/2")
     await choose_rename(one, GONE, CHOSEN)

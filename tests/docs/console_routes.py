@@ -1,7 +1,7 @@
 """services/console/api_routes.txt: which service has which route, from their OpenAPI descriptions.
 
 The console passes these on under `/api/`. A route that several services have, such as
-`/operations`, is the first one's: they answer alike.
+`/operations`, goes to the first of them: their responses are the same.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _OF_EACH_PROCESS = frozenset({"/health", "/ready"})
 
 
 def write() -> str:
-    """The file."""
+    """The text of the file."""
     owners: dict[tuple[str, str], str] = {}
     for service in SERVICES:
         for path, operations in api.description(service)["paths"].items():

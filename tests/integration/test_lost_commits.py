@@ -20,17 +20,17 @@ from tests.pools import Sql
 async def mesh_behind(
     proxy: LossyCommit, registry_url: str, airbyte: AirbyteServer, redis_url: str, sql: Sql
 ) -> AsyncIterator[Mesh]:
-    """A mesh whose registry is behind the proxy, and whose background looks are long asleep."""
-    asleep = {"job_poll_interval": "600", "event_relay_interval": "600"}
+    """A mesh whose registry is behind the proxy, and whose periodic tasks do not run meanwhile."""
+    rare = {"job_poll_interval": "600", "event_relay_interval": "600"}
     add_destination(airbyte)
     redis = Redis.from_url(redis_url)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(redis.aclose)
         port = await stack.enter_async_context(proxy.opened())
-        settings = settings_for(airbyte, moved(registry_url, port), redis_url, **asleep)
+        settings = settings_for(airbyte, moved(registry_url, port), redis_url, **rare)
         parts: dict[str, Any] = {"sql": sql, "redis": redis, "order": ORDER}
         mesh = await stack.enter_async_context(running(settings, airbyte, **parts))
-        await proxy.until_quiet()  # their first looks commit, too
+        await proxy.until_quiet()  # the first runs of periodic tasks commit, too
         yield mesh
 
 
@@ -51,7 +51,7 @@ async def test_onboarding_survives_a_lost_commit_answer(
         proxy.is_armed = True
         answer = await mesh.orchestrator.post("/connections/onboard", json=mesh.order)
         assert proxy.has_cut.is_set()
-        # At once: an answer is true when it is given, and not only when somebody has mended it.
+        # Read at once: a response must be true when it is sent, not only after a repair.
         rows = await sql.fetch("SELECT status, airbyte_source_id::text AS source FROM connections")
 
     if answer.status_code == 201:

@@ -37,7 +37,7 @@ REFERENCE = "vault:salesforce-prod"
 
 @pytest.fixture(scope="module")
 def bao(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenBao]:
-    """One that every test shares, and that no test seals or ends."""
+    """A server that all tests share, and that no test seals or stops."""
     server = OpenBao(tmp_path_factory.mktemp("bao"))
     try:
         server.start()
@@ -48,7 +48,7 @@ def bao(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenBao]:
 
 @pytest.fixture
 def own_bao(tmp_path: Path) -> Iterator[OpenBao]:
-    """One of a test's own, not started yet."""
+    """A server for one test, not started yet."""
     server = OpenBao(tmp_path)
     yield server
     server.kill()
@@ -62,14 +62,14 @@ def secret_id_file(tmp_path: Path) -> Path:
 
 @asynccontextmanager
 async def serving(registry_url: str, settings: dict[str, Any]) -> AsyncIterator[FastAPI]:
-    """A broker that keeps itself logged in."""
+    """A broker that stays logged in to the vault."""
     app = broker_for(registry_url, {}, **settings)
     async with app.router.lifespan_context(app):
         yield app
 
 
 async def ready(app: FastAPI) -> dict[str, Any]:
-    """What it says of itself."""
+    """The body of its `GET /ready`."""
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://aam") as it:
         body: dict[str, Any] = (await it.get("/ready")).json()
     return body
@@ -99,12 +99,12 @@ async def test_credential_is_read_each_time(
         bao.delete("salesforce-prod")
         gone = await ask(app, REFERENCE)
         assert (gone.status_code, gone.json()["code"]) == (404, "credential_not_found")
-        assert (await ask(app, "vault:nobody-s")).status_code == 404
+        assert (await ask(app, "vault:missing")).status_code == 404
     assert [row[1:] for row in await audited(sql)] == [
         (REFERENCE, "granted"),
         (REFERENCE, "granted"),
         (REFERENCE, "credential_not_found"),
-        ("vault:nobody-s", "credential_not_found"),
+        ("vault:missing", "credential_not_found"),
     ]
     assert CANARY not in caplog.text
     assert wrapped not in caplog.text
@@ -216,7 +216,7 @@ def test_refused_start_is_one_line(
 async def test_token_is_renewed_while_the_broker_runs(
     bao: OpenBao, sql: Sql, registry_url: str, secret_id_file: Path
 ) -> None:
-    """It lives for two seconds, and is read with after five."""
+    """It lives for two seconds, and still reads after five."""
     bao.put("salesforce-prod", **FIELDS)
     bao.allow(token_period="2s")
     try:
@@ -249,7 +249,7 @@ async def test_revoked_token_needs_a_new_secret_id(
 async def test_sealed_or_stopped_vault_is_503(
     own_bao: OpenBao, sql: Sql, registry_url: str, secret_id_file: Path
 ) -> None:
-    """Recorded, while other stores work; unsealed it is as before."""
+    """It is audited, other stores still work, and so does the vault once it is unsealed."""
     own_bao.start()
     own_bao.put("salesforce-prod", **FIELDS)
     async with serving(registry_url, own_bao.settings(secret_id_file)) as app:
@@ -266,7 +266,7 @@ async def test_sealed_or_stopped_vault_is_503(
         gone = await ask(app, REFERENCE)
         assert (gone.status_code, gone.json()["code"]) == (503, "store_unavailable")
         assert CANARY not in gone.text + sealed.text
-        assert (await ask(app, "env:nobody-s")).status_code == 404
+        assert (await ask(app, "env:missing")).status_code == 404
     assert [row[2] for row in await audited(sql)] == [
         "granted",
         "store_unavailable",
@@ -279,14 +279,14 @@ async def test_sealed_or_stopped_vault_is_503(
 async def test_vault_may_start_later(
     own_bao: OpenBao, sql: Sql, registry_url: str, secret_id_file: Path
 ) -> None:
-    """Unreachable is not refused."""
+    """A broker starts although its vault cannot be reached."""
     secret_id_file.write_text("not yet")
     settings = {
         "vault_addr": own_bao.url,
         "vault_role": ROLE,
         "vault_secret_id_file": secret_id_file,
     }
-    # The role's id is known beforehand in life; here it is drawn at each start.
+    # In production the role's id is known beforehand; here each start draws one.
     async with serving(registry_url, settings | {"vault_role_id": "not yet"}) as app:
         assert (await ask(app, REFERENCE)).status_code == 503
         await asyncio.to_thread(own_bao.start)
@@ -299,7 +299,7 @@ async def test_vault_may_start_later(
 async def test_concurrent_readers_log_in_once(
     own_bao: OpenBao, sql: Sql, registry_url: str, secret_id_file: Path
 ) -> None:
-    """One unwraps the secret id; the others wait for it."""
+    """One reader unwraps the secret id; the others wait."""
     secret_id_file.write_text("not yet")
     settings = {
         "vault_addr": own_bao.url,
@@ -334,7 +334,7 @@ async def test_invalid_reference_does_not_reach_the_vault(
 async def test_version_is_the_vaults_own(
     bao: OpenBao, sql: Sql, registry_url: str, secret_id_file: Path
 ) -> None:
-    """It changes with each write; the end of a version is when the vault deletes it."""
+    """It changes with each write; `expires_at` is a value of the credential."""
     bao.put("versioned", api_key=CANARY)
     wrapped = bao.wrapped_secret_id()
     body = {"credential_ids": ["vault:versioned"], "digest_key": "ab" * 32}

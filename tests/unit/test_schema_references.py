@@ -121,7 +121,7 @@ def test_every_kind_of_reference_is_followed(pointer: str, members: Json) -> Non
 
 
 def test_keywords_beside_a_reference_count() -> None:
-    """A description does not; fields are added."""
+    """A description changes nothing, properties add fields."""
     plain = places(record(city=TEXT))
     described = places(
         record(city=TEXT), field={"$ref": "#/definitions/address", "description": "Where."}
@@ -244,7 +244,7 @@ def test_nested_change_is_a_change_of_the_field(form: Any, by_reference: bool) -
 
 
 def rooted(schema: Json, **config: Any) -> Json:
-    """A stream whose schema this is."""
+    """A stream with this schema."""
     made = stream(
         "events", **({"syncMode": "full_refresh", "destinationSyncMode": "overwrite"} | config)
     )
@@ -271,7 +271,7 @@ BRANCHED = [
 
 @pytest.mark.parametrize("form", BRANCHED)
 def test_stream_without_properties_is_handled_like_any_other(form: Any) -> None:
-    """Difference, verdict, fit, check and heal agree on its fields."""
+    """Changes, severities, incompatibilities, validation and heals agree on its fields."""
     key: Json = {"destinationSyncMode": "overwrite_dedup", "primaryKey": [["id"]]}
     old = rooted(form({"id": TEXT, "a": TEXT, "b": TEXT}), **key)
     new = rooted(form({"id": TEXT, "a": INT}), **key)
@@ -308,7 +308,7 @@ def test_field_selection_needs_properties(form: Any) -> None:
 
 
 def test_applied_field_brings_its_definitions() -> None:
-    """One was changed with another field that is left as it was."""
+    """Even if the source changed one, and another field keeps the old one."""
     old = places(record(city=TEXT))
     new = deepcopy(places(record(city=INT, zip=TEXT)))
     new["stream"]["jsonSchema"]["properties"]["billing"] = {"$ref": "#/definitions/address"}
@@ -325,7 +325,7 @@ def test_applied_field_brings_its_definitions() -> None:
 
 
 def test_applied_fields_with_references_do_not_affect_each_other() -> None:
-    """`alike` comes to refer to what both sides define; the others' definitions differ."""
+    """`alike` becomes a reference to a definition of both sides; the others' definitions differ."""
     names = [f"f{number}" for number in range(20)]
 
     def referring(alike: Json, target: Json) -> Json:

@@ -1,4 +1,4 @@
-"""When a token is replaced: by its claims, else as its response states, else soon."""
+"""When a token is replaced: by its claims, else by its response, else soon."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def jwt(**claims: float) -> str:
 def test_token_is_replaced_before_its_end(
     token: str, expires_in: float | None, used_s: float
 ) -> None:
-    """A fifth of its life early, at most a minute; a life that is not stated is short."""
+    """A fifth of its lifetime early, at most a minute; a lifetime that is not stated is short."""
     assert _renew_at(Token(token, expires_in), NOW) - NOW == pytest.approx(used_s)
 
 
 @pytest.mark.parametrize("airbytes_clock", [NOW - 3600, NOW + 3600])
-def test_clock_of_another_machine_does_not_change_the_life(airbytes_clock: float) -> None:
+def test_clock_of_another_machine_does_not_change_the_lifetime(airbytes_clock: float) -> None:
     token = jwt(iat=airbytes_clock, exp=airbytes_clock + 900)
 
     assert _renew_at(Token(token), NOW) - NOW == pytest.approx(840)
