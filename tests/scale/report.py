@@ -53,7 +53,6 @@ def filled(out: Console, found: Filled, connections: int, thin: int) -> None:
         f"Filled in {found.seconds:,.0f} s: {found.bytes_ / 1e9:,.2f} GB, "
         f"{found.bytes_ / connections / 1e3:,.0f} kB per connection"
     )
-    out.print(words, soft_wrap=True)
     for name in ("table", "rows", "MB"):
         table.add_column(name, justify="left" if name == "table" else "right")
     if thin > 1:
@@ -61,6 +60,7 @@ def filled(out: Console, found: Filled, connections: int, thin: int) -> None:
             f". Only one in {thin} connections has its syncs; with all, about "
             f"{whole / 1e9:,.1f} GB, {whole / connections / 1e3:,.0f} kB per connection"
         )
+    out.print(words, soft_wrap=True)
     for name in list(found.rows)[:12]:
         table.add_row(name, f"{found.rows[name]:,}", f"{found.sizes[name] / 1e6:,.1f}")
     out.print(table)
