@@ -176,8 +176,8 @@ def _discover_failed(
     failed = DiscoverFailed(
         f"The connector of source {source_id} did not deliver a schema.",
         failure_type=reason.type,
-        retryable=reason.passing,
+        retryable=reason.is_transient,
     )
-    failed.retryable = reason.passing
+    failed.retryable = reason.is_transient
     explain(failed, reason.reason(run=run))
     return failed

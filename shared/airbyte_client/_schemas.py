@@ -224,7 +224,7 @@ class FailureReason(msgspec.Struct, frozen=True, rename="camel"):
         return _word(self.failure_origin)
 
     @property
-    def passing(self) -> bool:
+    def is_transient(self) -> bool:
         """Whether the same run may succeed later."""
         if self.retryable is not None:
             return self.retryable

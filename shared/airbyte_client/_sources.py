@@ -193,8 +193,8 @@ def _changed_by_check(check: shapes.CheckRead, detail: str) -> bool:
     if check.status == "succeeded":
         return bool(check.job_info.connector_configuration_updated)
     reason = check.job_info.failure_reason or shapes.FailureReason()
-    failed = CheckFailed(detail, failure_type=reason.type, retryable=reason.passing)
-    failed.retryable = reason.passing
+    failed = CheckFailed(detail, failure_type=reason.type, retryable=reason.is_transient)
+    failed.retryable = reason.is_transient
     explain(failed, reason.reason(check.message, run=run_id(check.job_info.id)))
     raise failed
 
