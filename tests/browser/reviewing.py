@@ -35,7 +35,7 @@ async def approve(one: Person) -> None:
     await one.page.get_by_role("button", name=re.compile("^Approve")).click()
 
 
-async def ends(one: Person, words: str) -> None:
+async def wait_for_end(one: Person, words: str) -> None:
     """Wait until a repair has ended with these words; without scripts a person refreshes."""
     main = one.page.locator("main")
     refresh = main.get_by_role("link", name="Refresh")

@@ -13,7 +13,7 @@ from local.mesh_client import Json, Mesh, MeshConnection, until
 from tests.browser import story
 from tests.browser.conftest import Arrives
 from tests.browser.person import Person
-from tests.browser.reviewing import approve, change, choose_rename, ends, preview
+from tests.browser.reviewing import approve, change, choose_rename, preview, wait_for_end
 
 pytestmark = [pytest.mark.deep, pytest.mark.timeout(600)]
 
@@ -63,7 +63,7 @@ async def test_plan_that_is_out_of_date_leads_to_the_newer_one(
     await expect(change(one, "Languages__c").get_by_label("Decide later")).to_be_checked()
     await preview(one)
     await approve(one)
-    await ends(one, "Airbyte has version 2")
+    await wait_for_end(one, "Airbyte has version 2")
     assert await connection.version() == 2
 
 
@@ -93,7 +93,7 @@ async def test_two_people_decide_at_once(
     ]
     (first,) = [one for one in people if one is not late]
     version = repair["base_version"] + 1
-    await ends(first, f"Airbyte has version {version}")
+    await wait_for_end(first, f"Airbyte has version {version}")
     owner, chosen = ("ada", "MarketSegment__c") if first is people[0] else ("grace", "Cluster__c")
     await expect(late.page.locator("main")).to_contain_text("no longer waits for a decision")
     await expect(late.page.locator("main")).to_contain_text(f"Approved by {owner}@example.com")
@@ -124,7 +124,7 @@ async def test_same_change_is_decided_for_several_connections(
     await expect(one.page.get_by_role("heading", level=1)).to_have_text("2 of 2 approved")
     await one.check_accessibility()
     await one.page.get_by_role("link", name="Team north").click()
-    await ends(one, "Airbyte has version 2")
+    await wait_for_end(one, "Airbyte has version 2")
     for connection in both:
 
         async def is_applied(connection: MeshConnection = connection) -> bool | None:

@@ -12,7 +12,7 @@ from local.mesh_client import Mesh
 from tests.browser import story
 from tests.browser.conftest import Arrives
 from tests.browser.person import Person, new_key
-from tests.browser.reviewing import ends
+from tests.browser.reviewing import wait_for_end
 from tests.waiting import until
 
 pytestmark = [pytest.mark.deep, pytest.mark.timeout(600)]
@@ -64,7 +64,7 @@ async def decide(one: Person, change_id: str, *, version: int) -> None:
     assert await page.evaluate("document.activeElement.innerText") == "Preview again"
     approve = page.locator("#bar button[value=approve]")
     await press(one, await approve.inner_text())
-    await ends(one, f"Airbyte has version {version}")
+    await wait_for_end(one, f"Airbyte has version {version}")
 
 
 async def test_main_journey_by_keyboard(
@@ -117,5 +117,5 @@ async def test_main_journey_by_keyboard(
     await one.tab_to("why")
     await keyboard.type("The release was withdrawn.")
     await press(one, "Roll back")
-    await ends(one, f"Airbyte has version {before + 3}")
+    await wait_for_end(one, f"Airbyte has version {before + 3}")
     assert await connection.version() == before + 3

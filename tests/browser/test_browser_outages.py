@@ -15,7 +15,7 @@ from tests.browser import story
 from tests.browser.conftest import Arrives
 from tests.browser.consoles import another_console
 from tests.browser.outages import not_answering
-from tests.browser.reviewing import approve, choose_rename, ends, preview
+from tests.browser.reviewing import approve, choose_rename, preview, wait_for_end
 
 pytestmark = [pytest.mark.deep, pytest.mark.timeout(600)]
 
@@ -109,7 +109,7 @@ async def test_decision_while_airbyte_is_away_is_carried_out_later(
         await other.open("/connections?q=Airbyte+away")
         await expect(other.page.get_by_role("row")).to_contain_text(["Name", "Airbyte away"])
         assert await connection.version() == 1
-    await ends(one, "Airbyte has version 2")
+    await wait_for_end(one, "Airbyte has version 2")
     assert await connection.version() == 2
 
 

@@ -14,7 +14,7 @@ from local.mesh_client import MeshConnection
 from tests.browser import story
 from tests.browser.conftest import arrivals, running
 from tests.browser.person import Person
-from tests.browser.reviewing import approve, change, choose_rename, ends, preview
+from tests.browser.reviewing import approve, change, choose_rename, preview, wait_for_end
 
 pytestmark = [pytest.mark.deep, pytest.mark.timeout(600)]
 
@@ -43,7 +43,7 @@ async def take_back(one: Person, connection: MeshConnection) -> None:
     await expect(one.page.locator("main")).to_contain_text("Version 2 → 1, as version 3")
     await one.page.get_by_label("Why").fill("Not needed yet.\nAda")
     await one.page.get_by_role("button", name="Roll back").click()
-    await ends(one, "Airbyte has version 3")
+    await wait_for_end(one, "Airbyte has version 3")
     assert await connection.version() == 3
 
 
@@ -64,7 +64,7 @@ async def decide(one: Person, connection: MeshConnection) -> int:
     await one.page.get_by_label("Why").fill(why)
     await preview(one)
     await approve(one)
-    await ends(one, f"Airbyte has version {version}")
+    await wait_for_end(one, f"Airbyte has version {version}")
     assert await connection.version() == version
     return version
 
