@@ -1,16 +1,18 @@
-"""Reads of Airbyte that precede what is recorded: how long they may take, and what if they fail."""
+"""Reads of Airbyte before anything is recorded, and after a change was sent; what if they fail."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 from shared.errors import (
     Unavailable,
+    Upstream,
     UpstreamConflict,
     UpstreamDenied,
+    UpstreamMissing,
     UpstreamTimeout,
     UpstreamUnknown,
     UpstreamUnreachable,
@@ -50,3 +52,23 @@ def nothing_recorded(
 ) -> Unavailable:
     """Convert an error of a read before anything is recorded."""
     return Unavailable(f"{error.detail} Nothing was recorded.", code=error.code)
+
+
+@contextmanager
+def reading_back() -> Iterator[None]:
+    """Within it, only Airbyte is read, to find out whether a change that was sent took effect.
+
+    A read that fails, even for good, says nothing about the change, which may take effect later.
+
+    Raises:
+        UpstreamMissing: Airbyte does not have the object, so it cannot change any more.
+        UpstreamUnknown: the read failed in any other way.
+    """
+    try:
+        yield
+    except UpstreamMissing:
+        raise
+    except Upstream as error:
+        raise UpstreamUnknown(
+            f"Whether the change took effect is unknown. {error.detail}"
+        ) from None

@@ -13,6 +13,7 @@ from services.orchestrator import reconciliation_queries
 from services.orchestrator.reconciliation_queries import Head
 from shared import batches, kept_state, outbox, registry
 from shared.airbyte_client import AirbyteClient, AirbyteConnection
+from shared.airbyte_reads import reading_back
 from shared.batches import code_of
 from shared.catalog_comparison import foreign_code, matches
 from shared.config import Settings
@@ -27,7 +28,6 @@ from shared.errors import (
     UpstreamMismatch,
     UpstreamMissing,
     UpstreamUnknown,
-    UpstreamUnreachable,
 )
 from shared.models import Connection, ConnectionStatus
 from shared.observability import logs
@@ -265,12 +265,8 @@ class ReapplySaga:
         await self._end(operation, in_step=True)
 
     async def _holds(self, order: Reapply) -> bool:
-        try:
+        with reading_back():
             held = await self._airbyte.get_connection(order.airbyte_connection_id)
-        except UpstreamUnreachable:
-            raise UpstreamUnknown(
-                "Airbyte became unavailable before the result could be checked."
-            ) from None
         return await matches(held, order.fingerprint)
 
     async def undo(self, operation: Operation) -> None:

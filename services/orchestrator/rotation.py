@@ -23,6 +23,7 @@ from services.orchestrator.schemas import Outcome, RotatedView, RotationView
 from services.orchestrator.source_configurations import SourceConfigurations
 from shared import batches, outbox, registry
 from shared.airbyte_client import UNSUPPORTED, AirbyteClient, ConfiguredSource
+from shared.airbyte_reads import reading_back
 from shared.batches import code_of
 from shared.config import Settings
 from shared.credential_digests import Digests
@@ -446,7 +447,8 @@ class RotateSaga:
             return True
 
         async def took_effect() -> bool | None:
-            held = await self._airbyte.get_source(order.airbyte_source_id)
+            with reading_back():
+                held = await self._airbyte.get_source(order.airbyte_source_id)
             return True if held.name.endswith(operation.marker) else None
 
         await operation.once(

@@ -16,6 +16,7 @@ from tests.integration.conftest import (
     Mesh,
     Meshes,
 )
+from tests.integration.refusing import refuse_read_back
 from tests.waiting import until
 
 CANARY = "AAMCANARY"
@@ -272,6 +273,19 @@ async def test_lost_update_is_resolved(
 
     assert configuration_in_airbyte(mesh, connection)["refresh_token"] == "new token"
     assert len(mesh.airbyte.called(UPDATE)) == (1 if after_effect else 2)
+
+
+async def test_update_whose_read_back_is_refused_is_recorded(
+    mesh: Mesh, store: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The source has the new credential, and so it is not sent again."""
+    await mesh.onboard()
+    store[TOKEN] = "new token"
+    refuse_read_back(monkeypatch, mesh, "update_source", path="sources/get")
+
+    assert outcomes(await rotate(mesh)) == ["updated"]
+    assert outcomes(await rotate(mesh)) == ["unchanged"]
+    assert len(mesh.airbyte.called(UPDATE)) == 1
 
 
 async def test_update_that_arrived_and_was_renewed_is_not_repeated(

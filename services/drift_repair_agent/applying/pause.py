@@ -14,11 +14,12 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared import outbox, registry
-from shared.airbyte_client import AirbyteClient, AirbyteConnection
+from shared.airbyte_client import AirbyteClient
+from shared.airbyte_reads import reading_back
 from shared.catalog_comparison import foreign_code
 from shared.config import Settings
 from shared.database import Database
-from shared.errors import UpstreamConflict, UpstreamMismatch, UpstreamUnknown, UpstreamUnreachable
+from shared.errors import UpstreamConflict, UpstreamMismatch, UpstreamUnknown
 from shared.models import Connection
 from shared.operations import Operation
 from shared.outbox import EventType
@@ -74,7 +75,7 @@ class PauseSaga:
         order = msgspec.json.decode(operation.request, type=Pause)
 
         async def look() -> dict[str, Any]:
-            held = await self._held(order)
+            held = await self._airbyte.get_connection(order.airbyte_connection_id)
             return {"status": held.status, "breaking_change": held.breaking_change}
 
         async def set_() -> bool:
@@ -91,7 +92,8 @@ class PauseSaga:
             return True if await is_set() else None
 
         async def is_set() -> bool:
-            held = await self._held(order)
+            with reading_back():
+                held = await self._airbyte.get_connection(order.airbyte_connection_id)
             return held.status == order.status and not (clears is False and held.breaking_change)
 
         before: dict[str, Any] = await operation.once("look", look, within=self._call_s)
@@ -139,14 +141,6 @@ class PauseSaga:
         async with self._db.transaction() as session:
             await self._on_failed(session, operation.connection_id)
             await operation.finish(session)
-
-    async def _held(self, order: Pause) -> AirbyteConnection:
-        try:
-            return await self._airbyte.get_connection(order.airbyte_connection_id)
-        except UpstreamUnreachable:
-            raise UpstreamUnknown(
-                "Airbyte became unavailable before the result could be checked."
-            ) from None
 
 
 def note_foreign(session: AsyncSession, row: Connection, status: str, *, at: datetime) -> None:

@@ -19,6 +19,7 @@ from services.drift_repair_agent.states.restorer import StateRestorer, outcome
 from services.drift_repair_agent.states.schemas import StreamName
 from shared import outbox, registry
 from shared.airbyte_client import AirbyteClient, AirbyteConnection
+from shared.airbyte_reads import reading_back
 from shared.catalog_comparison import matches
 from shared.config import Settings
 from shared.database import Database
@@ -31,7 +32,6 @@ from shared.errors import (
     UpstreamMismatch,
     UpstreamMissing,
     UpstreamUnknown,
-    UpstreamUnreachable,
 )
 from shared.models import Connection, ConnectionStatus, VersionOrigin
 from shared.operations import Operation
@@ -336,14 +336,11 @@ class ApplySaga:
         """Read the connection from Airbyte after an update may have been sent.
 
         Raises:
-            UpstreamUnknown: Airbyte cannot be reached, so the outcome is unknown.
+            UpstreamMissing: Airbyte has no such connection.
+            UpstreamUnknown: it cannot be read, so the outcome is unknown.
         """
-        try:
+        with reading_back():
             return await self._airbyte.get_connection(heal.airbyte_connection_id)
-        except UpstreamUnreachable:
-            raise UpstreamUnknown(
-                "Airbyte became unavailable before the result could be checked."
-            ) from None
 
     @staticmethod
     def _note_pause(

@@ -14,6 +14,7 @@ from services.drift_repair_agent.repairs.queries import newest_drift
 from services.drift_repair_agent.states.schemas import StateOutcome
 from shared import outbox, registry
 from shared.airbyte_client import AirbyteClient
+from shared.airbyte_reads import reading_back
 from shared.config import Settings
 from shared.connectors import Connectors
 from shared.database import Database
@@ -25,7 +26,6 @@ from shared.errors import (
     UpstreamMismatch,
     UpstreamRefused,
     UpstreamUnknown,
-    UpstreamUnreachable,
 )
 from shared.http.connector_step import ConnectorStep
 from shared.job_queue import Jobs
@@ -223,14 +223,11 @@ class UpgradeSaga:
         """Read and record what the source runs, after an upgrade may have been sent.
 
         Raises:
-            UpstreamUnknown: Airbyte cannot be reached, so the outcome is unknown.
+            UpstreamMissing: Airbyte has no such source.
+            UpstreamUnknown: it cannot be read, so the outcome is unknown.
         """
-        try:
+        with reading_back():
             return await self._connectors.read(order.source_id)
-        except UpstreamUnreachable:
-            raise UpstreamUnknown(
-                "Airbyte became unavailable before the result could be checked."
-            ) from None
 
     async def _observe(self, connection_id: UUID) -> dict[str, Any]:
         """Have the source observed, and wait for the end; an error does not fail the upgrade.

@@ -12,6 +12,7 @@ from services.orchestrator.job_schemas import JobCancelled
 from services.orchestrator.volumes import Volumes
 from shared import registry
 from shared.airbyte_client import AirbyteClient, Job
+from shared.airbyte_reads import reading_back
 from shared.config import Settings
 from shared.database import Database
 from shared.errors import UpstreamConflict, UpstreamUnknown
@@ -71,7 +72,8 @@ class CancelSaga:
         try:
             return await self._airbyte.cancel_job(airbyte_job_id)
         except (UpstreamUnknown, UpstreamConflict):
-            job = await self._airbyte.get_job(airbyte_job_id)
+            with reading_back():
+                job = await self._airbyte.get_job(airbyte_job_id)
             if not job.ended:
                 raise
             return job

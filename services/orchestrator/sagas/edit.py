@@ -19,6 +19,7 @@ from services.orchestrator.credentials import OrderNote, fetch, merged
 from services.orchestrator.source_configurations import SourceConfigurations
 from shared import outbox, registry
 from shared.airbyte_client import AirbyteClient, ConnectionSettings
+from shared.airbyte_reads import reading_back
 from shared.config import Settings
 from shared.credential_digests import Digests
 from shared.database import Database
@@ -31,7 +32,6 @@ from shared.errors import (
     UpstreamMissing,
     UpstreamRefused,
     UpstreamUnknown,
-    UpstreamUnreachable,
 )
 from shared.models import Connection
 from shared.operations import Operation
@@ -191,7 +191,7 @@ class EditSaga:
 
         A status is sent only if it changes, since Airbyte records an event for each that it gets.
         """
-        held = await self._held(airbyte_connection_id)
+        held = (await self._airbyte.get_connection(airbyte_connection_id)).settings
         patch = difference(held, wanted)
         if patch == ConnectionSettings():
             return True
@@ -206,12 +206,9 @@ class EditSaga:
         return difference(held, wanted) == ConnectionSettings()
 
     async def _held(self, airbyte_connection_id: UUID) -> ConnectionSettings:
-        try:
+        """Read the settings from Airbyte after they may have been sent."""
+        with reading_back():
             return (await self._airbyte.get_connection(airbyte_connection_id)).settings
-        except UpstreamUnreachable:
-            raise UpstreamUnknown(
-                "Airbyte became unavailable before the result could be checked."
-            ) from None
 
     async def _replace(self, operation: Operation, new: NewCredential) -> None:
         """Give the source the values that were checked; its name shows which operation wrote it."""
@@ -244,7 +241,8 @@ class EditSaga:
             return True
 
         async def took_effect() -> bool | None:
-            held = await self._airbyte.get_source(new.airbyte_source_id)
+            with reading_back():
+                held = await self._airbyte.get_source(new.airbyte_source_id)
             return True if held.name.endswith(operation.marker) else None
 
         await operation.once(
