@@ -14,7 +14,7 @@ from shared.operations import Operation
 from tests.integration.applying import seen
 from tests.integration.conftest import Mesh
 from tests.integration.drifting import ACCOUNT, drift, offering, planned, repairs, repairs_until
-from tests.integration.repairing import approve, proposal, upstream
+from tests.integration.repairing import approve, proposal, put, upstream
 from tests.waiting import until
 
 Json = dict[str, Any]
@@ -82,6 +82,23 @@ async def test_flag_of_airbyte_does_not_end_a_persons_pause(mesh: Mesh) -> None:
 
     assert (status, decided["state"]) == (200, "applied")
     assert upstream(mesh, connection)["breakingChange"] is False
+    assert upstream(mesh, connection)["status"] == "inactive"
+
+
+async def test_rollback_does_not_take_over_a_persons_pause(mesh: Mesh) -> None:
+    """It was set in Airbyte while the sync ran that verifies the repair."""
+    connection = await mesh.onboard()
+    await put(mesh, connection, {"verify": "sync"})
+    repair = await paused_by_repair(mesh, connection)
+    status, body = await approve(mesh, repair)
+    assert status == 202, body
+    await until(lambda: bool(mesh.airbyte.jobs))
+    upstream(mesh, connection)["status"] = "inactive"
+
+    mesh.airbyte.finish_job(1, "failed", failure=("config_error", "No."))
+
+    await repairs_until(mesh, connection, ["rolled_back"])
+    assert (await seen(mesh, connection))["paused_by"] is None
     assert upstream(mesh, connection)["status"] == "inactive"
 
 

@@ -147,8 +147,8 @@ class ApplySaga:
             version.repair_id, version.decided_by = heal.repair_id, heal.decided_by
             version.policy_set_by = heal.policy_set_by
             outbox.record(session, EventType.CATALOG_APPLIED, row, ref=operation.id)
-            status = str(operation.results["look"]["status"])
-            self._note_pause(session, row, heal, status=status, at=await registry.now(session))
+            looked = operation.results["look"]
+            self._note_pause(session, row, heal, looked, at=await registry.now(session))
             if heal.repair_id is not None:
                 await self._on_applied(
                     session, row, heal.repair_id, base=heal.base_version, number=number
@@ -344,15 +344,19 @@ class ApplySaga:
 
     @staticmethod
     def _note_pause(
-        session: AsyncSession, row: Connection, heal: Heal, *, status: str, at: datetime
+        session: AsyncSession, row: Connection, heal: Heal, looked: dict[str, Any], *, at: datetime
     ) -> None:
+        status = str(looked["status"])
+        # A pause without Airbyte's flag was set by a person, who ends it.
+        is_unflagged = status == "inactive" and not looked["breaking_change"]
+        is_persons = is_unflagged and row.paused_by is None
         if status not in SET_BY_AAM:
             row.paused_by = None
             note_foreign(session, row, status, at=at)
         elif heal.afterwards == "resumed":
             row.paused_by = None
             outbox.record(session, EventType.CONNECTION_RESUMED, row, ref=heal.repair_id)
-        elif heal.afterwards == "paused":
+        elif heal.afterwards == "paused" and not is_persons:
             row.paused_by = heal.repair_id
             outbox.record(session, EventType.CONNECTION_PAUSED, row, ref=heal.repair_id)
 
