@@ -89,6 +89,18 @@ async def test_failed_resume_is_tried_again(mesh: Mesh) -> None:
     assert [one["state"] for one in await repairs(mesh, connection)] == ["superseded"]
 
 
+async def test_pause_of_a_connection_that_airbyte_lacks_is_not_tried_again(mesh: Mesh) -> None:
+    """It syncs nothing, and its difference is reported."""
+    connection = await mesh.onboard()
+    del mesh.airbyte.connections[connection["airbyte_connection_id"]]
+
+    await drift(mesh, connection, LOST)
+
+    (failure,) = await until(lambda: failures(mesh, connection))
+    assert failure["code"] == "upstream_missing"
+    assert await mesh.sql.fetchval("SELECT count(*) FROM plans") == 1
+
+
 async def test_connection_is_resumed_although_the_repair_fails_that_would_resume_it(
     mesh: Mesh,
 ) -> None:

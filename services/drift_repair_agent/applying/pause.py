@@ -19,7 +19,7 @@ from shared.airbyte_reads import reading_back
 from shared.catalog_comparison import foreign_code
 from shared.config import Settings
 from shared.database import Database
-from shared.errors import UpstreamConflict, UpstreamMismatch, UpstreamUnknown
+from shared.errors import UpstreamConflict, UpstreamMismatch, UpstreamMissing, UpstreamUnknown
 from shared.models import Connection
 from shared.operations import Operation
 from shared.outbox import EventType
@@ -134,12 +134,14 @@ class PauseSaga:
         await self.abandon(operation)
 
     async def abandon(self, operation: Operation) -> None:
-        """End the operation, and have the connection planned again, which tries again.
+        """End the operation, and have the connection planned again, unless Airbyte has none.
 
         The failed operation is on the connection's timeline and in the list of operations.
         """
+        is_missing = (operation.failure or {}).get("code") == UpstreamMissing.code
         async with self._db.transaction() as session:
-            await self._on_failed(session, operation.connection_id)
+            if not is_missing:
+                await self._on_failed(session, operation.connection_id)
             await operation.finish(session)
 
 
