@@ -236,7 +236,9 @@ async def test_rollback_of_a_stream_with_its_own_state_is_not_asked_about(mesh: 
     assert refreshes(mesh) == []
 
 
-async def returned(mesh: Mesh, kind: Literal["stream", "global"], reaction: str) -> Json:
+async def returned(
+    mesh: Mesh, kind: Literal["stream", "global"], reaction: str, account: Json = ACCOUNT
+) -> Json:
     """A connection whose source lost Contact, which was deselected, and has it again."""
     connection = await mesh.onboard()
     await put(mesh, connection, {"reactions": {"stream": {"added": reaction}}})
@@ -244,7 +246,7 @@ async def returned(mesh: Mesh, kind: Literal["stream", "global"], reaction: str)
     gone = await proposal(mesh, connection, WITHOUT_CONTACT)
     status, repair = await approve(mesh, gone)
     assert (status, repair["state"]) == (200, "applied")
-    await drift(mesh, connection, offering(ACCOUNT))
+    await drift(mesh, connection, offering(account))
     return connection
 
 
@@ -264,6 +266,26 @@ async def test_repair_that_selects_a_stream_again_asks_and_refreshes(mesh: Mesh)
     assert (status, repair["state"]) == (200, "applied")
     assert refreshes(mesh) == REFRESHED
     assert repair["decisions"][-1]["on_global_state"] == "refresh"
+
+
+@pytest.mark.parametrize("other", [None, "accept_gap"])
+async def test_approval_that_joins_another_leaves_its_choice(mesh: Mesh, other: str | None) -> None:
+    """The stream is refreshed as its approval says, and is not asked about again."""
+    less = {"Id": "string", "Name": "string"}
+    connection = await returned(mesh, "global", "propose", less)
+    _, repair = await repairs_until(mesh, connection, ["applied", "proposed"])
+    added = [one["id"] for one in repair["changes"] if one["kind"] == "stream_added"]
+    job = mesh.airbyte.start_job(connection["airbyte_connection_id"])
+    status, body = await approve(mesh, repair, changes=added, on_global_state="refresh")
+    assert (status, body["state"]) == (202, "approved")
+
+    status, body = await approve(mesh, repair, **({"on_global_state": other} if other else {}))
+
+    assert (status, body["state"]) == (202, "approved"), body
+    mesh.airbyte.finish_job(job["id"])
+    await repairs_until(mesh, connection, ["applied", "superseded", "applied"])
+    assert is_selected(mesh, connection)
+    assert refreshes(mesh) == REFRESHED
 
 
 async def test_rename_back_asks_about_the_former_name(mesh: Mesh) -> None:

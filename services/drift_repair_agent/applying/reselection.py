@@ -6,7 +6,8 @@ refreshed, or the gap is accepted; AAM never decides silently. See `shared.kept_
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Literal, TypeAlias
 from uuid import UUID
 
@@ -33,6 +34,7 @@ the changes that were made while they were not selected.
 """
 
 _MOST_NAMED = 50
+_NONE_CHOSEN: Mapping[StreamId, OnGlobalState] = MappingProxyType({})
 
 
 class GlobalStateUndecided(Conflict):
@@ -74,34 +76,44 @@ async def find(
 
 
 async def to_refresh(
-    airbyte: AirbyteClient, row: Connection, found: Reselection, choice: OnGlobalState | None
+    airbyte: AirbyteClient,
+    row: Connection,
+    found: Reselection,
+    choice: OnGlobalState | None,
+    *,
+    chosen: Mapping[StreamId, OnGlobalState] = _NONE_CHOSEN,
 ) -> tuple[StreamId, ...]:
     """The streams to refresh after the catalog is applied.
+
+    `chosen` has the choices for single streams; `choice` is for the others.
 
     Raises:
         GlobalStateUndecided: there is a gap, and no choice was made.
         Invalid: `refresh` was chosen, but the destination does not support refreshes.
         Unavailable: Airbyte cannot be queried now; nothing was recorded.
     """
-    if not found.gapped or choice == "accept_gap":
+    choices = {stream: chosen.get(stream, choice) for stream in found.gapped}
+    undecided = tuple(stream for stream, made in choices.items() if made is None)
+    refreshed = tuple(stream for stream, made in choices.items() if made == "refresh")
+    if not undecided and not refreshed:
         return ()
     supported = await _supports_refreshes(airbyte, row.airbyte_destination_id)
-    if choice is None:
+    if undecided:
         raise GlobalStateUndecided(
             f"The state of connection {row.id} in Airbyte is global (CDC), so a sync would not "
-            f"read what changed in {_listed(found.gapped)} while it was not selected: choose "
+            f"read what changed in {_listed(undecided)} while it was not selected: choose "
             "on_global_state.",
-            streams=msgspec.to_builtins(found.gapped[:_MOST_NAMED]),
+            streams=msgspec.to_builtins(undecided[:_MOST_NAMED]),
             choices=["refresh", "accept_gap"] if supported else ["accept_gap"],
         )
     if not supported:
         raise Invalid(
             f"The destination of connection {row.id} does not support refreshes. Clear "
-            f"{_listed(found.gapped)} in Airbyte afterwards, or accept the gap.",
+            f"{_listed(refreshed)} in Airbyte afterwards, or accept the gap.",
             code="refresh_unsupported",
-            streams=msgspec.to_builtins(found.gapped[:_MOST_NAMED]),
+            streams=msgspec.to_builtins(refreshed[:_MOST_NAMED]),
         )
-    return found.gapped
+    return refreshed
 
 
 def effects(found: Reselection) -> Iterator[Effect]:

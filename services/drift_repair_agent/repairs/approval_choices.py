@@ -7,12 +7,14 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
+from services.drift_repair_agent.applying.reselection import OnGlobalState
 from services.drift_repair_agent.repairs.current_state import CurrentState
 from services.drift_repair_agent.repairs.planned_changes import (
     Decision,
     PlannedChange,
     identity,
     removal_of,
+    selected,
 )
 from services.drift_repair_agent.repairs.policy import Reaction
 from services.drift_repair_agent.repairs.schemas import Approve, Choice, Decide
@@ -94,6 +96,7 @@ async def approved(
                 choice=order.choices.get(item.id),
                 named=named,
                 on_renamed_stream=order.on_renamed_stream,
+                on_global_state=order.on_global_state,
             )
         )
         for item in about
@@ -151,6 +154,7 @@ def as_suggested(
     choice: Choice | None = None,
     named: Collection[Place] = (),
     on_renamed_stream: OnRenamedStream = "take_state",
+    on_global_state: OnGlobalState | None = None,
 ) -> Decision:
     """Decide to follow the source, by the caller's choice or else by a strong suggestion.
 
@@ -169,6 +173,7 @@ def as_suggested(
         became = None
     cursor = choice.cursor if choice else None
     key = choice.primary_key if choice else None
+    stream = selected(item.change, became)
     return Decision(
         action="exclude" if item.excluded or item.is_conflict else "apply",
         by=by,
@@ -176,15 +181,12 @@ def as_suggested(
         became=became,
         cursor=None if cursor is None else tuple(cursor),
         primary_key=None if key is None else tuple(tuple(path) for path in key),
-        on_renamed_stream=on_renamed_stream if _renames_stream(item, became) else None,
+        on_renamed_stream=on_renamed_stream if item.is_removal and stream else None,
+        on_global_state=on_global_state if stream else None,
         reason=reason,
         is_named=is_named,
         requested_by=scopes.requested_by(),
     )
-
-
-def _renames_stream(item: PlannedChange, became: tuple[str, ...] | None) -> bool:
-    return item.change.kind == "stream_removed" and became is not None
 
 
 def previewed(items: Sequence[PlannedChange], at: datetime) -> list[PlannedChange]:

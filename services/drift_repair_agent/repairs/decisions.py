@@ -164,7 +164,7 @@ class Repairs:
         before = [] if waiting is None else changes_of.read(waiting.changes)
         joined = changes_of.joined(decided, before)
         healed = await _healed(now, joined, in_effect.exclusions)
-        again, refreshed = await self._reselected(now, healed.catalog, order, until)
+        again, refreshed = await self._reselected(now, healed.catalog, order, until, joined)
 
         async def write(session: AsyncSession) -> HttpResult:
             row, held = await self._lock(session, repair, now)
@@ -412,9 +412,16 @@ class Repairs:
         return row, held
 
     async def _reselected(
-        self, now: CurrentState, wanted: Catalog, order: Approve | RollBack, until: float
+        self,
+        now: CurrentState,
+        wanted: Catalog,
+        order: Approve | RollBack,
+        until: float,
+        decided: Sequence[PlannedChange] = (),
     ) -> tuple[Reselection, tuple[StreamId, ...]]:
         """The streams that are selected again, and those of them that are refreshed.
+
+        What was chosen for streams in decisions, also in earlier ones, goes before `order`.
 
         Raises:
             GlobalStateUndecided, Invalid, Unavailable: as `reselection.to_refresh`.
@@ -422,7 +429,9 @@ class Repairs:
         async with airbyte_reads.airbyte_answers_by(until):
             again = await reselection.find(self._airbyte, now.row, wanted, now.configured)
             choice = order.on_global_state
-            return again, await reselection.to_refresh(self._airbyte, now.row, again, choice)
+            return again, await reselection.to_refresh(
+                self._airbyte, now.row, again, choice, chosen=changes_of.on_global_state(decided)
+            )
 
     async def _supersede_waiting(
         self, session: AsyncSession, row: Connection, held: Repair, waiting: Repair | None

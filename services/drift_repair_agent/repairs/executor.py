@@ -303,10 +303,14 @@ class RepairExecutor:
         choice: OnGlobalState | None = (
             "refresh" if is_restoring else decision.get("on_global_state")
         )
+        items = [] if is_restoring else changes_of.read(repair.changes)
+        chosen = changes_of.on_global_state(items)
         async with airbyte_answers_by(airbyte_deadline):
             await expect_no_sync(self._airbyte, now.row.id, found.airbyte_connection_id)
             again = await reselection.find(self._airbyte, now.row, wanted, now.configured)
-            refresh = await reselection.to_refresh(self._airbyte, now.row, again, choice)
+            refresh = await reselection.to_refresh(
+                self._airbyte, now.row, again, choice, chosen=chosen
+            )
         is_rollback = found.restored is not None
         return Heal(
             airbyte_connection_id=found.airbyte_connection_id,

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec.structs import replace
 
+from services.drift_repair_agent.applying.reselection import OnGlobalState
 from services.drift_repair_agent.healing import Action, Continuity, Instruction
 from services.drift_repair_agent.repairs.policy import Reaction
 from services.drift_repair_agent.states.decision import OnRenamedStream
@@ -94,6 +95,8 @@ class Decision(msgspec.Struct, frozen=True):
     """What becomes of the column of a renamed field."""
     on_renamed_stream: OnRenamedStream | None = None
     """What a renamed stream starts from; None for other changes."""
+    on_global_state: OnGlobalState | None = None
+    """What was chosen for a stream that it selects, if that has a global state."""
     reason: str | None = None
     is_named: bool = False
     """Whether a person named what it became instead of following the suggestion."""
@@ -255,10 +258,30 @@ def decisions(items: Sequence[PlannedChange]) -> list[Instruction]:
     ]
 
 
+def selected(change: Change, became: Path | None) -> StreamId | None:
+    """The stream that following a change selects: an added one, or the new name of another."""
+    if change.kind == "stream_added":
+        return change.stream
+    if change.kind == "stream_removed" and became is not None:
+        return StreamId(change.stream.namespace, became[-1])
+    return None
+
+
+def on_global_state(items: Iterable[PlannedChange]) -> dict[StreamId, OnGlobalState]:
+    """What was chosen for the streams that the decided changes select."""
+    chosen: dict[StreamId, OnGlobalState] = {}
+    for item in items:
+        made = item.decision
+        stream = None if made is None else selected(item.change, made.became)
+        if made is not None and made.on_global_state is not None and stream is not None:
+            chosen[stream] = made.on_global_state
+    return chosen
+
+
 def _decision(item: PlannedChange, made: Decision) -> Instruction:
     became: Path | StreamId | None = made.became
-    if made.became is not None and item.change.kind == "stream_removed":
-        became = StreamId(item.change.stream.namespace, made.became[-1])
+    if item.change.kind == "stream_removed":
+        became = selected(item.change, made.became)
     return Instruction(
         change=item.change,
         action=made.action,

@@ -24,7 +24,7 @@ FIRST: Final = "first_approval"
 
 _NOT_CHOSEN: Final = frozenset({"by", "at", "reason", "is_named", "requested_by", "policy_set_by"})
 """What two decisions with the same choices may differ in."""
-_OF_APPROVAL: Final = frozenset({"on_renamed_stream"})
+_OF_APPROVAL: Final = frozenset({"on_renamed_stream", "on_global_state"})
 """Choices that are made once for all changes of an approval."""
 _Entry = dict[str, Any]
 

@@ -22,6 +22,7 @@ from services.drift_repair_agent.repairs.planned_changes import (
     PlannedChange,
     Suggestion,
     identity,
+    selected,
 )
 from services.drift_repair_agent.repairs.policy import Policy, Reaction
 from services.drift_repair_agent.repairs.suggestions import Asked
@@ -174,7 +175,7 @@ def policy_decision(item: PlannedChange, now: datetime, policy: Policy) -> Decis
     if item.pair is not None:
         entity, what = "field" if item.change.path else "stream", "renamed"
     became = None if item.suggestion is None else item.suggestion.became
-    is_renamed_stream = item.change.kind == "stream_removed" and became is not None
+    is_renamed_stream = item.is_removal and selected(item.change, became) is not None
     return Decision(
         action="exclude" if item.excluded else "apply",
         by=BY_POLICY,
