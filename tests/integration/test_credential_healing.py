@@ -33,6 +33,12 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def by_jobs_alone(often: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave follow-ups to their jobs: the search can repeat one that its job is just ending."""
+    monkeypatch.setattr(follow_up, "_LEFT_TO_ITS_JOB", timedelta(minutes=1))
+
+
+@pytest.fixture
 def store() -> dict[str, str]:
     """What the broker's environment holds; tests change it."""
     return dict(CREDENTIALS)
@@ -287,7 +293,7 @@ async def test_sync_that_failed_before_a_rotation_is_retried(
 
 
 async def test_rejected_credential_is_shown_until_it_is_replaced(
-    unwatched: Mesh, store: dict[str, str]
+    by_jobs_alone: None, unwatched: Mesh, store: dict[str, str]
 ) -> None:
     """One event for the episode; a rotation ends it and observes the source."""
     mesh = unwatched
@@ -316,11 +322,9 @@ async def is_other(mesh: Mesh, query: str, before: Any) -> bool:
 
 
 async def test_refused_credential_is_checked_once_for_each_failure(
-    mesh: Mesh, store: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    by_jobs_alone: None, mesh: Mesh, store: dict[str, str]
 ) -> None:
     """The watch has checked it with every source, so a follow-up checks its own source alone."""
-    # The search would repeat a follow-up that its job is just ending.
-    monkeypatch.setattr(follow_up, "_LEFT_TO_ITS_JOB", timedelta(minutes=1))
     connections = [await mesh.onboard(connection_name=name) for name in "ABCDE"]
     await compared(mesh)
     mesh.airbyte.accept_only(client_secret=NEW)
