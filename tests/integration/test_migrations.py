@@ -229,7 +229,7 @@ async def test_webhooks_get_the_limit_of_their_key(database: Sql) -> None:
     await alembic("upgrade", "0031")
     await database.execute("""
         INSERT INTO api_keys (id, digest, scopes, labels, owner, created_by)
-        SELECT id, convert_to(id, 'UTF8'), '{}', CAST(labels AS jsonb), 'x', 'x'
+        SELECT id, sha256(convert_to(id, 'UTF8')), '{}', CAST(labels AS jsonb), 'x', 'x'
         FROM (VALUES ('limited1', '{"team": "a"}'), ('freekey1', '{}')) made (id, labels)
     """)
     makers = ("a (key limited1)", "a (key freekey1)", "(key limited1) (key freekey1)", "a", None)
