@@ -522,7 +522,7 @@ class RotateSaga:
                 _merged(source, configuration, specification, order),
                 name=f"{_MARKER.sub('', source.name)} {operation.marker}",
             )
-            if not await self._has_arrived(operation, order):
+            if not await took_effect():
                 raise UpstreamMismatch(
                     "Airbyte accepted the configuration, but has a different one."
                 )

@@ -13,6 +13,7 @@ from shared.auth.scopes import Scope
 from tests import access
 from tests.fakes.airbyte_server import AirbyteServer, Fault
 from tests.integration.conftest import CREDENTIALS, Mesh, Meshes
+from tests.integration.refusing import deadline_passes
 from tests.waiting import until
 
 UPDATE = "connections/update"
@@ -473,17 +474,21 @@ async def test_credential_renewed_by_the_check_is_recorded(mesh: Mesh, refused_p
     assert configuration(mesh, connection)["refresh_token"] == "renewed"
 
 
-async def test_credential_is_recorded_though_its_operation_fails(mesh: Mesh) -> None:
-    """The response to the update was lost, and then Airbyte refused to show the source once."""
+async def test_credential_is_recorded_though_its_operation_fails(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The response was lost, and Airbyte could not show the source until the deadline."""
     connection = await mesh.onboard()
     mesh.airbyte.fault("sources/update", "reset", after_effect=True)
     editing = asyncio.create_task(
         edit(mesh, connection, credential_id="salesforce-second", prefix="x_")
     )
     await until(lambda: mesh.airbyte.called("sources/update"))
-    mesh.airbyte.fault("sources/get", 422)
+    mesh.airbyte.fault("sources/get", 500, times=None)
+    await deadline_passes(mesh, "edit", monkeypatch)
+    mesh.airbyte.heal()
 
-    assert (await editing).status_code == 422
+    assert (await editing).status_code == 504
 
     assert (held(mesh, connection).get("prefix") or "") == ""
     await expect_second_credential(mesh, connection)
@@ -500,22 +505,21 @@ async def expect_second_credential(mesh: Mesh, connection: dict[str, Any]) -> No
     assert [one["outcome"] for one in rotated.json()["connections"]] == ["unchanged"]
 
 
-async def test_settings_are_restored_though_airbyte_is_away_meanwhile(mesh: Mesh) -> None:
-    """They may have been changed: the response was lost, and Airbyte refuses to show them once."""
+async def test_settings_are_restored_though_airbyte_is_away_meanwhile(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may have been changed: the response was lost, and Airbyte is away past the deadline."""
     connection = await mesh.onboard()
     read = "connections/get"
     mesh.airbyte.fault(UPDATE, "reset", after_effect=True)
     mesh.airbyte.fault(read, 500, times=None, skip=2)
     editing = asyncio.create_task(edit(mesh, connection, prefix="x_"))
-    await mesh.until_true("SELECT waits_for IS NOT NULL FROM operations WHERE kind = 'edit'")
-    mesh.airbyte.heal()
-    mesh.airbyte.fault(read, 422)
-    mesh.airbyte.fault(read, 500, times=None)
+    await deadline_passes(mesh, "edit", monkeypatch)
     await mesh.until_true("SELECT status = 'undoing' AND step = 'undo' AND waits_for IS NOT NULL"
                           " FROM operations WHERE kind = 'edit'")  # fmt: skip
     mesh.airbyte.heal()
 
-    assert (await editing).status_code == 422
+    assert (await editing).status_code == 504
     assert (held(mesh, connection).get("prefix") or "") == ""
 
 

@@ -237,7 +237,7 @@ class EditSaga:
             )
             name = f"{MARKER.sub('', source.name)} {operation.marker}"
             await self._airbyte.update_source(new.airbyte_source_id, whole, name=name)
-            if not await self._is_replaced(operation, new):
+            if not await took_effect():
                 raise UpstreamMismatch(
                     "Airbyte accepted the configuration, but has a different one."
                 )
