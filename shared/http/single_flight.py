@@ -1,4 +1,4 @@
-"""Shares one run of a call among everybody who asks while it is in progress."""
+"""Coalesces concurrent calls: callers that arrive during a run wait for its result."""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ from shared.auth.scopes import Scope, may
 from shared.errors import AamError, Invalid, NotFound, Unavailable, UpstreamUnknown
 from shared.http.app import create_app
 from shared.http.authentication import Access
+from shared.http.single_flight import SingleFlight
 from shared.http.strict_json import Limits
 from shared.http.uvicorn_protocol import Http
 from shared.observability import logs
@@ -390,15 +391,24 @@ async def test_readiness_names_what_is_missing(client: httpx.AsyncClient, checks
     assert "retry-after" not in there.headers
 
 
-async def test_concurrent_probes_share_one_run(client: httpx.AsyncClient, checks: Checks) -> None:
-    """Anybody may send them; one who leaves does not end the run for the others."""
+async def test_concurrent_probes_share_one_run(
+    client: httpx.AsyncClient, checks: Checks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cancelled request does not end the run for the others."""
+    run, joined = SingleFlight.run, 0
+
+    async def counted(flight: SingleFlight[Any], call: Any) -> Any:
+        nonlocal joined
+        joined += 1
+        return await run(flight, call)
+
+    monkeypatch.setattr(SingleFlight, "run", counted)
     checks.goes_on.clear()
     asked = [asyncio.create_task(client.get("/ready")) for _ in range(50)]
-    await until(lambda: checks.runs)
+    await until(lambda: joined == len(asked) and checks.runs)
     left, *others = asked
     left.cancel()
     await asyncio.wait([left])
-    await asyncio.sleep(0.2)  # until the others have joined, which nothing shows
     checks.missing = Unavailable("It is away.")
     checks.goes_on.set()
 
