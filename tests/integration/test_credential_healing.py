@@ -419,15 +419,20 @@ async def test_changed_source_is_observed_and_healed_after_a_failed_sync(
     assert (await view(mesh, connection))["credential_rejected_since"] is None
 
 
-async def test_follow_up_survives_an_unavailable_airbyte(unwatched: Mesh) -> None:
-    """It stays due while the credential cannot be checked."""
-    mesh = unwatched
+async def rejected_while_unavailable(mesh: Mesh) -> dict[str, Any]:
+    """Onboard a connection whose sync fails by its credential, which Airbyte cannot check."""
     connection = await mesh.onboard()
     mesh.airbyte.fault(CHECK, 503, times=None)
     mesh.airbyte.jobs_end_with("failed", failure=REJECTED, times=1)
-
     assert (await mesh.orchestrator.post(f"/connections/{connection['id']}/sync")).is_success
     await until(lambda: mesh.airbyte.called(CHECK))
+    return connection
+
+
+async def test_follow_up_survives_an_unavailable_airbyte(unwatched: Mesh) -> None:
+    """It stays due while the credential cannot be checked."""
+    mesh = unwatched
+    await rejected_while_unavailable(mesh)
     queued = "SELECT count(*) = 0 FROM pgqueuer WHERE entrypoint = 'failed_sync'"
     await mesh.until_true(queued)
     assert await mesh.sql.fetchval("SELECT follow_up FROM job_history") == "due"
@@ -439,11 +444,7 @@ async def test_follow_up_survives_an_unavailable_airbyte(unwatched: Mesh) -> Non
 async def test_follow_up_goes_on_after_a_job_that_clears_data(unwatched: Mesh) -> None:
     """Such a job does not replace the sync; if it fails itself, it has no follow-up."""
     mesh = unwatched
-    connection = await mesh.onboard()
-    mesh.airbyte.fault(CHECK, 503, times=None)
-    mesh.airbyte.jobs_end_with("failed", failure=REJECTED, times=1)
-    assert (await mesh.orchestrator.post(f"/connections/{connection['id']}/sync")).is_success
-    await until(lambda: mesh.airbyte.called(CHECK))
+    connection = await rejected_while_unavailable(mesh)
 
     cleared = mesh.airbyte.start_job(connection["airbyte_connection_id"], "clear")
     cleared["createdAt"] += 2  # whole seconds, and yet after the sync
